@@ -1,0 +1,126 @@
+//! Records made durable, in order, and read back.
+//!
+//! The journal is the only truth: the state of a transaction is the fold of its records, and its
+//! outcome is whichever record of the fold settles it. Every implementation passes the same
+//! conformance suite. docs/journal-format.md draws the bytes of the file journal.
+//!
+//! # Invariants
+//!
+//! 1. The records of one [`Entry`] are kept together: after a crash all of them are there or none.
+//! 2. If an entry is there, so is every entry appended before it (by position).
+//! 3. An entry whose position was reported flushed survives every crash.
+//! 4. No entry of an older epoch is taken after a newer one was claimed for its shard.
+
+mod entry;
+mod error;
+mod query;
+
+pub use entry::{End, Entry, OpenTxn, Stored};
+pub use error::JournalError;
+pub use query::{Filter, Page, Status, Summary};
+
+use std::sync::Arc;
+
+use unanimous_core::id::{Epoch, Lsn, ShardId, TxnId};
+
+/// Where records are kept.
+///
+/// All methods may be called from any thread. [`Journal::append`] is short and never waits for the
+/// disk; the reading methods do, so call them where waiting is allowed.
+pub trait Journal: Send + Sync + 'static {
+    /// The random name this journal got when it was created: the default name of the cluster.
+    fn instance(&self) -> &str;
+
+    /// Takes ownership of a shard from whoever had it, and returns the new epoch.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Failed`] if that cannot be made durable.
+    fn claim(&self, shard: ShardId) -> Result<Epoch, JournalError>;
+
+    /// Every transaction that has not ended, oldest first, with its records so far.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Failed`] if the journal cannot be read.
+    fn load(&self) -> Result<Vec<OpenTxn>, JournalError>;
+
+    /// Appends the records of one step and returns their position, before they are durable.
+    ///
+    /// Until [`Listener::flushed`] reports that position a crash may take them back. They are
+    /// flushed soon if one of them is forced, and otherwise with the next that is, or when the
+    /// journal has been idle for some milliseconds.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Conflict`] or [`JournalError::Fenced`] if another coordinator has taken over;
+    /// [`JournalError::Full`] if the entry begins a transaction and there is no room for new ones;
+    /// [`JournalError::Failed`] if the disk refused before: nothing more is taken.
+    fn append(&self, entry: Entry<'_>) -> Result<Lsn, JournalError>;
+
+    /// Everything up to this position is durable.
+    fn flushed(&self) -> Lsn;
+
+    /// Whether a new transaction would be taken. A hint that saves work when the disk is full.
+    fn has_room(&self) -> bool;
+
+    /// All records of a transaction, ended or not, oldest first; empty if it is not known or
+    /// forgotten after the retention time.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Failed`] if the journal cannot be read.
+    fn read(&self, txn: TxnId) -> Result<Vec<Stored>, JournalError>;
+
+    /// The transaction that was begun under an idempotency key.
+    ///
+    /// Sees every entry appended before the call, durable or not.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Failed`] if the journal cannot be read.
+    fn find_key(&self, key: &str) -> Result<Option<TxnId>, JournalError>;
+
+    /// Transactions that have ended or not, newest first, as far as the filter lets them through.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Failed`] if the journal cannot be read.
+    fn query(&self, filter: &Filter) -> Result<Page, JournalError>;
+
+    /// Figures for metrics.
+    fn stats(&self) -> Stats;
+
+    /// Makes everything appended so far durable and stops. Nothing is taken afterwards.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Failed`] if the disk refused.
+    fn close(&self) -> Result<(), JournalError>;
+}
+
+/// Hears what becomes of appended entries. Called from the journal's own thread: return at once.
+pub trait Listener: Send + Sync + 'static {
+    /// Every entry up to and including `lsn` is durable.
+    fn flushed(&self, lsn: Lsn);
+
+    /// The disk refused. Nothing beyond the last flushed position is durable: stop the process.
+    fn failed(&self, error: Arc<JournalError>);
+}
+
+/// Figures of a journal since it was opened.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stats {
+    /// Syncs done.
+    pub syncs: u64,
+    /// Nanoseconds spent in them.
+    pub sync_nanos: u64,
+    /// Entries made durable.
+    pub entries: u64,
+    /// Bytes made durable.
+    pub bytes: u64,
+    /// Transactions that have not ended.
+    pub open: u64,
+    /// Bytes on disk that are not yet in the projection.
+    pub projection_lag_bytes: u64,
+}

@@ -1,0 +1,64 @@
+//! Looking through transactions, ended or not.
+
+use unanimous_core::Outcome;
+use unanimous_core::id::{Timestamp, TxnId};
+
+/// Which transactions to list. Empty fields let everything through.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Only those in this state.
+    pub status: Option<Status>,
+    /// Only those with this resource among their participants.
+    pub resource: Option<String>,
+    /// Only those begun before this.
+    pub begun_before: Option<Timestamp>,
+    /// Only those that are older (by identity) than this one: the last of the page before.
+    pub after: Option<TxnId>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// The state of an atomic transaction, in the words of the wire.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Status {
+    /// Participants may be added.
+    Initiated,
+    /// Votes are being collected.
+    Preparing,
+    /// Commit is decided, branches are being told.
+    Committing,
+    /// Every branch has committed.
+    Committed,
+    /// Abort is decided, branches are being told.
+    Aborting,
+    /// Every branch has rolled back.
+    Aborted,
+}
+
+/// One line of a list.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Summary {
+    /// Which transaction.
+    pub txn: TxnId,
+    /// Where it stands.
+    pub status: Status,
+    /// How it ended; `None` while it is not settled.
+    pub outcome: Option<Outcome>,
+    /// When it began.
+    pub begun_at: Timestamp,
+    /// When its last record was written.
+    pub updated_at: Timestamp,
+    /// Names of its resources, in the order of the branches.
+    pub resources: Vec<String>,
+    /// The client's own name for it.
+    pub key: Option<String>,
+}
+
+/// Part of a list.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    /// Newest first.
+    pub rows: Vec<Summary>,
+    /// Where the next page begins; `None` if this is the last.
+    pub next: Option<TxnId>,
+}

@@ -1,0 +1,49 @@
+//! Resource managers and services as branches of a transaction.
+//!
+//! An adapter carries out one call at a time per branch and says what came of it, in the words of
+//! [`Answer`]. It never decides anything, and it never turns an unknown result into a known one: a
+//! reply that did not come is [`Answer::Silent`].
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use unanimous_core::commit::Phases;
+use unanimous_core::id::BranchName;
+use unanimous_core::{Answer, Opaque, Verb};
+
+/// A call that is under way.
+pub type Calling = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+/// A configured database, broker or service.
+pub trait Resource: Send + Sync + 'static {
+    /// Makes one call. Dropping the future gives the call up, which may have been carried out.
+    fn call(&self, call: Call) -> Calling;
+
+    /// How few phases it can commit in.
+    fn phases(&self) -> Phases;
+
+    /// The kind of resource, such as `http` or `postgres`: `resource_type` in views.
+    fn kind(&self) -> &'static str;
+
+    /// Where it is, without any secret.
+    fn location(&self) -> &str;
+}
+
+/// Everything an adapter needs to know of one call.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// The branch, under the name the resource knows it by.
+    pub name: BranchName,
+    /// What to do.
+    pub verb: Verb,
+    /// What the branch is asked to do, as the request had it.
+    pub work: Opaque,
+    /// Which attempt this is, counted from one since the coordinator's start.
+    pub attempt: u32,
+    /// W3C trace context to pass on.
+    pub traceparent: Option<Arc<str>>,
+    /// When to give up waiting.
+    pub patience: Duration,
+}
