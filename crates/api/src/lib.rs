@@ -1,1 +1,57 @@
-//! Being built.
+//! The public contract: what programs outside see, in JSON over HTTP.
+//!
+//! Wire types only. They are converted to and from the machines' own types at the edge of the
+//! server, so that either may change alone. A request refuses fields it does not know; a reply may
+//! grow fields, so readers ignore those.
+
+pub mod callback;
+mod code;
+mod problem;
+mod request;
+mod view;
+
+pub use code::{Code, CodeInfo};
+pub use problem::Problem;
+pub use request::{
+    AbortRequest, BeginRequest, BranchRequest, CommitRequest, EnlistRequest, Kind, ResolveOutcome,
+    ResolveRequest, VoteWord, Wait,
+};
+pub use view::{
+    BranchInDoubt, EnlistedView, EventView, LogEvent, LogView, OutcomeWord, ParticipantView,
+    ReasonView, ResolutionView, ResourceView, ResourcesView, StatusWord, SummaryView,
+    TransactionList, TransactionView,
+};
+
+/// Where the coordinator listens unless told otherwise.
+pub const DEFAULT_LISTEN: &str = "127.0.0.1:7070";
+
+/// Milliseconds within which a transaction must be decided, unless the request says otherwise.
+pub const TIMEOUT_MS_DEFAULT: u64 = 30_000;
+
+/// Longest time a request may give a transaction: one day. Whoever needs longer wants a saga.
+pub const TIMEOUT_MS_MAX: u64 = 86_400_000;
+
+/// Bytes of a request body, unless the server is configured otherwise.
+pub const BODY_BYTES_MAX_DEFAULT: usize = 256 * 1024;
+
+/// Bytes of an idempotency key.
+pub const KEY_LEN_MAX: usize = 255;
+
+/// Transactions on one page of a list.
+pub const PAGE_MAX: usize = 1_000;
+
+/// Names of the headers of the contract.
+pub mod header {
+    /// The client's own name of a request: repeating it does not repeat the work.
+    pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
+    /// The transaction a participant is called for.
+    pub const TRANSACTION: &str = "unanimous-transaction";
+    /// The branch a participant is called for, unique for ever: `una:<cluster>:<txn>:<branch>`.
+    pub const BRANCH: &str = "unanimous-branch";
+    /// Which attempt a call is, counted from one.
+    pub const ATTEMPT: &str = "unanimous-attempt";
+    /// How few phases a commit is asked for in: `one` if there was no prepare.
+    pub const PHASES: &str = "unanimous-phases";
+    /// W3C trace context.
+    pub const TRACEPARENT: &str = "traceparent";
+}

@@ -1,0 +1,133 @@
+//! What clients ask for.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// `POST /v1/transactions`: begin, or begin and run to the end if there are branches.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct BeginRequest {
+    /// The shape of the transaction.
+    pub kind: Kind,
+    /// Milliseconds within which it must be decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+    /// When to answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait: Option<Wait>,
+    /// The shares of the participants; none if the application drives the transaction itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub branches: Vec<BranchRequest>,
+}
+
+/// The shape of a transaction.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// All branches or none, by two-phase commit.
+    Atomic,
+}
+
+/// When to answer a request that starts or ends work.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Wait {
+    /// Every participant has acknowledged the outcome.
+    #[default]
+    Finished,
+    /// The decision is durable.
+    Decided,
+    /// At once, as soon as the transaction will not be forgotten.
+    None,
+}
+
+/// One participant's share of a transaction that the coordinator runs.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct BranchRequest {
+    /// The configured resource.
+    pub resource: String,
+    /// The participant's name in this transaction; the resource's name if it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub participant: Option<String>,
+    /// For a service: the JSON body of its `prepare` call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<Value>,
+}
+
+/// `POST /v1/transactions/{id}/participants`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnlistRequest {
+    /// The participant's name in this transaction.
+    pub participant: String,
+    /// The configured resource.
+    pub resource: String,
+    /// For a service: the JSON body of its `prepare` call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<Value>,
+}
+
+/// `POST /v1/transactions/{id}/commit`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct CommitRequest {
+    /// Votes of the participants that the application has prepared itself, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub votes: BTreeMap<String, VoteWord>,
+    /// When to answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait: Option<Wait>,
+}
+
+/// A vote, as the wire spells it.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum VoteWord {
+    /// Prepared: can commit, whatever happens.
+    Yes,
+    /// Cannot commit, and has rolled back.
+    No,
+    /// Changed nothing.
+    ReadOnly,
+}
+
+/// `POST /v1/transactions/{id}/abort`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct AbortRequest {
+    /// Why, for the log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// When to answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait: Option<Wait>,
+}
+
+/// `POST /v1/transactions/{id}/resolve`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResolveRequest {
+    /// How the transaction shall count.
+    pub outcome: ResolveOutcome,
+    /// Why. Kept for the audit.
+    pub reason: String,
+    /// Whether the decision in the journal may be contradicted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
+    /// Who settles it. Kept for the audit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+}
+
+/// What an operator settles on.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResolveOutcome {
+    /// The branches that are left have committed.
+    Commit,
+    /// The branches that are left have rolled back.
+    Rollback,
+}

@@ -1,0 +1,282 @@
+//! What clients are shown.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::request::{Kind, ResolveOutcome, VoteWord};
+
+/// One transaction in full.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct TransactionView {
+    /// Its identity, a UUID.
+    pub id: String,
+    /// Its shape.
+    pub kind: Kind,
+    /// Where it stands.
+    pub status: StatusWord,
+    /// How it ended; absent while that is not settled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<OutcomeWord>,
+    /// Why it was aborted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<ReasonView>,
+    /// Whether an operator has to look at it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub needs_attention: bool,
+    /// Who takes part, in the order they were enlisted.
+    pub participants: Vec<ParticipantView>,
+    /// What an operator settled by hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolution: Option<ResolutionView>,
+    /// The client's own name of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
+    /// Milliseconds within which it must be decided.
+    pub timeout_ms: u64,
+    /// When it began, in milliseconds since the Unix epoch.
+    pub initiated_at_ms: u64,
+    /// When it last changed.
+    pub updated_at_ms: u64,
+    /// The coordinator that drives it.
+    pub coordinator: String,
+}
+
+/// Where an atomic transaction stands.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum StatusWord {
+    /// Participants may be added.
+    Initiated,
+    /// Votes are being collected.
+    Preparing,
+    /// All votes are yes.
+    Prepared,
+    /// Commit is decided; the participants are being told.
+    Committing,
+    /// Every participant has committed.
+    Committed,
+    /// Abort is decided; the participants are being told.
+    Aborting,
+    /// Every participant has rolled back.
+    Aborted,
+}
+
+impl StatusWord {
+    /// As the wire spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Initiated => "INITIATED",
+            Self::Preparing => "PREPARING",
+            Self::Prepared => "PREPARED",
+            Self::Committing => "COMMITTING",
+            Self::Committed => "COMMITTED",
+            Self::Aborting => "ABORTING",
+            Self::Aborted => "ABORTED",
+        }
+    }
+}
+
+/// How a transaction ended.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OutcomeWord {
+    /// Every effect is in place, or will be.
+    Committed,
+    /// No effect is left, or will be.
+    Aborted,
+    /// A participant ended against the decision by itself.
+    Mixed,
+}
+
+impl OutcomeWord {
+    /// As the wire spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Committed => "committed",
+            Self::Aborted => "aborted",
+            Self::Mixed => "mixed",
+        }
+    }
+}
+
+/// Why a transaction was aborted.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ReasonView {
+    /// The participant at fault, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub participant: Option<String>,
+    /// A stable word: `refused`, `timeout`, `client`, `restart`, `operator`, `unreachable`, or what
+    /// the resource's adapter says.
+    pub kind: String,
+    /// One sentence with the names and numbers.
+    pub detail: String,
+}
+
+/// One participant of a transaction.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct ParticipantView {
+    /// Its name in the transaction.
+    pub name: String,
+    /// The configured resource.
+    pub resource: String,
+    /// What kind of resource that is, such as `http`.
+    pub resource_type: String,
+    /// The identifier the resource knows the branch by.
+    pub branch: String,
+    /// Its vote; null while it is not known.
+    pub vote: Option<VoteWord>,
+    /// Whether it needs no more calls.
+    pub ack: bool,
+    /// How it ended by itself: `commit`, `rollback`, `mixed` or `hazard`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heuristic: Option<String>,
+    /// Calls in a row that brought no answer.
+    pub attempts: u32,
+    /// What the last of them came back with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+    /// What it returned with its vote.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub results: Vec<Value>,
+}
+
+/// What an operator settled by hand.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ResolutionView {
+    /// How the transaction shall count.
+    pub outcome: ResolveOutcome,
+    /// Who settled it.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// Answer to enlisting.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct EnlistedView {
+    /// The transaction.
+    pub id: String,
+    /// The participant's name.
+    pub participant: String,
+    /// The configured resource.
+    pub resource: String,
+    /// The identifier to prepare under.
+    pub branch: String,
+}
+
+/// One line of a list.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct SummaryView {
+    /// The transaction.
+    pub id: String,
+    /// Its shape.
+    pub kind: Kind,
+    /// Where it stands.
+    pub status: StatusWord,
+    /// How it ended; absent while that is not settled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<OutcomeWord>,
+    /// Its resources.
+    pub resources: Vec<String>,
+    /// The client's own name of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
+    /// When it began, in milliseconds since the Unix epoch.
+    pub initiated_at_ms: u64,
+    /// When it last changed.
+    pub updated_at_ms: u64,
+}
+
+/// `GET /v1/transactions`, newest first.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct TransactionList {
+    /// One page.
+    pub transactions: Vec<SummaryView>,
+    /// What to ask the next page with; absent on the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+}
+
+/// `GET /v1/transactions/{id}/log`.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct LogView {
+    /// The transaction.
+    pub id: String,
+    /// Oldest first.
+    pub events: Vec<LogEvent>,
+}
+
+/// One line of a transaction's log.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct LogEvent {
+    /// When, in milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// What: `begun`, `enlisted`, `preparing`, `delegated`, `decided`, `finished`, `resolved`.
+    pub event: String,
+    /// The names and numbers.
+    pub detail: String,
+    /// The participant it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub participant: Option<String>,
+}
+
+/// Data of one server-sent event: a change of state.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct EventView {
+    /// The transaction.
+    pub id: String,
+    /// Its shape.
+    pub kind: Kind,
+    /// Where it stands now.
+    pub status: StatusWord,
+    /// How it ended; absent while that is not settled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<OutcomeWord>,
+    /// When it changed, in milliseconds since the Unix epoch.
+    pub at_ms: u64,
+}
+
+/// `GET /v1/resources`.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ResourcesView {
+    /// In the order of their names.
+    pub resources: Vec<ResourceView>,
+}
+
+/// One configured resource.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ResourceView {
+    /// Its name.
+    pub name: String,
+    /// What kind it is, such as `http`.
+    pub resource_type: String,
+    /// Where it is, without any secret.
+    pub url: String,
+    /// `closed` (calls go out), `open` (it does not answer; calls wait) or `probing`.
+    pub circuit: String,
+    /// Calls under way.
+    pub calls: u64,
+    /// Calls waiting for one of those to end.
+    pub waiting: u64,
+    /// What the last failed call came back with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+}
+
+/// One line of `GET /v1/resources/{name}/in-doubt`.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct BranchInDoubt {
+    /// The identifier the resource knows it by.
+    pub branch: String,
+    /// The transaction.
+    pub transaction: String,
+    /// Where that stands.
+    pub status: StatusWord,
+    /// Calls in a row that brought no answer.
+    pub attempts: u32,
+    /// What the last of them came back with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+    /// Since when, in milliseconds since the Unix epoch.
+    pub since_ms: u64,
+}
