@@ -107,8 +107,9 @@ pub enum Policy {
 #[derive(Clone, Debug)]
 pub struct Doubt {
     since: Timestamp,
-    next_ask: Timestamp,
+    asked: Timestamp,
     pause_ms: u64,
+    next_pause_ms: u64,
     policy: Policy,
 }
 
@@ -126,7 +127,8 @@ pub enum Move {
 impl Doubt {
     /// A branch that has been prepared since `since` and first asks `patience_ms` later.
     pub fn new(since: Timestamp, patience_ms: u64, policy: Policy) -> Self {
-        Self { since, next_ask: since.after_ms(patience_ms), pause_ms: RETRY_MS_MIN, policy }
+        let next_pause_ms = RETRY_MS_MIN;
+        Self { since, asked: since, pause_ms: patience_ms, next_pause_ms, policy }
     }
 
     /// What to do at `now`. Each [`Move::Ask`] counts as asked; the pause before the next doubles.
@@ -136,11 +138,15 @@ impl Doubt {
         {
             return Move::EndAlone(decision);
         }
-        if now < self.next_ask {
-            return Move::WaitUntil(self.next_ask);
+        // If the clock was set back, the pause starts anew: no longer wait comes of it.
+        self.asked = self.asked.min(now);
+        let next_ask = self.asked.after_ms(self.pause_ms);
+        if now < next_ask {
+            return Move::WaitUntil(next_ask);
         }
-        self.next_ask = now.after_ms(self.pause_ms);
-        self.pause_ms = (self.pause_ms * 2).min(RETRY_MS_MAX);
+        self.asked = now;
+        self.pause_ms = self.next_pause_ms;
+        self.next_pause_ms = (self.next_pause_ms * 2).min(RETRY_MS_MAX);
         Move::Ask
     }
 }
@@ -197,5 +203,12 @@ mod tests {
         let mut hasty = Doubt::new(Timestamp(0), 1_000, policy);
         assert_eq!(hasty.next(Timestamp(59_999)), Move::Ask);
         assert_eq!(hasty.next(Timestamp(60_000)), Move::EndAlone(Decision::Abort));
+    }
+
+    #[test]
+    fn a_clock_set_back_does_not_keep_a_branch_in_doubt_from_asking() {
+        let mut doubt = Doubt::new(Timestamp(1_000_000), 1_000, Policy::Ask);
+        assert_eq!(doubt.next(Timestamp(5_000)), Move::WaitUntil(Timestamp(6_000)));
+        assert_eq!(doubt.next(Timestamp(6_000)), Move::Ask);
     }
 }

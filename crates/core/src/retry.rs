@@ -25,7 +25,8 @@ impl Call {
         match self {
             Self::Idle => true,
             Self::InFlight => false,
-            Self::RetryAt(at) => at <= now,
+            // No pause is that long: the clock was set back since.
+            Self::RetryAt(at) => at <= now || at.since_ms(now) > RETRY_MS_MAX,
         }
     }
 

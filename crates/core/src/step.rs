@@ -104,6 +104,21 @@ pub enum Answer {
     Silent(Arc<str>),
 }
 
+impl Answer {
+    /// Whether it answers a call of `verb`, so that the call need not be repeated.
+    pub(crate) fn fits(&self, verb: Verb) -> bool {
+        match self {
+            Self::Yes(_) | Self::Lost(_) => verb == Verb::Prepare,
+            Self::ReadOnly(_) | Self::No(_) => {
+                matches!(verb, Verb::Prepare | Verb::CommitOnePhase)
+            }
+            Self::Done(_) => verb != Verb::Prepare,
+            Self::Heuristic(_) => matches!(verb, Verb::Commit | Verb::Rollback),
+            Self::Working | Self::Silent(_) => false,
+        }
+    }
+}
+
 /// Answer of a branch in the first phase, as it counts.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Vote {
@@ -207,7 +222,7 @@ pub enum Effect {
 /// How far a transaction has come, for those who wait.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Stage {
-    /// It exists and will not be forgotten.
+    /// It exists. A crash may still forget it if the client waits for its outcome.
     Begun,
     /// The outcome is settled. [`Outcome::Mixed`] is never decided, it only turns out.
     Decided(Outcome),

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::record::{Branch, Ending, Phases, Record};
+use super::record::{Branch, Ending, Mode, Phases, Record};
 use super::{CommitTxn, Phase, Progress};
 use crate::id::{BranchId, Timestamp};
 use crate::limits::BRANCHES_MAX;
@@ -70,11 +70,11 @@ impl CommitTxn {
     fn commit_asked(&mut self, now: Timestamp, votes: Vec<(BranchId, Vote)>) -> Records {
         votes.iter().try_for_each(|&(branch, _)| self.known(branch))?;
         match self.durable.phase() {
-            Phase::Active if self.durable.begun().deadline <= now => self.expire(now),
+            Phase::Active if self.volatile.deadline <= now => self.expire(now),
             Phase::Active | Phase::Preparing => {
-                for (branch, vote) in votes {
-                    let progress = &mut self.volatile.branches[branch.index()];
-                    progress.vote.get_or_insert(vote);
+                if let Some(branch) = self.take_votes(votes) {
+                    let reason = Reason::new("contradiction", "the client brought two votes");
+                    return Ok(self.abort(Some(branch), reason));
                 }
                 let mut records = Vec::new();
                 if self.durable.phase() == Phase::Active {
@@ -89,6 +89,24 @@ impl CommitTxn {
                 Some(Decision::Commit) | None => NOTHING,
             },
         }
+    }
+
+    /// Notes the votes of branches that the client prepared itself. Where a no follows another vote,
+    /// neither can be trusted: the branch is returned, with its vote unknown.
+    fn take_votes(&mut self, votes: Vec<(BranchId, Vote)>) -> Option<BranchId> {
+        // A branch that the coordinator prepares speaks for itself.
+        if self.durable.begun().mode != Mode::Interactive {
+            return None;
+        }
+        for (branch, vote) in votes {
+            let known = &mut self.volatile.branches[branch.index()].vote;
+            if matches!((&known, vote), (Some(Vote::Yes | Vote::ReadOnly), Vote::No)) {
+                *known = None;
+                return Some(branch);
+            }
+            known.get_or_insert(vote);
+        }
+        None
     }
 
     fn abort_asked(&self, reason: Reason) -> Records {
@@ -114,14 +132,10 @@ impl CommitTxn {
         self.known(branch)?;
         let progress = &mut self.volatile.branches[branch.index()];
         match &answer {
-            Answer::Silent(error) => progress.silent(now, Some(Arc::clone(error))),
-            Answer::Working => progress.silent(now, None),
-            Answer::Yes(_)
-            | Answer::ReadOnly(_)
-            | Answer::No(_)
-            | Answer::Lost(_)
-            | Answer::Done(_)
-            | Answer::Heuristic(_) => progress.answered(),
+            Answer::Silent(error) => progress.unanswered(now, Some(Arc::clone(error))),
+            Answer::Working => progress.unanswered(now, None),
+            answer if answer.fits(verb) => progress.answered(),
+            misfit => progress.unanswered(now, Some(unfit(verb, misfit))),
         }
         match (self.durable.phase(), verb) {
             (Phase::Preparing, Verb::Prepare) => self.voted(branch, answer),
@@ -267,7 +281,7 @@ impl CommitTxn {
     /// The sweeper: undecided past its deadline, a transaction aborts.
     fn expire(&self, now: Timestamp) -> Records {
         let undecided = matches!(self.durable.phase(), Phase::Active | Phase::Preparing);
-        if !undecided || now < self.durable.begun().deadline {
+        if !undecided || now < self.volatile.deadline {
             return NOTHING;
         }
         let silent = self.votes().iter().position(Option::is_none);
@@ -329,6 +343,10 @@ impl CommitTxn {
     fn votes(&self) -> Vec<Option<Vote>> {
         self.volatile.branches.iter().map(|progress| progress.vote).collect()
     }
+}
+
+fn unfit(verb: Verb, answer: &Answer) -> Arc<str> {
+    Arc::from(crate::step::cut(&format!("{answer:?} is no answer to {verb:?}")))
 }
 
 fn restarted() -> Reason {

@@ -135,6 +135,9 @@ impl Durable {
                 if votes.len() != self.endings.len() {
                     return Err(Misfit("decided with the votes of other branches"));
                 }
+                if *decision == Decision::Commit && !self.may_commit(votes) {
+                    return Err(Misfit("committed without the votes"));
+                }
                 self.votes.clone_from(votes);
                 self.reason.clone_from(reason);
                 self.results.clone_from(results);
@@ -163,6 +166,20 @@ impl Durable {
             (_, Record::Delegated(_)) => Err(Misfit("delegated outside the first phase")),
             (_, Record::Decided { .. }) => Err(Misfit("decided twice")),
             (_, Record::Finished(..)) => Err(Misfit("a branch finished before the decision")),
+        }
+    }
+
+    fn may_commit(&self, votes: &[Option<Vote>]) -> bool {
+        match self.phase {
+            Phase::Preparing => {
+                votes.iter().all(|vote| matches!(vote, Some(Vote::Yes | Vote::ReadOnly)))
+            }
+            Phase::Delegated(_) => true,
+            Phase::Active
+            | Phase::Committing
+            | Phase::Aborting
+            | Phase::Attention
+            | Phase::Ended(_) => false,
         }
     }
 

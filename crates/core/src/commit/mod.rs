@@ -1,9 +1,10 @@
 //! Atomic commit: two phases, presumed abort.
 //!
 //! Every branch is asked to prepare; commit is decided only when each has voted yes or read-only.
-//! One record is forced per committed transaction, [`Record::Decided`] with [`Decision::Commit`].
-//! A transaction without that record has aborted whatever else the journal says, so an abort forces
-//! nothing (Mohan, Lindsay and Obermarck, 1986). A transaction of one branch whose resource can do
+//! One record is forced per transaction, [`Record::Decided`]. Votes are not kept: a transaction that
+//! was collecting them when the coordinator crashed has aborted, and one that the journal does not
+//! know has too (presumed abort; Mohan, Lindsay and Obermarck, 1986). An abort is forced only because
+//! somebody is told of it. A transaction of one branch whose resource can do
 //! it commits in one phase: the branch decides, and [`Record::Delegated`] is forced before it is
 //! asked, because from then on only the branch knows.
 //!
@@ -43,10 +44,14 @@ pub struct CommitTxn {
 }
 
 impl CommitTxn {
-    /// Begins a transaction. With [`Mode::Run`] the first phase starts at once.
+    /// Begins a transaction. Unless it is [`Mode::Interactive`], the first phase starts at once.
+    ///
+    /// # Panics
+    ///
+    /// With more than [`crate::limits::BRANCHES_MAX`] branches: refuse the request before.
     pub fn begin(begun: Begun, now: Timestamp) -> (Self, Step<Record>) {
         let mut records = vec![Record::Begun(begun)];
-        let mut txn = Self::replay(&records).expect("a first record always fits");
+        let mut txn = Self::replay(&records).expect("the request was checked");
         if txn.durable.phase() == Phase::Preparing {
             records.extend(txn.tally());
             txn.apply(&records[1..]);
@@ -62,7 +67,12 @@ impl CommitTxn {
     /// [`Misfit`] if no machine can have written these records in this order.
     pub fn replay<'a>(records: impl IntoIterator<Item = &'a Record>) -> Result<Self, Misfit> {
         let durable = Durable::replay(records)?;
-        let mut volatile = Volatile::default();
+        let mut volatile = Volatile {
+            branches: Vec::new(),
+            told: None,
+            wake_at: None,
+            deadline: durable.begun().deadline,
+        };
         volatile.branches.resize_with(durable.branches().len(), Progress::default);
         Ok(Self { durable, volatile })
     }
@@ -72,6 +82,9 @@ impl CommitTxn {
         if input == Input::Woke {
             self.volatile.wake_at = None;
         }
+        // The clock may have been set back since the deadline was computed.
+        let latest = now.after_ms(self.durable.begun().timeout_ms);
+        self.volatile.deadline = self.volatile.deadline.min(latest);
         let (records, refused) = match self.decide(now, input) {
             Ok(records) => (records, None),
             Err(refusal) => (Vec::new(), Some(refusal)),
@@ -110,11 +123,12 @@ impl CommitTxn {
 }
 
 /// What a crash takes: votes, calls under way and who was told what.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Volatile {
     branches: Vec<Progress>,
     told: Option<Stage>,
     wake_at: Option<Timestamp>,
+    deadline: Timestamp,
 }
 
 /// How the calls to one branch went since the last restart.
@@ -148,7 +162,7 @@ impl Progress {
         self.last_error.as_deref()
     }
 
-    fn silent(&mut self, now: Timestamp, error: Option<Arc<str>>) {
+    fn unanswered(&mut self, now: Timestamp, error: Option<Arc<str>>) {
         self.attempts = self.attempts.saturating_add(1);
         self.call = Call::RetryAt(now.after_ms(crate::retry::pause_ms(self.attempts)));
         if error.is_some() {

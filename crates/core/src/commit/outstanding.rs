@@ -60,8 +60,8 @@ impl CommitTxn {
     fn wake_at(&self) -> Option<Timestamp> {
         let retries = self.volatile.branches.iter().filter_map(|progress| progress.call.wake_at());
         match self.durable.phase() {
-            Phase::Active => Some(self.durable.begun().deadline),
-            Phase::Preparing => retries.chain([self.durable.begun().deadline]).min(),
+            Phase::Active => Some(self.volatile.deadline),
+            Phase::Preparing => retries.chain([self.volatile.deadline]).min(),
             Phase::Delegated(_) | Phase::Committing | Phase::Aborting => retries.min(),
             Phase::Attention | Phase::Ended(_) => None,
         }

@@ -39,21 +39,23 @@ impl Record {
     /// Whether effects must wait for this record.
     pub fn durability(&self) -> Durability {
         match self {
-            // Without it recovery presumes abort, after a branch may have committed.
-            Self::Decided { decision: Decision::Commit, .. } | Self::Delegated(_) => {
-                Durability::Forced
-            }
+            // Without a commit recovery presumes abort, after a branch may have committed. Without
+            // an abort the next request under its key, or the next commit of a transaction that is
+            // still active in the journal, may commit after somebody was told that it aborted.
+            Self::Decided { .. } => Durability::Forced,
+            // The branch may have committed, and only it knows.
+            Self::Delegated(_) => Durability::Forced,
             // An operator was told that it is settled.
             Self::Resolved(_) => Durability::Forced,
             Self::Begun(begun) => begun.mode.durability(),
             // The application works under the identifier it got: a restart must not forget it.
             Self::Enlisted(_) => Durability::Forced,
-            // Presumed abort: to forget an abort is to abort.
-            Self::Decided { decision: Decision::Abort, .. } => Durability::Lazy,
             // Votes do not survive a restart, so nothing rests on it.
             Self::Preparing => Durability::Lazy,
+            // A resource may forget how a branch ended by itself once that was heard.
+            Self::Finished(_, Ending::Heuristic(_)) => Durability::Forced,
             // The branch will be told once more.
-            Self::Finished(..) => Durability::Lazy,
+            Self::Finished(_, Ending::Done | Ending::Settled) => Durability::Lazy,
         }
     }
 }
@@ -123,7 +125,8 @@ pub struct Branch {
 pub enum Phases {
     /// Prepare, then commit.
     Two,
-    /// Both at once, if it is alone.
+    /// Both at once, if it is alone. Only for a resource that remembers its answer, a refusal too:
+    /// a first call that was thought lost must not commit after the second was refused.
     One,
 }
 
