@@ -131,11 +131,10 @@ impl CommitTxn {
     ) -> Records {
         self.known(branch)?;
         let progress = &mut self.volatile.branches[branch.index()];
-        match &answer {
-            Answer::Silent(error) => progress.unanswered(now, Some(Arc::clone(error))),
-            Answer::Working => progress.unanswered(now, None),
-            answer if answer.fits(verb) => progress.answered(),
-            misfit => progress.unanswered(now, Some(unfit(verb, misfit))),
+        if answer.fits(verb) {
+            progress.answered();
+        } else {
+            progress.unanswered(now, complaint(verb, &answer));
         }
         match (self.durable.phase(), verb) {
             (Phase::Preparing, Verb::Prepare) => self.voted(branch, answer),
@@ -345,8 +344,20 @@ impl CommitTxn {
     }
 }
 
-fn unfit(verb: Verb, answer: &Answer) -> Arc<str> {
-    Arc::from(crate::step::cut(&format!("{answer:?} is no answer to {verb:?}")))
+/// What to show of an answer that leaves the call to be repeated.
+fn complaint(verb: Verb, answer: &Answer) -> Option<Arc<str>> {
+    match answer {
+        Answer::Working => None,
+        Answer::Silent(error) => Some(Arc::clone(error)),
+        Answer::Yes(_)
+        | Answer::ReadOnly(_)
+        | Answer::No(_)
+        | Answer::Lost(_)
+        | Answer::Done(_)
+        | Answer::Heuristic(_) => {
+            Some(Arc::from(crate::step::cut(&format!("{answer:?} is no answer to {verb:?}"))))
+        }
+    }
 }
 
 fn restarted() -> Reason {
