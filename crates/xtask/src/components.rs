@@ -128,7 +128,7 @@ fn apt_get() -> Result<Command, String> {
         (true, _) => command("apt-get"),
         (false, true) => {
             let mut sudo = command("sudo");
-            sudo.args(["--non-interactive", "DEBIAN_FRONTEND=noninteractive", "apt-get"]);
+            sudo.args(["--non-interactive", "env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]);
             sudo
         }
         (false, false) => return Err("apt-get needs root or sudo without a password".to_owned()),

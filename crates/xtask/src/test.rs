@@ -13,7 +13,8 @@ pub(crate) const HELP: &str = "  \
 cargo xtask test [--quick | --full] [STEP...]
       Installs what is missing, builds, and runs every check, or only the steps named.
       --quick  leaves out what takes long or needs another program
-      --full   also asks the advisory database, which is on the network";
+      --full   also asks the advisory database, which is on the network
+      STEP     fmt, tidy, clippy, doc, deny, advisories, test, simulator, crash or demo";
 
 /// The steps in the order they run. A test that takes long is `#[ignore]`d with its reason: the
 /// step `crash` runs it.
@@ -228,6 +229,14 @@ mod tests {
         assert_eq!(asked("--quick").expect("valid"), ["fmt", "tidy", "clippy", "doc", "test"]);
         assert_eq!(asked("--full").expect("valid").len(), STEPS.len());
         assert_eq!(asked("").expect("valid").len(), STEPS.len() - 1);
+    }
+
+    #[test]
+    fn the_help_names_every_step() {
+        let (_, named) = HELP.rsplit_once("STEP ").expect("the help explains STEP");
+        for step in &STEPS {
+            assert!(named.split([' ', ',']).any(|name| name == step.name), "{}", step.name);
+        }
     }
 
     #[test]
