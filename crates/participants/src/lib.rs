@@ -3,6 +3,20 @@
 //! An adapter carries out one call at a time per branch and says what came of it, in the words of
 //! [`Answer`]. It never decides anything, and it never turns an unknown result into a known one: a
 //! reply that did not come is [`Answer::Silent`].
+//!
+//! [`open`] makes the resource that a configured URL names: the adapter of its scheme ([`http`])
+//! behind a guard ([`guard`]) that bounds its calls and gives up early on what does not answer.
+//! [`local`] answers inside the process, for benchmarks and tests.
+
+pub mod circuit;
+pub mod guard;
+pub mod http;
+pub mod limits;
+pub mod local;
+mod open;
+
+pub use guard::{AnswerKind, Observer, Unobserved};
+pub use open::{OpenError, Settings, open};
 
 use std::future::Future;
 use std::pin::Pin;
@@ -29,6 +43,11 @@ pub trait Resource: Send + Sync + 'static {
 
     /// Where it is, without any secret.
     fn location(&self) -> &str;
+
+    /// How it has been answering. A resource that nobody guards is always well.
+    fn state(&self) -> State {
+        State::default()
+    }
 }
 
 /// Everything an adapter needs to know of one call.
@@ -46,4 +65,40 @@ pub struct Call {
     pub traceparent: Option<Arc<str>>,
     /// When to give up waiting.
     pub patience: Duration,
+}
+
+/// How a resource has been answering.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct State {
+    /// Whether calls go out.
+    pub circuit: CircuitState,
+    /// Calls under way.
+    pub calls: usize,
+    /// Calls waiting for one of those to end.
+    pub waiting: usize,
+    /// What the last call that brought no answer came back with, unless one was answered since.
+    pub last_error: Option<Arc<str>>,
+}
+
+/// Whether calls to a resource go out.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum CircuitState {
+    /// They do.
+    #[default]
+    Closed,
+    /// It does not answer; calls wait for the next probe.
+    Open,
+    /// One call is out to see whether it answers again.
+    Probing,
+}
+
+impl CircuitState {
+    /// As views and metrics spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::Probing => "probing",
+        }
+    }
 }

@@ -1,0 +1,306 @@
+//! Service participants: one POST per call, and what each reply means.
+//!
+//! 200 is yes or done, 409 is no, 425 is still working. Everything else is [`Answer::Silent`],
+//! including a 200 whose body contradicts the question, because a coordinator that guesses is wrong
+//! sooner or later. Redirects are not followed. Texts name the path and what was seen, and never a
+//! secret: a URL with credentials is refused from the start.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderName};
+use http::{HeaderValue, Method, Request, StatusCode, Uri};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use serde_json::Value;
+use tokio::time::timeout;
+use unanimous_api::callback::{FinishReply, HeuristicWord, PrepareReply, Refusal, ReplyVote};
+use unanimous_api::header;
+use unanimous_core::commit::Phases;
+use unanimous_core::limits::TEXT_LEN_MAX;
+use unanimous_core::{Answer, HeuristicKind, Opaque, Reason, Verb};
+
+use crate::Call;
+use crate::guard::{Adapter, Contact, Heard, Hearing};
+use crate::limits::{CONNECT_TIMEOUT, IDLE_CONNECTION_KEPT, REASON_KIND_LEN_MAX, REPLY_BYTES_MAX};
+use crate::open::Settings;
+
+const TRANSACTION: HeaderName = HeaderName::from_static(header::TRANSACTION);
+const BRANCH: HeaderName = HeaderName::from_static(header::BRANCH);
+const ATTEMPT: HeaderName = HeaderName::from_static(header::ATTEMPT);
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static(header::IDEMPOTENCY_KEY);
+const PHASES: HeaderName = HeaderName::from_static(header::PHASES);
+const TRACEPARENT: HeaderName = HeaderName::from_static(header::TRACEPARENT);
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// A service that takes part over HTTP.
+pub struct HttpAdapter {
+    location: String,
+    phases: Phases,
+    prepare: Uri,
+    commit: Uri,
+    rollback: Uri,
+    client: Client<HttpConnector, Full<Bytes>>,
+}
+
+impl HttpAdapter {
+    /// The service whose endpoints are below `url`. Connects to nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the URL, for the one who configured it.
+    pub fn new(url: &str, settings: &Settings) -> Result<Self, String> {
+        let base = base_of(url)?;
+        let endpoint = |verb: &str| {
+            format!("{base}/{verb}").parse().map_err(|error| format!("its url is wrong: {error}"))
+        };
+        let calls_max = settings.first_phase_calls_max + settings.second_phase_calls_max;
+        Ok(Self {
+            prepare: endpoint("prepare")?,
+            commit: endpoint("commit")?,
+            rollback: endpoint("rollback")?,
+            location: base,
+            phases: settings.phases,
+            client: client(calls_max),
+        })
+    }
+
+    fn request(&self, call: &Call) -> (Request<Full<Bytes>>, &str) {
+        let (uri, verb) = match call.verb {
+            Verb::Prepare => (&self.prepare, "prepare"),
+            Verb::Commit | Verb::CommitOnePhase => (&self.commit, "commit"),
+            Verb::Rollback => (&self.rollback, "rollback"),
+        };
+        let carries_work = match call.verb {
+            Verb::Prepare | Verb::CommitOnePhase => !call.work.is_empty(),
+            Verb::Commit | Verb::Rollback => false,
+        };
+        let work = if carries_work { call.work.bytes() } else { &[] };
+        let mut request = Request::new(Full::new(Bytes::copy_from_slice(work)));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = uri.clone();
+        let headers = request.headers_mut();
+        headers.reserve(8);
+        let branch = call.name.to_string();
+        headers.insert(IDEMPOTENCY_KEY, ours(format!("{branch}:{verb}")));
+        headers.insert(TRANSACTION, ours(call.name.txn.to_string()));
+        headers.insert(BRANCH, ours(branch));
+        headers.insert(ATTEMPT, HeaderValue::from(call.attempt));
+        if call.verb == Verb::CommitOnePhase {
+            headers.insert(PHASES, HeaderValue::from_static("one"));
+        }
+        if carries_work {
+            headers.insert(CONTENT_TYPE, JSON);
+        }
+        // It came from outside: one that is no header value is not passed on.
+        if let Some(Ok(trace)) = call.traceparent.as_deref().map(HeaderValue::from_str) {
+            headers.insert(TRACEPARENT, trace);
+        }
+        (request, uri.path())
+    }
+}
+
+impl Adapter for HttpAdapter {
+    fn call(&self, call: Call) -> Hearing {
+        let (request, path) = self.request(&call);
+        let path = path.to_owned();
+        // The client starts nothing before it is polled.
+        let exchange = self.client.request(request);
+        Box::pin(async move {
+            let unheard = match timeout(call.patience, exchange_in_full(exchange)).await {
+                Ok(Ok((status, body))) => {
+                    let answer = answer_of(call.verb, status, &body)
+                        .unwrap_or_else(|seen| silent(&path, &seen));
+                    return Heard { answer, contact: Contact::Made };
+                }
+                Ok(Err(unheard)) => unheard,
+                Err(_) => Unheard {
+                    contact: Contact::TimedOut,
+                    seen: format!("no answer within {} ms", call.patience.as_millis()),
+                },
+            };
+            Heard { answer: silent(&path, &unheard.seen), contact: unheard.contact }
+        })
+    }
+
+    fn phases(&self) -> Phases {
+        self.phases
+    }
+
+    fn kind(&self) -> &'static str {
+        "http"
+    }
+
+    fn location(&self) -> &str {
+        &self.location
+    }
+}
+
+fn base_of(url: &str) -> Result<String, String> {
+    let uri: Uri = url.parse().map_err(|error| format!("its url is wrong: {error}"))?;
+    let authority = uri.authority().ok_or("its url names no host")?;
+    if authority.as_str().contains('@') {
+        return Err("its url must not carry a user name or password".to_owned());
+    }
+    if uri.query().is_some() {
+        return Err("its url must not carry a query: /prepare is appended to it".to_owned());
+    }
+    Ok(format!("http://{authority}{}", uri.path().trim_end_matches('/')))
+}
+
+fn client(calls_max: usize) -> Client<HttpConnector, Full<Bytes>> {
+    let mut connector = HttpConnector::new();
+    connector.set_nodelay(true);
+    connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE_CONNECTION_KEPT)
+        .pool_max_idle_per_host(calls_max)
+        .build(connector)
+}
+
+fn ours(text: String) -> HeaderValue {
+    HeaderValue::try_from(text).expect("cluster names and identities are plain ascii")
+}
+
+/// No reply that could be read to its end.
+struct Unheard {
+    contact: Contact,
+    seen: String,
+}
+
+async fn exchange_in_full(
+    exchange: impl Future<Output = Result<http::Response<Incoming>, hyper_util::client::legacy::Error>>,
+) -> Result<(StatusCode, Bytes), Unheard> {
+    let broken = |seen| Unheard { contact: Contact::Broken, seen };
+    let reply = exchange.await.map_err(|error| broken(root_of(&error)))?;
+    let status = reply.status();
+    let body = Limited::new(reply.into_body(), REPLY_BYTES_MAX).collect().await;
+    let body = body.map_err(|error| match error.is::<LengthLimitError>() {
+        true => Unheard {
+            contact: Contact::Made,
+            seen: format!("status {status} with more than {REPLY_BYTES_MAX} bytes"),
+        },
+        false => broken(format!("status {status}, then {}", root_of(&*error))),
+    })?;
+    Ok((status, body.to_bytes()))
+}
+
+/// The innermost cause, which is the one that says something, such as "connection refused".
+fn root_of(error: &(dyn Error + 'static)) -> String {
+    let mut root = error;
+    while let Some(source) = root.source() {
+        root = source;
+    }
+    root.to_string()
+}
+
+fn silent(path: &str, seen: &str) -> Answer {
+    let mut text = format!("POST {path}: {seen}");
+    text.truncate(text.floor_char_boundary(TEXT_LEN_MAX));
+    Answer::Silent(Arc::from(text))
+}
+
+/// What a reply means, or what was seen if it means nothing.
+fn answer_of(verb: Verb, status: StatusCode, body: &[u8]) -> Result<Answer, String> {
+    match (status.as_u16(), verb) {
+        (200, Verb::Prepare) => voted(body),
+        (200, Verb::Commit | Verb::Rollback) => finished(body),
+        (200, Verb::CommitOnePhase) => decided(body),
+        (409, Verb::Prepare | Verb::CommitOnePhase) => Ok(Answer::No(refused(body))),
+        (409, Verb::Commit | Verb::Rollback) => {
+            Err("status 409, but nothing can be refused after the decision".to_owned())
+        }
+        (425, _) => Ok(Answer::Working),
+        (_, Verb::Prepare | Verb::Commit | Verb::CommitOnePhase | Verb::Rollback) => {
+            Err(format!("status {status}"))
+        }
+    }
+}
+
+fn voted(body: &[u8]) -> Result<Answer, String> {
+    let (vote, finish) = parsed(body)?;
+    let result = result_of(vote.result)?;
+    match (vote.vote, finish.heuristic) {
+        (_, Some(_)) => Err(contradiction("a heuristic to a prepare")),
+        (Some(ReplyVote::ReadOnly), None) => Ok(Answer::ReadOnly(result)),
+        (Some(ReplyVote::Yes) | None, None) => Ok(Answer::Yes(result)),
+    }
+}
+
+fn finished(body: &[u8]) -> Result<Answer, String> {
+    let (vote, finish) = parsed(body)?;
+    match (vote.vote, finish.heuristic) {
+        (Some(_), _) => Err(contradiction("a vote after the decision")),
+        (None, Some(word)) => Ok(Answer::Heuristic(kind_of(word))),
+        (None, None) => Ok(Answer::Done(Opaque::default())),
+    }
+}
+
+/// In one phase the branch decides for everybody, so whatever it did by itself is the outcome.
+fn decided(body: &[u8]) -> Result<Answer, String> {
+    let (vote, finish) = parsed(body)?;
+    let result = result_of(finish.result)?;
+    match (vote.vote, finish.heuristic) {
+        (None, None | Some(HeuristicWord::Commit)) => Ok(Answer::Done(result)),
+        (None, Some(HeuristicWord::Rollback)) => {
+            Ok(Answer::No(Reason::new("heuristic", "the participant had rolled back by itself")))
+        }
+        (None, Some(HeuristicWord::Mixed | HeuristicWord::Hazard)) => {
+            Err(contradiction("neither done nor refused"))
+        }
+        (Some(ReplyVote::ReadOnly), None) => Ok(Answer::ReadOnly(result)),
+        (Some(ReplyVote::ReadOnly), Some(_)) => Err(contradiction("read-only, yet ended")),
+        (Some(ReplyVote::Yes), _) => Err(contradiction("a vote to a commit in one phase")),
+    }
+}
+
+fn parsed(body: &[u8]) -> Result<(PrepareReply, FinishReply), String> {
+    if body.is_empty() {
+        return Ok(Default::default());
+    }
+    let not_ours = |error| format!("status 200 with a body that is not of the contract: {error}");
+    let vote = serde_json::from_slice(body).map_err(not_ours)?;
+    let finish = serde_json::from_slice(body).map_err(not_ours)?;
+    Ok((vote, finish))
+}
+
+fn contradiction(what: &str) -> String {
+    format!("status 200 with a body that contradicts the question: {what}")
+}
+
+/// Kept as a list, because a branch of several statements has several results.
+fn result_of(result: Option<Value>) -> Result<Opaque, String> {
+    let Some(result) = result else { return Ok(Opaque::default()) };
+    let list = serde_json::to_vec(&[result]).map_err(|error| format!("its result: {error}"))?;
+    Ok(Opaque::new(&list))
+}
+
+fn kind_of(word: HeuristicWord) -> HeuristicKind {
+    match word {
+        HeuristicWord::Commit => HeuristicKind::Commit,
+        HeuristicWord::Rollback => HeuristicKind::Rollback,
+        HeuristicWord::Mixed => HeuristicKind::Mixed,
+        HeuristicWord::Hazard => HeuristicKind::Hazard,
+    }
+}
+
+fn refused(body: &[u8]) -> Reason {
+    let Ok(refusal) = serde_json::from_slice::<Refusal>(body) else {
+        let text = String::from_utf8_lossy(body);
+        let detail = if text.is_empty() { "status 409 without a reason" } else { text.trim() };
+        return Reason::new("refused", detail);
+    };
+    let kind = refusal.kind.filter(|kind| is_word(kind));
+    let detail = refusal.detail.as_deref().unwrap_or("status 409 without a reason");
+    Reason::new(kind.as_deref().unwrap_or("refused"), detail)
+}
+
+fn is_word(kind: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+    (1..=REASON_KIND_LEN_MAX).contains(&kind.len()) && kind.bytes().all(allowed)
+}

@@ -1,0 +1,78 @@
+//! From a configured URL to a resource.
+
+use std::sync::Arc;
+
+use unanimous_core::commit::Phases;
+
+use crate::Resource;
+use crate::guard::{Guarded, Observer};
+use crate::http::HttpAdapter;
+use crate::limits::{FIRST_PHASE_CALLS_MAX, SECOND_PHASE_CALLS_MAX, WAITING_MAX};
+
+/// What can be set for one resource.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Settings {
+    /// Calls of the first phase at once, at least one.
+    pub first_phase_calls_max: usize,
+    /// Calls of the second phase at once, at least one.
+    pub second_phase_calls_max: usize,
+    /// Calls that may wait for a place, for each phase.
+    pub waiting_max: usize,
+    /// In how few phases the resource can commit. One saves a call and a sync if it is alone in a
+    /// transaction. A service has to be able to do it, so the default is two: one that does not know
+    /// the header `unanimous-phases` takes such a commit for one of a branch that it never heard of.
+    pub phases: Phases,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            first_phase_calls_max: FIRST_PHASE_CALLS_MAX,
+            second_phase_calls_max: SECOND_PHASE_CALLS_MAX,
+            waiting_max: WAITING_MAX,
+            phases: Phases::Two,
+        }
+    }
+}
+
+/// The configuration of a resource cannot be followed: correct it.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("resource {resource}: {problem}")]
+pub struct OpenError {
+    /// The resource.
+    pub resource: String,
+    /// What is wrong and what to do, without any secret.
+    pub problem: String,
+}
+
+/// Makes the resource that `url` names. Connects to nothing yet.
+///
+/// # Errors
+///
+/// [`OpenError`] if the URL does not parse, or its scheme is not known, or a setting is out of
+/// bounds.
+pub fn open(
+    name: &str,
+    url: &str,
+    settings: &Settings,
+    observer: Arc<dyn Observer>,
+) -> Result<Arc<dyn Resource>, OpenError> {
+    let wrong = |problem: String| OpenError { resource: name.to_owned(), problem };
+    if settings.first_phase_calls_max == 0 || settings.second_phase_calls_max == 0 {
+        return Err(wrong("at least one call at once must be allowed in each phase".to_owned()));
+    }
+    let Some((scheme, _)) = url.split_once("://") else {
+        return Err(wrong("the url has no scheme; write it as http://host:port/path".to_owned()));
+    };
+    match scheme {
+        "http" => {
+            let adapter = HttpAdapter::new(url, settings).map_err(wrong)?;
+            Ok(Arc::new(Guarded::new(name, adapter, settings, observer)))
+        }
+        "https" => Err(wrong(
+            "https is not supported yet; use http:// to a proxy on this machine that speaks tls"
+                .to_owned(),
+        )),
+        unknown => Err(wrong(format!("unknown scheme {unknown:?} in its url; known: http"))),
+    }
+}
