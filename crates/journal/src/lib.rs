@@ -11,12 +11,18 @@
 //! 3. An entry whose position was reported flushed survives every crash.
 //! 4. No entry of an older epoch is taken after a newer one was claimed for its shard.
 
+pub mod codec;
+#[cfg(any(test, feature = "testing"))]
+pub mod conformance;
 mod entry;
 mod error;
+mod file;
+mod limits;
 mod query;
 
 pub use entry::{End, Entry, OpenTxn, Stored};
 pub use error::JournalError;
+pub use file::{FileJournal, Options};
 pub use query::{Filter, Page, Status, Summary};
 
 use std::sync::Arc;
@@ -37,6 +43,15 @@ pub trait Journal: Send + Sync + 'static {
     ///
     /// [`JournalError::Failed`] if that cannot be made durable.
     fn claim(&self, shard: ShardId) -> Result<Epoch, JournalError>;
+
+    /// Takes ownership of several shards at once, and returns the new epochs in the same order.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Failed`] if that cannot be made durable.
+    fn claim_all(&self, shards: &[ShardId]) -> Result<Vec<Epoch>, JournalError> {
+        shards.iter().map(|&shard| self.claim(shard)).collect()
+    }
 
     /// Every transaction that has not ended, oldest first, with its records so far.
     ///

@@ -1,0 +1,34 @@
+//! Every bound of the journals, with its reason.
+
+/// Bytes that may wait for the disk before new transactions are refused. A disk that is stuck for
+/// a second at full load fills about a quarter of this.
+pub(crate) const WAITING_BYTES_MAX: usize = 64 << 20;
+
+/// Bytes of an entry that begins a transaction. Requests are far smaller; this only keeps a
+/// mistake elsewhere from filling a segment.
+pub(crate) const BEGIN_BYTES_MAX: usize = 16 << 20;
+
+/// Milliseconds that records nobody waits for may stay in memory before they are flushed alone.
+pub(crate) const LINGER_MS: u64 = 25;
+
+/// Milliseconds between attempts to prepare a segment on a full disk.
+pub(crate) const FULL_RETRY_MS: u64 = 500;
+
+/// Bytes of ended transactions that are kept in memory until the projection has them. Enough for
+/// those that clients ask about right after the end.
+pub(crate) const RECENT_BYTES_MAX: usize = 8 << 20;
+
+/// Smallest segment, in bytes: what is made when a journal must open and no segment is prepared.
+pub(crate) const FIRST_SEGMENT_BYTES: u64 = 4 << 20;
+
+/// Old segments kept for use again, so that a busy journal seldom has to write zeros.
+pub(crate) const RETIRED_MAX: usize = 4;
+
+/// Buffers larger than this are given back when a burst is over.
+pub(crate) const BUFFER_KEPT_BYTES: usize = 4 << 20;
+
+/// Buffers of ended transactions kept for new ones.
+pub(crate) const POOL_MAX: usize = 4_096;
+
+const _: () = assert!(BEGIN_BYTES_MAX < WAITING_BYTES_MAX);
+const _: () = assert!(WAITING_BYTES_MAX < u32::MAX as usize / 2);
