@@ -60,6 +60,11 @@ pub(crate) const STRACE: Component = Component {
     install: Install::Apt(&["strace"]),
 };
 
+/// Never there, and refused by cargo before it looks for it.
+#[cfg(test)]
+pub(crate) const MISSING: Component =
+    Component { name: "nothing", probe: &["false"], install: Install::Cargo("", "0.0.0") };
+
 /// Installs the component unless it is there.
 ///
 /// # Errors

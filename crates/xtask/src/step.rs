@@ -216,7 +216,7 @@ mod tests {
 
     #[test]
     fn a_command_that_ends_with_an_error_fails_its_step() {
-        let step = Step { args: &["no-such-command"], ..STEP };
+        let step = Step { args: &["expected-by-a-test"], ..STEP };
         let report = step.run(Strictness::Lenient, Depth::Quick);
         assert_eq!(report.outcome, Outcome::Failed("exit status: 101".to_owned()));
     }
@@ -226,5 +226,24 @@ mod tests {
         let step = Step { kind: Kind::Tests, ..STEP };
         let report = step.run(Strictness::Lenient, Depth::Quick);
         assert_eq!(report.outcome, Outcome::Failed("no test ran".to_owned()));
+    }
+
+    #[test]
+    fn a_missing_component_skips_its_step_and_in_ci_fails_it() {
+        let step = Step { needs: &[components::MISSING], ..STEP };
+        let why = "nothing is not there and cannot be installed: `cargo` ended with exit status: 1";
+        let report = step.run(Strictness::Lenient, Depth::Usual);
+        assert_eq!(report.outcome, Outcome::Skipped(why.to_owned()));
+        let report = step.run(Strictness::Strict, Depth::Usual);
+        assert_eq!(report.outcome, Outcome::Failed(why.to_owned()));
+    }
+
+    #[test]
+    fn a_wanted_component_that_is_missing_fails_its_step_only_in_ci() {
+        let step = Step { wants: &[components::MISSING], ..STEP };
+        assert_eq!(step.run(Strictness::Lenient, Depth::Usual).outcome, Outcome::Passed);
+        assert_eq!(step.run(Strictness::Strict, Depth::Quick).outcome, Outcome::Passed);
+        let report = step.run(Strictness::Strict, Depth::Usual);
+        assert!(matches!(report.outcome, Outcome::Failed(_)));
     }
 }

@@ -56,7 +56,7 @@ const STEPS: [Step; 10] = [
         wants: &[STRACE],
         // The step `simulator` runs more of them, and faster.
         env: &[("UNANIMOUS_SIM_SEEDS", "2000")],
-        args: &["test", "--workspace", "--no-fail-fast"],
+        args: &["test", "--workspace", "--exclude", "xtask", "--no-fail-fast"],
         ..tests("test")
     },
     Step {
