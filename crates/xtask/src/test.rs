@@ -168,9 +168,12 @@ fn summary(reports: &[(&Step, Report)], left_out: &[&str]) -> String {
     if !left_out.is_empty() {
         lines.push(format!("not asked for: {}", left_out.join(", ")));
     }
-    lines.push(String::new());
     let tests = reports.iter().filter(|(step, _)| step.kind == Kind::Tests);
-    lines.extend(tests.map(|(step, report)| test_result(step, report)));
+    let results: Vec<String> = tests.map(|(step, report)| test_result(step, report)).collect();
+    if !results.is_empty() {
+        lines.push(String::new());
+        lines.extend(results);
+    }
     lines.push(String::new());
     let count = |wanted: fn(&Outcome) -> bool| {
         reports.iter().filter(|(_, report)| wanted(&report.outcome)).count()
