@@ -1,0 +1,359 @@
+//! What can be set: file, then environment, then flags, parsed once into plain types.
+//!
+//! A key that is not known, a value of the wrong type and a secret that is missing are errors that
+//! name the key and what to do. Nothing here is ever printed with a secret in it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use unanimous_api::{BODY_BYTES_MAX_DEFAULT, DEFAULT_LISTEN};
+use unanimous_core::commit::Phases;
+use unanimous_core::id::is_cluster_name;
+use unanimous_core::limits::NAME_LEN_MAX;
+
+use crate::limits::{
+    CALL_TIMEOUT_MS_DEFAULT, DRAIN_MS_DEFAULT, OPEN_MAX_DEFAULT, QUEUE_MAX_DEFAULT,
+};
+
+/// The configuration of one coordinator.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// The folder of the file journal.
+    pub data: PathBuf,
+    /// The cluster's name; the journal's own if it is not set.
+    pub cluster: Option<String>,
+    /// What clients have to show.
+    pub token: Option<Secret>,
+    /// The resources by name.
+    pub resources: BTreeMap<String, ResourceConfig>,
+    /// Bounds and times.
+    pub limits: Limits,
+}
+
+/// Bounds and times, each with its default in `limits.rs`.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Bytes of a request body.
+    pub body_bytes_max: usize,
+    /// Transactions open at once.
+    pub open_max: usize,
+    /// Requests queued before new transactions are refused.
+    pub queue_max: usize,
+    /// Milliseconds a call to a participant may take.
+    pub call_timeout_ms: u64,
+    /// Milliseconds a shutdown waits for open transactions.
+    pub drain_ms: u64,
+    /// Days that ended transactions and their keys are kept.
+    pub retention_days: u64,
+}
+
+/// One configured resource.
+#[derive(Clone, Debug)]
+pub struct ResourceConfig {
+    /// Where it is.
+    pub url: String,
+    /// Calls of one phase at once; the adapter's default if not set.
+    pub calls_max: Option<usize>,
+    /// In how few phases it can commit.
+    pub phases: Phases,
+}
+
+/// A text that is never shown.
+#[derive(Clone, Eq, PartialEq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Hides `text`.
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// Whether `offered` is the secret. Takes as long whether it differs early or late.
+    pub fn is(&self, offered: &str) -> bool {
+        let differences = self.0.bytes().zip(offered.bytes()).fold(0, |all, (a, b)| all | (a ^ b));
+        self.0.len() == offered.len() && differences == 0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+/// The configuration cannot be followed: one line that names the key and what to do.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(pub String);
+
+/// What flags and environment set. Environment variables are read by whoever parses the flags.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// `--listen`, `UNANIMOUS_LISTEN`.
+    pub listen: Option<String>,
+    /// `--data`, `UNANIMOUS_DATA`.
+    pub data: Option<PathBuf>,
+    /// `--journal`, `UNANIMOUS_JOURNAL`.
+    pub journal: Option<String>,
+    /// `UNANIMOUS_TOKEN`.
+    pub token: Option<String>,
+}
+
+/// The file `unanimous.toml`, as written.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    listen: Option<String>,
+    journal: Option<String>,
+    cluster: Option<String>,
+    token_env: Option<String>,
+    token_file: Option<PathBuf>,
+    #[serde(default)]
+    limits: FileLimits,
+    #[serde(default)]
+    resources: BTreeMap<String, FileResource>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileLimits {
+    body_bytes_max: Option<usize>,
+    open_max: Option<usize>,
+    queue_max: Option<usize>,
+    call_timeout_ms: Option<u64>,
+    drain_ms: Option<u64>,
+    retention_days: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileResource {
+    url: String,
+    calls_max: Option<usize>,
+    #[serde(default)]
+    one_phase: bool,
+}
+
+/// Where the configuration is looked for if no flag names it.
+pub const FILE_DEFAULT: &str = "unanimous.toml";
+
+/// The journal's folder unless something else is set.
+pub const DATA_DEFAULT: &str = "unanimous-data";
+
+impl Config {
+    /// Reads the file (the default one may be missing) and lays the overrides over it.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] with one line that names the key and what to do.
+    pub fn load(file: Option<&Path>, overrides: Overrides) -> Result<Self, ConfigError> {
+        let path = file.unwrap_or(Path::new(FILE_DEFAULT));
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && file.is_none() => {
+                String::new()
+            }
+            Err(error) => return Err(wrong(format!("{}: {error}", path.display()))),
+        };
+        let env = |name: &str| std::env::var(name).ok();
+        Self::parse(&text, path, overrides, &env)
+    }
+
+    /// The same, from the text of the file and an environment to look secrets up in.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] with one line that names the key and what to do.
+    pub fn parse(
+        text: &str,
+        path: &Path,
+        overrides: Overrides,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, ConfigError> {
+        let file: File = toml::from_str(text).map_err(|error| unreadable(path, text, &error))?;
+        let token = token(&file, overrides.token, env)?;
+        let listen = overrides.listen.or(file.listen).unwrap_or_else(|| DEFAULT_LISTEN.to_owned());
+        let listen = address(&listen)?;
+        if !listen.ip().is_loopback() && token.is_none() {
+            return Err(wrong(format!(
+                "listen = \"{listen}\" can be reached from outside: set token_env or token_file, \
+                 or listen on 127.0.0.1"
+            )));
+        }
+        if let Some(cluster) = &file.cluster
+            && !is_cluster_name(cluster)
+        {
+            return Err(wrong(format!(
+                "cluster = {cluster:?}: use 1 to {} lower-case letters, digits and dashes",
+                unanimous_core::limits::CLUSTER_LEN_MAX
+            )));
+        }
+        let data = folder(overrides.data, overrides.journal.or(file.journal))?;
+        let resources = file.resources.into_iter().map(resource).collect::<Result<_, _>>()?;
+        Ok(Self {
+            listen,
+            data,
+            cluster: file.cluster,
+            token,
+            resources,
+            limits: limits(&file.limits)?,
+        })
+    }
+}
+
+fn wrong(line: String) -> ConfigError {
+    ConfigError(line)
+}
+
+fn unreadable(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
+    let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
+    wrong(format!("{}, line {line}: {}", path.display(), error.message().replace('\n', "; ")))
+}
+
+fn address(text: &str) -> Result<SocketAddr, ConfigError> {
+    let mut found = text.to_socket_addrs().map_err(|error| {
+        wrong(format!("listen = {text:?}: {error}; write it as 127.0.0.1:7070"))
+    })?;
+    found.next().ok_or_else(|| wrong(format!("listen = {text:?} names no address")))
+}
+
+fn folder(data: Option<PathBuf>, journal: Option<String>) -> Result<PathBuf, ConfigError> {
+    match (data, journal) {
+        (Some(data), _) => Ok(data),
+        (None, None) => Ok(PathBuf::from(DATA_DEFAULT)),
+        (None, Some(url)) => match url.split_once(':') {
+            Some(("file", folder)) if !folder.is_empty() => Ok(PathBuf::from(folder)),
+            Some(_) | None => Err(wrong(format!("journal = {url:?}: write it as file:FOLDER"))),
+        },
+    }
+}
+
+fn token(
+    file: &File,
+    from_environment: Option<String>,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Option<Secret>, ConfigError> {
+    let found = match (&file.token_env, &file.token_file) {
+        (Some(_), Some(_)) => {
+            return Err(wrong("token_env and token_file are both set: remove one".into()));
+        }
+        (Some(name), None) => Some(env(name).ok_or_else(|| {
+            wrong(format!("token_env = {name:?}, but that variable is not set: set it"))
+        })?),
+        (None, Some(path)) => Some(
+            std::fs::read_to_string(path)
+                .map_err(|error| wrong(format!("token_file = {:?}: {error}", path.display())))?,
+        ),
+        (None, None) => from_environment,
+    };
+    match found.as_deref().map(str::trim) {
+        Some("") => Err(wrong("the token is empty: set one, or remove its key".into())),
+        Some(token) => Ok(Some(Secret::new(token.to_owned()))),
+        None => Ok(None),
+    }
+}
+
+fn resource((name, file): (String, FileResource)) -> Result<(String, ResourceConfig), ConfigError> {
+    if !is_name(&name) {
+        return Err(wrong(format!(
+            "resources.{name}: use 1 to {NAME_LEN_MAX} letters, digits, dashes, dots and underscores"
+        )));
+    }
+    if file.calls_max == Some(0) {
+        return Err(wrong(format!("resources.{name}.calls_max is 0: at least 1 is needed")));
+    }
+    let phases = if file.one_phase { Phases::One } else { Phases::Two };
+    Ok((name, ResourceConfig { url: file.url, calls_max: file.calls_max, phases }))
+}
+
+/// Whether `name` may name a resource or a participant.
+pub fn is_name(name: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    (1..=NAME_LEN_MAX).contains(&name.len()) && name.bytes().all(allowed)
+}
+
+fn limits(file: &FileLimits) -> Result<Limits, ConfigError> {
+    let limits = Limits {
+        body_bytes_max: file.body_bytes_max.unwrap_or(BODY_BYTES_MAX_DEFAULT),
+        open_max: file.open_max.unwrap_or(OPEN_MAX_DEFAULT),
+        queue_max: file.queue_max.unwrap_or(QUEUE_MAX_DEFAULT),
+        call_timeout_ms: file.call_timeout_ms.unwrap_or(CALL_TIMEOUT_MS_DEFAULT),
+        drain_ms: file.drain_ms.unwrap_or(DRAIN_MS_DEFAULT),
+        retention_days: file.retention_days.unwrap_or(7),
+    };
+    let at_least_one = [
+        ("body_bytes_max", limits.body_bytes_max as u64),
+        ("open_max", limits.open_max as u64),
+        ("queue_max", limits.queue_max as u64),
+        ("call_timeout_ms", limits.call_timeout_ms),
+        ("retention_days", limits.retention_days),
+    ];
+    match at_least_one.into_iter().find(|&(_, value)| value == 0) {
+        Some((key, _)) => Err(wrong(format!("limits.{key} is 0: at least 1 is needed"))),
+        None => Ok(limits),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        let env = |name: &str| (name == "SET").then(|| "s3cret".to_owned());
+        Config::parse(text, Path::new("unanimous.toml"), Overrides::default(), &env)
+            .map_err(|error| error.0)
+    }
+
+    #[test]
+    fn nothing_has_to_be_configured() {
+        let config = parse("").expect("defaults");
+        assert_eq!(config.listen.to_string(), DEFAULT_LISTEN);
+        assert_eq!(config.data, Path::new(DATA_DEFAULT));
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let overrides = Overrides { listen: Some("127.0.0.1:1".into()), ..Overrides::default() };
+        let text = "listen = '127.0.0.1:2'\njournal = 'file:there'";
+        let config = Config::parse(text, Path::new("f"), overrides, &|_| None).expect("valid");
+        assert_eq!((config.listen.port(), &*config.data), (1, Path::new("there")));
+    }
+
+    #[test]
+    fn every_mistake_gets_one_line_that_names_the_key() {
+        for (text, named) in [
+            ("lissten = 'x'", "lissten"),
+            ("listen = 7070", "line 1"),
+            ("\n\n[limits]\nopen_max = 'many'", "line 4"),
+            ("listen = '0.0.0.0:7070'", "token_env"),
+            ("listen = 'nowhere'", "listen"),
+            ("token_env = 'UNSET'", "UNSET"),
+            ("token_env = 'SET'\ntoken_file = 'x'", "remove one"),
+            ("token_file = '/nonexistent/token'", "/nonexistent/token"),
+            ("journal = 'postgres://x'", "file:FOLDER"),
+            ("cluster = 'Main!'", "cluster"),
+            ("[limits]\nopen_max = 0", "limits.open_max"),
+            ("[resources.a]\nurl = 'http://x'\npassword = 'p'", "password"),
+            ("[resources.\"a b\"]\nurl = 'http://x'", "resources.a b"),
+            ("[resources.a]\nurl = 'http://x'\ncalls_max = 0", "calls_max"),
+            ("[resources.a]", "url"),
+        ] {
+            let line = parse(text).expect_err(text);
+            assert!(line.contains(named), "{text}: {line}");
+            assert!(!line.contains('\n'), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_compared_whole_and_never_shown() {
+        let config = parse("token_env = 'SET'\nlisten = '0.0.0.0:1'").expect("valid");
+        let token = config.token.clone().expect("set");
+        assert!(token.is("s3cret") && !token.is("s3cre") && !token.is("s3creT"));
+        assert!(!format!("{config:?}").contains("s3cret"));
+    }
+}

@@ -1,0 +1,456 @@
+//! The event loop of one driver, which owns some shards.
+//!
+//! The loop holds no rule of its own: it feeds machines and hands their steps to `take`.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use unanimous_api::BranchInDoubt;
+use unanimous_core::commit::{Begun, Branch, CommitTxn, Ending, Key, Phase};
+use unanimous_core::gate::Gate;
+use unanimous_core::id::{BranchId, Epoch, Lsn, Timestamp, TxnId};
+use unanimous_core::txn::Txn;
+use unanimous_core::{Answer, Input, Refusal, Verb, Vote};
+use unanimous_journal::OpenTxn;
+
+use super::coordinator::Shared;
+use super::event::{AskError, CheckedKey, Enlisted, Event, IfRunning, Order, Waiter};
+use super::take::Out;
+use super::timers::Timers;
+use super::{Census, view};
+use crate::limits::{EVENTS_PER_ROUND, KEY_CHECK_MS_MAX, KEY_MEMORY_MS};
+
+/// A transaction that is driven here.
+pub(super) struct Live {
+    pub(super) machine: Txn,
+    /// Records it has in the journal.
+    pub(super) records: u32,
+    pub(super) begun_at: Timestamp,
+    pub(super) updated_at: Timestamp,
+    pub(super) wake_at: Option<Timestamp>,
+    pub(super) waiters: Vec<Waiter>,
+    /// Calls made to each branch, so that a first call is known to be one.
+    pub(super) calls: Vec<u32>,
+    /// Calls that may have been made before a restart.
+    pub(super) calls_before: u32,
+    pub(super) traceparent: Option<Arc<str>>,
+}
+
+impl Live {
+    pub(super) fn commit(&self) -> &CommitTxn {
+        let Txn::Commit(machine) = &self.machine;
+        machine
+    }
+}
+
+/// One driver.
+pub(super) struct Driver {
+    pub(super) shared: Arc<Shared>,
+    pub(super) epochs: Vec<Epoch>,
+    pub(super) events: mpsc::UnboundedSender<Event>,
+    pub(super) gate: Gate<Out>,
+    pub(super) live: HashMap<TxnId, Live>,
+    pub(super) timers: Timers,
+    pub(super) keys: Keys,
+    /// Answers that came before their call returned.
+    pub(super) answers: VecDeque<(TxnId, BranchId, Verb, Answer)>,
+    pub(super) draining: Option<oneshot::Sender<()>>,
+    pub(super) accepting: bool,
+}
+
+/// Idempotency keys of transactions that are open or have ended just now.
+#[derive(Default)]
+pub(super) struct Keys {
+    by_text: HashMap<Arc<str>, (TxnId, [u8; 16])>,
+    ended: VecDeque<(Timestamp, Arc<str>)>,
+}
+
+impl Keys {
+    pub(super) fn insert(&mut self, key: &Key, txn: TxnId) {
+        self.by_text.insert(Arc::clone(&key.text), (txn, key.fingerprint));
+    }
+
+    /// The transaction was refused: nobody has begun under the key.
+    pub(super) fn forget(&mut self, key: &Key) {
+        self.by_text.remove(&key.text);
+    }
+
+    /// Remembers the key of an ended transaction for a while: a repeat may have looked into the
+    /// journal before the transaction began.
+    pub(super) fn ended(&mut self, key: &Key, now: Timestamp) {
+        self.ended.push_back((now, Arc::clone(&key.text)));
+        while let Some((at, text)) = self.ended.front()
+            && now.since_ms(*at) > KEY_MEMORY_MS
+        {
+            self.by_text.remove(text);
+            self.ended.pop_front();
+        }
+    }
+}
+
+impl Driver {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        epochs: Vec<Epoch>,
+        events: mpsc::UnboundedSender<Event>,
+    ) -> Self {
+        Self {
+            shared,
+            epochs,
+            events,
+            gate: Gate::default(),
+            live: HashMap::new(),
+            timers: Timers::default(),
+            keys: Keys::default(),
+            answers: VecDeque::new(),
+            draining: None,
+            accepting: true,
+        }
+    }
+
+    /// Takes over what a former life left open. The only recovery there is: replay, then the
+    /// ordinary `handle(Resumed)`.
+    pub(super) fn resume(&mut self, open: OpenTxn) {
+        let records = open.records.and_then(|records| {
+            let machine = Txn::replay(records.iter().map(|stored| &stored.record))
+                .map_err(|misfit| misfit.to_string())?;
+            Ok((records, machine))
+        });
+        let (records, machine) = match records {
+            Ok(replayed) => replayed,
+            Err(why) => {
+                tracing::error!(txn = %open.txn, why, "transaction set aside: it cannot be read");
+                self.shared.metrics.quarantined.inc();
+                return;
+            }
+        };
+        let Txn::Commit(commit) = &machine;
+        let begun = commit.durable().begun();
+        if let Some(key) = &begun.key {
+            self.keys.insert(key, open.txn);
+        }
+        let live = Live {
+            traceparent: std::str::from_utf8(begun.memo.bytes()).ok().map(Arc::from),
+            calls: vec![0; commit.durable().branches().len()],
+            calls_before: 1,
+            machine,
+            records: u32::try_from(records.len()).expect("bounded by the branches"),
+            begun_at: records.first().map_or(Timestamp(0), |stored| stored.at),
+            updated_at: records.last().map_or(Timestamp(0), |stored| stored.at),
+            wake_at: None,
+            waiters: Vec::new(),
+        };
+        self.shared.open.fetch_add(1, Ordering::Relaxed);
+        self.live.insert(open.txn, live);
+        self.feed(open.txn, Input::Resumed);
+        self.settle_answers();
+    }
+
+    /// Runs until every sender of events is gone.
+    pub(super) async fn run(
+        mut self,
+        mut inbox: mpsc::UnboundedReceiver<Event>,
+        mut flushed: watch::Receiver<Lsn>,
+    ) {
+        let mut batch = Vec::with_capacity(EVENTS_PER_ROUND);
+        loop {
+            let wake = self.timers.next().map(|at| self.shared.clock.instant(at));
+            let sleep = async {
+                match wake {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                changed = flushed.changed() => match changed {
+                    Ok(()) => self.on_flushed(*flushed.borrow_and_update()),
+                    Err(_) => return,
+                },
+                taken = inbox.recv_many(&mut batch, EVENTS_PER_ROUND) => {
+                    if taken == 0 {
+                        return;
+                    }
+                    self.shared.queued.fetch_sub(taken, Ordering::Relaxed);
+                    for event in batch.drain(..) {
+                        self.on(event);
+                        self.settle_answers();
+                    }
+                }
+                () = sleep => self.on_time(),
+            }
+            self.settle_answers();
+            self.report_drained();
+        }
+    }
+
+    fn on_flushed(&mut self, lsn: Lsn) {
+        let mut free = Vec::new();
+        self.gate.flushed(lsn, |_, out| free.push(out));
+        free.into_iter().for_each(|out| self.perform(out));
+    }
+
+    fn on_time(&mut self) {
+        let now = self.now();
+        while let Some(txn) = self.timers.pop_due(now) {
+            if let Some(live) = self.live.get_mut(&txn) {
+                live.wake_at = None;
+            }
+            self.feed(txn, Input::Woke);
+        }
+    }
+
+    /// Feeds the answers that came while their calls were being made. They may bring more.
+    pub(super) fn settle_answers(&mut self) {
+        while let Some((txn, branch, verb, answer)) = self.answers.pop_front() {
+            self.feed(txn, Input::Answered(branch, verb, answer));
+        }
+    }
+
+    fn on(&mut self, event: Event) {
+        match event {
+            Event::Begin(order) => self.begin(*order),
+            Event::Ask(txn, input, waiter) => self.ask(txn, *input, waiter),
+            Event::Enlist(txn, branch, reply) => self.enlist(txn, *branch, reply),
+            Event::Commit(txn, votes, waiter) => self.commit(txn, votes, waiter),
+            Event::Join(txn, waiter) => self.join(txn, waiter),
+            Event::Show(txn, inquirer, reply) => self.show(txn, inquirer, reply),
+            Event::Answered(txn, branch, verb, answer) => {
+                self.feed(txn, Input::Answered(branch, verb, answer));
+            }
+            Event::Census(reply) => drop(reply.send(self.census())),
+            Event::InDoubt(resource, reply) => drop(reply.send(self.in_doubt(&resource))),
+            Event::Drain(reply) => {
+                self.accepting = false;
+                self.draining = Some(reply);
+            }
+        }
+    }
+
+    fn begin(&mut self, order: Order) {
+        let Order { txn, mode, timeout_ms, branches, key, memo, waiter } = order;
+        if !self.accepting {
+            return waiter.want.refuse(AskError::ShuttingDown);
+        }
+        let now = self.now();
+        let (key, waiter) = match key {
+            None => (None, waiter),
+            Some(checked) => match self.key_is_free(checked, waiter, now) {
+                Some((key, waiter)) => (Some(key), waiter),
+                None => return,
+            },
+        };
+        let traceparent = std::str::from_utf8(memo.bytes()).ok().map(Arc::from);
+        let calls = vec![0; branches.len()];
+        let deadline = now.after_ms(timeout_ms);
+        let begun = Begun { mode, timeout_ms, deadline, branches, key: key.clone(), memo };
+        let (machine, step) = Txn::begin(begun, now);
+        let live = Live {
+            machine,
+            records: 0,
+            begun_at: now,
+            updated_at: now,
+            wake_at: None,
+            waiters: vec![waiter],
+            calls,
+            calls_before: 0,
+            traceparent,
+        };
+        if let Some(key) = &key {
+            self.keys.insert(key, txn);
+        }
+        self.shared.open.fetch_add(1, Ordering::Relaxed);
+        self.live.insert(txn, live);
+        self.take(txn, now, step);
+    }
+
+    /// Hands key and waiter back if nobody has begun under the key; answers the waiter otherwise.
+    fn key_is_free(
+        &mut self,
+        checked: CheckedKey,
+        waiter: Waiter,
+        now: Timestamp,
+    ) -> Option<(Key, Waiter)> {
+        let CheckedKey { key, checked_at, running } = checked;
+        let Some(&(txn, fingerprint)) = self.keys.by_text.get(&key.text) else {
+            if now.since_ms(checked_at) > KEY_CHECK_MS_MAX {
+                waiter.want.refuse(AskError::Overloaded("the request waited too long"));
+                return None;
+            }
+            return Some((key, waiter));
+        };
+        let live = self.live.contains_key(&txn);
+        if fingerprint != key.fingerprint {
+            waiter.want.refuse(AskError::KeyReused(txn));
+        } else if live && running == IfRunning::Join {
+            self.join(txn, waiter);
+        } else if live {
+            waiter.want.refuse(AskError::KeyInUse(txn));
+        } else {
+            waiter.want.refuse(AskError::KeyTaken(txn));
+        }
+        None
+    }
+
+    fn join(&mut self, txn: TxnId, waiter: Waiter) {
+        match self.live.get_mut(&txn) {
+            Some(live) => {
+                live.waiters.push(waiter);
+                self.tell_waiters(txn);
+            }
+            None => waiter.want.refuse(AskError::NotOpen),
+        }
+    }
+
+    fn ask(&mut self, txn: TxnId, input: Input, waiter: Waiter) {
+        let Some(live) = self.live.get_mut(&txn) else {
+            return waiter.want.refuse(AskError::NotOpen);
+        };
+        live.waiters.push(waiter);
+        match self.feed(txn, input) {
+            Some(refusal) => {
+                let view = self.view(txn).map(Box::new);
+                let waiter = self.live.get_mut(&txn).and_then(|live| live.waiters.pop());
+                let waiter = waiter.expect("a refused input changes nothing");
+                self.admit(txn, Out::Refuse(waiter.want, refusal, view));
+            }
+            None => self.tell_waiters(txn),
+        }
+    }
+
+    fn commit(&mut self, txn: TxnId, votes: Vec<(String, Vote)>, waiter: Waiter) {
+        let Some(live) = self.live.get(&txn) else {
+            return waiter.want.refuse(AskError::NotOpen);
+        };
+        let branches = live.commit().durable().branches();
+        let mut by_id = Vec::with_capacity(votes.len());
+        for (name, vote) in votes {
+            match branches.iter().position(|branch| *branch.name == *name) {
+                Some(index) => by_id.push((BranchId(index as u16), vote)),
+                None => return waiter.want.refuse(AskError::UnknownParticipant(name)),
+            }
+        }
+        self.ask(txn, Input::CommitAsked(by_id), waiter);
+    }
+
+    fn enlist(
+        &mut self,
+        txn: TxnId,
+        branch: Branch,
+        reply: oneshot::Sender<Result<Enlisted, AskError>>,
+    ) {
+        let name = Arc::clone(&branch.name);
+        if !self.live.contains_key(&txn) {
+            return drop(reply.send(Err(AskError::NotOpen)));
+        }
+        let answer = match self.feed(txn, Input::Enlist(branch)) {
+            Some(refusal) => Err(AskError::Refused(refusal, None)),
+            None => self.enlisted(txn, &name),
+        };
+        self.admit(txn, Out::Enlisted(reply, answer));
+    }
+
+    fn enlisted(&self, txn: TxnId, name: &str) -> Result<Enlisted, AskError> {
+        let live = self.live.get(&txn).ok_or(AskError::Lost)?;
+        let mut branches = (0_u16..).zip(live.commit().durable().branches());
+        let (index, branch) = branches
+            .find(|(_, branch)| *branch.name == *name)
+            .ok_or(AskError::Refused(Refusal::NotEnlisting, None))?;
+        let id = view::branch_name(&self.shared.cluster, txn, BranchId(index));
+        Ok(Enlisted {
+            name: branch.name.to_string(),
+            resource: branch.resource.to_string(),
+            branch: id.to_string(),
+        })
+    }
+
+    fn show(
+        &mut self,
+        txn: TxnId,
+        inquirer: Option<BranchId>,
+        reply: oneshot::Sender<Option<unanimous_api::TransactionView>>,
+    ) {
+        if let Some(branch) = inquirer {
+            self.feed(txn, Input::Inquired(branch));
+        }
+        match self.view(txn) {
+            Some(view) => self.admit(txn, Out::Shown(reply, Box::new(view))),
+            None => drop(reply.send(None)),
+        }
+    }
+
+    /// Feeds one input; returns the machine's refusal if it refused.
+    pub(super) fn feed(&mut self, txn: TxnId, input: Input) -> Option<Refusal> {
+        let now = self.now();
+        let live = self.live.get_mut(&txn)?;
+        let step = live.machine.handle(now, input);
+        let refused = step.refused.clone();
+        self.take(txn, now, step);
+        refused
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.shared.clock.now()
+    }
+
+    fn report_drained(&mut self) {
+        let decided = |live: &Live| live.commit().durable().decision().is_some();
+        if self.draining.is_some()
+            && self.gate.held() == 0
+            && self.live.values().all(decided)
+            && let Some(reply) = self.draining.take()
+        {
+            let _ = reply.send(()); // Whoever waited may have given up.
+        }
+    }
+
+    fn census(&self) -> Census {
+        let now = self.now();
+        let mut by_status = BTreeMap::new();
+        let mut census = Census::default();
+        for live in self.live.values() {
+            let durable = live.commit().durable();
+            *by_status.entry(view::status(durable).as_str()).or_default() += 1;
+            let oldest = match durable.decision() {
+                None => &mut census.oldest_undecided,
+                Some(_) => &mut census.oldest_in_doubt,
+            };
+            *oldest = oldest.iter().copied().chain([live.begun_at]).min();
+            let age_ms = now.since_ms(live.begun_at);
+            census.overdue += u64::from(age_ms > 2 * durable.begun().timeout_ms);
+            census.needs_attention += u64::from(durable.phase() == Phase::Attention);
+        }
+        census.by_status = by_status;
+        census
+    }
+
+    fn in_doubt(&self, resource: &str) -> Vec<BranchInDoubt> {
+        let mut found = Vec::new();
+        for (&txn, live) in &self.live {
+            let durable = live.commit().durable();
+            for (index, branch) in (0_u16..).zip(durable.branches()) {
+                let id = BranchId(index);
+                let prepared = durable.decision().is_some()
+                    || live.commit().progress(id).is_some_and(|it| it.vote() == Some(Vote::Yes));
+                let ended = matches!(
+                    durable.ending(id),
+                    Some(Ending::Done | Ending::Settled | Ending::Heuristic(_))
+                );
+                if *branch.resource != *resource || !prepared || ended {
+                    continue;
+                }
+                let progress = live.commit().progress(id);
+                found.push(BranchInDoubt {
+                    branch: view::branch_name(&self.shared.cluster, txn, id).to_string(),
+                    transaction: txn.to_string(),
+                    status: view::status(durable),
+                    attempts: progress.map_or(0, |progress| progress.attempts()),
+                    last_error: progress.and_then(|it| it.last_error()).map(str::to_owned),
+                    since_ms: live.updated_at.0,
+                });
+            }
+        }
+        found
+    }
+}

@@ -1,0 +1,318 @@
+//! What becomes of a machine's step: append its records, hold its effects, perform them.
+//!
+//! The order is the whole point: records first, then the gate, then the world. Whatever is shown to
+//! somebody is put together when the step is taken and held with its effects, so that a reader never
+//! sees a state that a crash could take back.
+
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use unanimous_api::{EventView, TransactionView, Wait};
+use unanimous_core::commit::Phase;
+use unanimous_core::id::{BranchId, Timestamp, TxnId};
+use unanimous_core::txn::Record;
+use unanimous_core::{Answer, Durability, Effect, Outcome, Refusal, Stage, Step, Verb};
+use unanimous_journal::{End, Entry, JournalError};
+use unanimous_participants::Call;
+
+use super::closing::Closing;
+use super::event::{AskError, Enlisted, Event, Waiter, Want};
+use super::run::{Driver, Live};
+use super::view::{self, Frame};
+use crate::limits::{CALL_TIMEOUT_MS_MIN, JITTER_MS_MAX};
+
+/// What waits at the gate.
+pub(super) enum Out {
+    /// Call a branch.
+    Call(TxnId, BranchId, Verb),
+    /// Tell a waiter.
+    Tell(Want, Told),
+    /// Tell somebody who asked that it cannot be had.
+    Refuse(Want, Refusal, Option<Box<TransactionView>>),
+    /// Answer an enlistment.
+    Enlisted(oneshot::Sender<Result<Enlisted, AskError>>, Result<Enlisted, AskError>),
+    /// Answer somebody who looks.
+    Shown(oneshot::Sender<Option<TransactionView>>, Box<TransactionView>),
+    /// Tell everybody who watches.
+    Publish(EventView),
+    /// Write the closing line.
+    Close(Box<Closing>),
+}
+
+/// What a waiter hears.
+pub(super) enum Told {
+    View(Box<TransactionView>),
+    Outcome(Option<Outcome>),
+}
+
+impl Driver {
+    /// Takes one step of a live transaction.
+    pub(super) fn take(&mut self, txn: TxnId, now: Timestamp, step: Step<Record>) {
+        let ended = self.live.get(&txn).and_then(|live| live.machine.ended());
+        let forced = match self.append(txn, now, &step.records, ended) {
+            Ok(forced) => forced,
+            Err(error) => return self.lose(txn, error),
+        };
+        let mut told = None;
+        let mut calls = Vec::new();
+        for effect in step.effects {
+            match effect {
+                Effect::Call(branch, verb) => calls.push(Out::Call(txn, branch, verb)),
+                Effect::Tell(stage) => told = Some(stage),
+                Effect::WakeAt(at) => self.wake_at(txn, at),
+            }
+        }
+        self.admit_all(txn, forced, calls);
+        if let Some(stage) = told {
+            self.tell(txn, now, stage);
+        }
+        if ended.is_some() {
+            self.end(txn, now);
+        }
+    }
+
+    /// Appends the records of a step; returns the position effects have to wait for.
+    fn append(
+        &mut self,
+        txn: TxnId,
+        now: Timestamp,
+        records: &[Record],
+        ended: Option<Outcome>,
+    ) -> Result<Option<unanimous_core::id::Lsn>, JournalError> {
+        let Some(live) = self.live.get_mut(&txn) else { return Ok(None) };
+        if records.is_empty() {
+            return Ok(None);
+        }
+        let lsn = self.shared.journal.append(Entry {
+            txn,
+            epoch: self.epochs[txn.shard().index()],
+            expected: live.records,
+            at: now,
+            records,
+            end: if ended.is_some() { End::Ended } else { End::Open },
+        })?;
+        live.records += u32::try_from(records.len()).expect("a step has few records");
+        live.updated_at = now;
+        self.shared.appended(lsn);
+        let forced = records.iter().any(|record| record.durability() == Durability::Forced);
+        Ok((forced && !cfg!(feature = "broken-gate")).then_some(lsn))
+    }
+
+    pub(super) fn admit(&mut self, txn: TxnId, out: Out) {
+        self.admit_all(txn, None, [out]);
+    }
+
+    fn admit_all(
+        &mut self,
+        txn: TxnId,
+        forced: Option<unanimous_core::id::Lsn>,
+        outs: impl IntoIterator<Item = Out>,
+    ) {
+        let mut free = Vec::new();
+        self.gate.admit(txn, forced, outs, |out| free.push(out));
+        free.into_iter().for_each(|out| self.perform(out));
+    }
+
+    /// Another coordinator has the transaction, or the journal refused it.
+    fn lose(&mut self, txn: TxnId, error: JournalError) {
+        self.gate.forget(txn);
+        let Some(live) = self.live.remove(&txn) else { return };
+        self.shared.closed();
+        self.timers.set(txn, live.wake_at, None);
+        let refusal = match error {
+            JournalError::Full(why) => {
+                // Only an entry that begins is refused so: nothing has been promised to anybody.
+                if let Some(key) = &live.commit().durable().begun().key {
+                    self.keys.forget(key);
+                }
+                AskError::JournalFull(why)
+            }
+            JournalError::Conflict { .. } | JournalError::Fenced { .. } => {
+                tracing::warn!(%txn, %error, "transaction lost to another coordinator");
+                AskError::Lost
+            }
+            JournalError::Failed(_)
+            | JournalError::Locked { .. }
+            | JournalError::Damaged { .. } => AskError::Lost,
+        };
+        for waiter in live.waiters {
+            waiter.want.refuse(refusal.clone());
+        }
+    }
+
+    fn wake_at(&mut self, txn: TxnId, at: Timestamp) {
+        let Some(live) = self.live.get_mut(&txn) else { return };
+        let at = at.after_ms(jitter_ms(txn, at, self.shared.clock.now()));
+        self.timers.set(txn, live.wake_at.replace(at), Some(at));
+    }
+
+    fn tell(&mut self, txn: TxnId, now: Timestamp, stage: Stage) {
+        if self.shared.watchers() > 0
+            && let Some(live) = self.live.get(&txn)
+        {
+            let durable = live.commit().durable();
+            let event = EventView {
+                id: txn.to_string(),
+                kind: unanimous_api::Kind::Atomic,
+                status: view::status(durable),
+                outcome: durable.outcome().map(view::outcome_word),
+                at_ms: now.0,
+            };
+            self.admit(txn, Out::Publish(event));
+        }
+        match stage {
+            Stage::NeedsAttention => {
+                tracing::error!(%txn, "a participant ended against the decision: resolve it");
+            }
+            Stage::Begun | Stage::Decided(_) | Stage::Ended(_) => {}
+        }
+        self.tell_waiters(txn);
+    }
+
+    /// Tells those who wait for no more than the transaction has reached.
+    pub(super) fn tell_waiters(&mut self, txn: TxnId) {
+        let Some(live) = self.live.get_mut(&txn) else { return };
+        let durable = live.commit().durable();
+        let (phase, outcome) = (durable.phase(), durable.outcome());
+        let reached = |waiter: &mut Waiter| match (waiter.until, phase) {
+            (Wait::None, _) => true,
+            (_, Phase::Active | Phase::Preparing | Phase::Delegated(_)) => false,
+            (Wait::Decided, Phase::Committing | Phase::Aborting) => true,
+            (Wait::Finished, Phase::Committing | Phase::Aborting) => false,
+            (Wait::Decided | Wait::Finished, Phase::Attention | Phase::Ended(_)) => true,
+        };
+        let told: Vec<Waiter> = live.waiters.extract_if(.., reached).collect();
+        for waiter in told {
+            let told = match &waiter.want {
+                Want::Outcome(_) => Told::Outcome(outcome),
+                Want::View(_) => Told::View(Box::new(self.view(txn).expect("it is live"))),
+            };
+            self.admit(txn, Out::Tell(waiter.want, told));
+        }
+    }
+
+    fn end(&mut self, txn: TxnId, now: Timestamp) {
+        let Some(live) = self.live.remove(&txn) else { return };
+        self.shared.closed();
+        self.timers.set(txn, live.wake_at, None);
+        let durable = live.commit().durable();
+        let begun = durable.begun().clone();
+        if let Some(key) = &begun.key {
+            self.keys.ended(key, now);
+        }
+        let reason = durable.reason().map(|(branch, reason)| {
+            let name = branch.and_then(|branch| durable.branch(branch));
+            (name.map(|branch| Arc::clone(&branch.name)), reason.clone())
+        });
+        let closing = Closing {
+            txn,
+            outcome: live.machine.ended().expect("it has ended"),
+            reason,
+            took_ms: now.since_ms(live.begun_at),
+            calls: live.calls.iter().sum(),
+            begun,
+            traceparent: live.traceparent,
+        };
+        self.admit(txn, Out::Close(Box::new(closing)));
+    }
+
+    /// Performs what the gate has let out.
+    pub(super) fn perform(&mut self, out: Out) {
+        match out {
+            Out::Call(txn, branch, verb) => self.call(txn, branch, verb),
+            // Whoever asked may have left; the journal has the answer.
+            Out::Tell(Want::View(reply), Told::View(view)) => drop(reply.send(Ok(*view))),
+            Out::Tell(Want::Outcome(reply), Told::Outcome(outcome)) => {
+                drop(reply.send(outcome.ok_or(AskError::NotOpen)));
+            }
+            Out::Tell(want, Told::View(_) | Told::Outcome(_)) => want.refuse(AskError::Lost),
+            Out::Refuse(want, refusal, view) => want.refuse(AskError::Refused(refusal, view)),
+            Out::Enlisted(reply, answer) => drop(reply.send(answer)),
+            Out::Shown(reply, view) => drop(reply.send(Some(*view))),
+            Out::Publish(event) => self.shared.publish(event),
+            Out::Close(closing) => self.shared.metrics.close(&closing),
+        }
+    }
+
+    fn call(&mut self, txn: TxnId, branch: BranchId, verb: Verb) {
+        let Some(live) = self.live.get_mut(&txn) else { return };
+        let durable = live.commit().durable();
+        let about = durable.branch(branch).expect("machines call their own branches");
+        let Some((_, resource)) = self.shared.resources.get(&about.resource) else {
+            let why = format!("resource {} is not configured", about.resource);
+            let answer = match (verb, live.calls_before + live.calls[branch.index()]) {
+                (Verb::Prepare, 0) => Answer::No(unanimous_core::Reason::new("unreachable", &why)),
+                (Verb::Prepare | Verb::Commit | Verb::CommitOnePhase | Verb::Rollback, _) => {
+                    Answer::Silent(Arc::from(why))
+                }
+            };
+            return self.answers.push_back((txn, branch, verb, answer));
+        };
+        let work = about.work.clone();
+        let left_ms = durable.begun().deadline.since_ms(self.shared.clock.now());
+        let timeout_ms = match verb {
+            Verb::Prepare => self.shared.call_timeout_ms.min(left_ms.max(CALL_TIMEOUT_MS_MIN)),
+            Verb::Commit | Verb::CommitOnePhase | Verb::Rollback => self.shared.call_timeout_ms,
+        };
+        let resource = Arc::clone(resource);
+        live.calls.resize(live.calls.len().max(branch.index() + 1), 0);
+        live.calls[branch.index()] += 1;
+        let attempt = live.calls_before + live.calls[branch.index()];
+        let patience = Duration::from_millis(timeout_ms);
+        let mut calling = resource.call(Call {
+            name: view::branch_name(&self.shared.cluster, txn, branch),
+            verb,
+            work,
+            attempt,
+            traceparent: live.traceparent.as_deref().map(|trace| child_trace(trace, txn, branch)),
+            patience,
+        });
+        // A call that is answered at once needs no task of its own.
+        match calling.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(answer) => self.answers.push_back((txn, branch, verb, answer)),
+            Poll::Pending => {
+                let events = self.events.clone();
+                let shared = Arc::clone(&self.shared);
+                tokio::spawn(async move {
+                    let slack = Duration::from_secs(1);
+                    let answer = match tokio::time::timeout(patience + slack, calling).await {
+                        Ok(answer) => answer,
+                        Err(_) => Answer::Silent(Arc::from("the call did not end in time")),
+                    };
+                    shared.queue(&events, Event::Answered(txn, branch, verb, answer));
+                });
+            }
+        }
+    }
+
+    /// The transaction as it stands now; `None` if it is not live here. Admit it to the gate.
+    pub(super) fn view(&self, txn: TxnId) -> Option<TransactionView> {
+        let live: &Live = self.live.get(&txn)?;
+        let frame = Frame {
+            cluster: &self.shared.cluster,
+            resources: &self.shared.resources,
+            txn,
+            begun_at: live.begun_at,
+            updated_at: live.updated_at,
+        };
+        Some(frame.live(live.commit()))
+    }
+}
+
+/// Up to a quarter of the pause more, within [`JITTER_MS_MAX`], so that many branches of a resource
+/// that comes back are not called in the same millisecond.
+fn jitter_ms(txn: TxnId, at: Timestamp, now: Timestamp) -> u64 {
+    let spread_ms = (at.since_ms(now) / 4).min(JITTER_MS_MAX);
+    ((txn.0 as u64) ^ at.0) % (spread_ms + 1)
+}
+
+/// The trace context of one call: the transaction's trace, with the branch as the parent span.
+fn child_trace(traceparent: &str, txn: TxnId, branch: BranchId) -> Arc<str> {
+    let span = (txn.0 as u64).wrapping_add(u64::from(branch.0) + 1).max(1);
+    match traceparent.get(..36) {
+        Some(head) => Arc::from(format!("{head}{span:016x}-01")),
+        None => Arc::from(traceparent),
+    }
+}

@@ -1,0 +1,45 @@
+//! Every bound of the server that is not configurable, and the defaults of those that are.
+
+/// Transactions that may be open at once. Each costs a few hundred bytes here and in every snapshot
+/// of the journal.
+pub const OPEN_MAX_DEFAULT: usize = 100_000;
+
+/// Requests that may wait for the driver at once. More only wait longer.
+pub const QUEUE_MAX_DEFAULT: usize = 50_000;
+
+/// Events that a driver takes before it looks at its timers and at the journal again.
+pub const EVENTS_PER_ROUND: usize = 256;
+
+/// Milliseconds a call may take before it counts as unanswered.
+pub const CALL_TIMEOUT_MS_DEFAULT: u64 = 5_000;
+
+/// Shortest time a call is given even if its transaction's deadline is nearer, in milliseconds.
+pub const CALL_TIMEOUT_MS_MIN: u64 = 50;
+
+/// Milliseconds that a wake-up may be late on purpose. Deadlines are, too, so it stays well below
+/// [`WAIT_SLACK_MS`].
+pub const JITTER_MS_MAX: u64 = 250;
+
+/// Milliseconds by which a waiting request outlives its transaction's deadline: time enough for the
+/// decision that the deadline brings to be made durable and told.
+pub const WAIT_SLACK_MS: u64 = 1_000;
+
+/// Milliseconds that a transaction's key is remembered in memory after its end. Longer than any
+/// request may be under way between its look into the journal and the driver.
+pub const KEY_MEMORY_MS: u64 = 60_000;
+
+/// Milliseconds after which a look into the journal is too old to begin on.
+pub const KEY_CHECK_MS_MAX: u64 = 30_000;
+
+/// Milliseconds that a shutdown waits for open transactions.
+pub const DRAIN_MS_DEFAULT: u64 = 10_000;
+
+/// Events that a slow reader of the event stream may be behind.
+pub const EVENTS_BEHIND_MAX: usize = 4_096;
+
+/// Idempotency keys of requests other than begin that are remembered.
+pub const REQUEST_KEYS_MAX: usize = 100_000;
+
+const _: () = assert!(JITTER_MS_MAX * 2 <= WAIT_SLACK_MS);
+const _: () = assert!(KEY_CHECK_MS_MAX < KEY_MEMORY_MS);
+const _: () = assert!(CALL_TIMEOUT_MS_MIN < CALL_TIMEOUT_MS_DEFAULT);

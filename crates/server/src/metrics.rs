@@ -1,0 +1,233 @@
+//! What the coordinator counts, and the closing line of each transaction.
+//!
+//! Labels come from closed sets (statuses, outcomes, causes, verbs) and from the configured
+//! resources, never from a client's text.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+use unanimous_core::Verb;
+use unanimous_core::id::Timestamp;
+use unanimous_journal::Stats;
+use unanimous_participants::{AnswerKind, Observer};
+
+use crate::driver::Census;
+use crate::driver::Closing;
+use crate::driver::view::outcome_word;
+
+#[derive(Clone, Debug, Eq, Hash, PartialEq, EncodeLabelSet)]
+struct Ended {
+    outcome: &'static str,
+    cause: &'static str,
+}
+
+#[derive(Clone, Debug, Eq, Hash, PartialEq, EncodeLabelSet)]
+struct Status {
+    status: &'static str,
+}
+
+#[derive(Clone, Debug, Eq, Hash, PartialEq, EncodeLabelSet)]
+struct Called {
+    resource: String,
+    verb: &'static str,
+    answer: &'static str,
+}
+
+#[derive(Clone, Debug, Eq, Hash, PartialEq, EncodeLabelSet)]
+struct Latency {
+    resource: String,
+    verb: &'static str,
+}
+
+type Seconds = Gauge<f64, AtomicU64>;
+
+/// Counters and gauges of one process.
+pub struct Metrics {
+    registry: Registry,
+    ended: Family<Ended, Counter>,
+    open: Family<Status, Gauge>,
+    in_flight: Gauge,
+    oldest_undecided: Seconds,
+    oldest_in_doubt: Seconds,
+    overdue: Gauge,
+    needs_attention: Gauge,
+    pub(crate) quarantined: Counter,
+    duration: Family<Status, Histogram, fn() -> Histogram>,
+    calls: Family<Called, Counter>,
+    latency: Family<Latency, Histogram, fn() -> Histogram>,
+    journal: JournalMetrics,
+}
+
+/// The journal's own figures, as they were at the last scrape.
+#[derive(Default)]
+struct JournalMetrics {
+    syncs: Counter,
+    entries: Counter,
+    bytes: Counter,
+    sync_seconds: Seconds,
+    batch: Seconds,
+    lag: Gauge,
+    last: Mutex<Stats>,
+}
+
+const STATUSES: [&str; 6] =
+    ["INITIATED", "PREPARING", "COMMITTING", "COMMITTED", "ABORTING", "ABORTED"];
+
+/// Causes of an abort that have a label of their own; every other word of a participant counts as
+/// `refused`, so that labels stay few.
+const CAUSES: [&str; 8] = [
+    "timeout",
+    "client",
+    "restart",
+    "operator",
+    "unreachable",
+    "overloaded",
+    "expectation",
+    "contradiction",
+];
+
+impl Metrics {
+    /// Starts at zero.
+    #[allow(clippy::new_without_default, reason = "it is never made by default")]
+    pub fn new() -> Self {
+        let seconds: fn() -> Histogram = || {
+            Histogram::new([0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0])
+        };
+        let mut metrics = Self {
+            registry: Registry::with_prefix("unanimous"),
+            ended: Family::default(),
+            open: Family::default(),
+            in_flight: Gauge::default(),
+            oldest_undecided: Seconds::default(),
+            oldest_in_doubt: Seconds::default(),
+            overdue: Gauge::default(),
+            needs_attention: Gauge::default(),
+            quarantined: Counter::default(),
+            duration: Family::new_with_constructor(seconds),
+            calls: Family::default(),
+            latency: Family::new_with_constructor(seconds),
+            journal: JournalMetrics::default(),
+        };
+        metrics.register_transactions();
+        metrics.register_journal();
+        metrics
+    }
+
+    fn register_transactions(&mut self) {
+        let r = &mut self.registry;
+        let help = "Transactions that ended, by outcome and by cause of abort";
+        r.register("transactions", help, self.ended.clone());
+        let help = "Transactions that have not ended, by status";
+        r.register("open_transactions", help, self.open.clone());
+        let help = "Transactions that have not ended";
+        r.register("in_flight", help, self.in_flight.clone());
+        let help = "Transactions older than twice their timeout that have not ended; alert on any";
+        r.register("overdue_transactions", help, self.overdue.clone());
+        let help = "Transactions that wait for an operator; alert on any";
+        r.register("attention_transactions", help, self.needs_attention.clone());
+        let help = "Transactions set aside because their records cannot be read; alert on any";
+        r.register("quarantined_transactions", help, self.quarantined.clone());
+        let help = "Age of the oldest transaction that is not decided";
+        let age = self.oldest_undecided.clone();
+        r.register_with_unit("oldest_undecided_age", help, Unit::Seconds, age);
+        let help = "Age of the oldest transaction that is decided and that somebody has to hear of";
+        let age = self.oldest_in_doubt.clone();
+        r.register_with_unit("oldest_in_doubt_age", help, Unit::Seconds, age);
+        let help = "Time from begin to end, by outcome";
+        let duration = self.duration.clone();
+        r.register_with_unit("transaction_duration", help, Unit::Seconds, duration);
+        let help = "Calls to participants, by resource, verb and kind of answer";
+        r.register("calls", help, self.calls.clone());
+        let help = "Time that calls to participants took";
+        r.register_with_unit("call_duration", help, Unit::Seconds, self.latency.clone());
+    }
+
+    fn register_journal(&mut self) {
+        let (r, journal) = (&mut self.registry, &self.journal);
+        r.register("journal_syncs", "Syncs of the journal", journal.syncs.clone());
+        r.register("journal_entries", "Entries made durable", journal.entries.clone());
+        let help = "Bytes made durable";
+        r.register_with_unit("journal_written", help, Unit::Bytes, journal.bytes.clone());
+        let help = "Entries of one sync, on average since the last scrape";
+        r.register("journal_batch_entries", help, journal.batch.clone());
+        let help = "Time of one sync, on average since the last scrape";
+        let sync = journal.sync_seconds.clone();
+        r.register_with_unit("journal_sync_time", help, Unit::Seconds, sync);
+        let help = "Bytes in the journal that queries do not see without reading it";
+        r.register_with_unit("journal_projection_lag", help, Unit::Bytes, journal.lag.clone());
+    }
+
+    /// Counts a transaction that has ended, and writes its closing line.
+    pub(crate) fn close(&self, closing: &Closing) {
+        let outcome = outcome_word(closing.outcome).as_str();
+        let reason = closing.reason.as_ref();
+        let cause = reason.map_or("", |(_, reason)| {
+            CAUSES.into_iter().find(|&cause| *cause == *reason.kind).unwrap_or("refused")
+        });
+        self.ended.get_or_create(&Ended { outcome, cause }).inc();
+        let took = Duration::from_millis(closing.took_ms).as_secs_f64();
+        self.duration.get_or_create(&Status { status: outcome }).observe(took);
+        closing.write(outcome);
+    }
+
+    /// The OpenMetrics text.
+    pub(crate) fn scrape(&self, census: &Census, stats: Stats, now: Timestamp) -> String {
+        for status in STATUSES {
+            let count = census.by_status.get(status).copied().unwrap_or_default();
+            self.open.get_or_create(&Status { status }).set(count as i64);
+        }
+        let age = |since: Option<Timestamp>| {
+            since.map_or(0.0, |since| now.since_ms(since) as f64 / 1_000.0)
+        };
+        self.in_flight.set(census.by_status.values().sum::<u64>() as i64);
+        self.oldest_undecided.set(age(census.oldest_undecided));
+        self.oldest_in_doubt.set(age(census.oldest_in_doubt));
+        self.overdue.set(census.overdue as i64);
+        self.needs_attention.set(census.needs_attention as i64);
+        self.journal.update(stats);
+        let mut text = String::new();
+        encode(&mut text, &self.registry).expect("writing to a string cannot fail");
+        text
+    }
+}
+
+impl JournalMetrics {
+    fn update(&self, stats: Stats) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let syncs = stats.syncs - last.syncs;
+        let entries = stats.entries - last.entries;
+        self.syncs.inc_by(syncs);
+        self.entries.inc_by(entries);
+        self.bytes.inc_by(stats.bytes - last.bytes);
+        if syncs > 0 {
+            let nanos = (stats.sync_nanos - last.sync_nanos) as f64;
+            self.sync_seconds.set(nanos / 1e9 / syncs as f64);
+            self.batch.set(entries as f64 / syncs as f64);
+        }
+        self.lag.set(stats.projection_lag_bytes as i64);
+        *last = stats;
+    }
+}
+
+impl Observer for Metrics {
+    fn called(&self, resource: &str, verb: Verb, took: Duration, answer: AnswerKind) {
+        let verb = match verb {
+            Verb::Prepare => "prepare",
+            Verb::Commit => "commit",
+            Verb::CommitOnePhase => "commit_one_phase",
+            Verb::Rollback => "rollback",
+        };
+        let resource = resource.to_owned();
+        let latency = Latency { resource: resource.clone(), verb };
+        self.latency.get_or_create(&latency).observe(took.as_secs_f64());
+        self.calls.get_or_create(&Called { resource, verb, answer: answer.as_str() }).inc();
+    }
+}
