@@ -27,7 +27,7 @@ pub type Open<'a> = dyn Fn(Arc<dyn Listener>) -> Box<dyn Journal> + 'a;
 ///
 /// If one fails.
 pub fn suite(open: &Open<'_>) {
-    let checks: [(&str, fn(&mut Bench<'_>)); 12] = [
+    let checks: [Check; 12] = [
         ("a forced record is reported durable by itself", forced_is_flushed),
         ("a lazy record is reported durable after a while", lazy_is_flushed),
         ("records come back in order, whether or not they are durable", reads_what_was_appended),
@@ -47,6 +47,8 @@ pub fn suite(open: &Open<'_>) {
         check(&mut bench);
     }
 }
+
+type Check = (&'static str, fn(&mut Bench<'_>));
 
 /// Remembers what a listener was told.
 #[derive(Default)]

@@ -18,7 +18,9 @@ mod entry;
 mod error;
 mod file;
 mod limits;
+mod projection;
 mod query;
+mod summary;
 
 pub use entry::{End, Entry, OpenTxn, Stored};
 pub use error::JournalError;

@@ -30,5 +30,24 @@ pub(crate) const BUFFER_KEPT_BYTES: usize = 4 << 20;
 /// Buffers of ended transactions kept for new ones.
 pub(crate) const POOL_MAX: usize = 4_096;
 
+/// Ended transactions that enter the history in one SQLite transaction. Larger ones gain little and
+/// make those wait longer who wait.
+pub(crate) const HISTORY_BATCH_TXNS: usize = 4_096;
+
+/// Bytes of the log that are read for one such batch.
+pub(crate) const HISTORY_BATCH_BYTES: u64 = 4 << 20;
+
+/// Bytes of the log not in the history at which it stops being gentle.
+pub(crate) const HISTORY_HURRY_BYTES: u64 = 128 << 20;
+
+/// Milliseconds between looks for something new to take into the history.
+pub(crate) const HISTORY_IDLE_MS: u64 = 100;
+
+/// Milliseconds between attempts to write a history that cannot be written.
+pub(crate) const HISTORY_RETRY_MS: u64 = 500;
+
+/// Transactions that are removed from the history in one SQLite transaction.
+pub(crate) const HISTORY_PRUNE: usize = 500;
+
 const _: () = assert!(BEGIN_BYTES_MAX < WAITING_BYTES_MAX);
 const _: () = assert!(WAITING_BYTES_MAX < u32::MAX as usize / 2);

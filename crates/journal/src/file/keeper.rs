@@ -120,13 +120,13 @@ impl Keeper {
     pub(crate) fn step(&self, shared: &Shared) -> io::Result<Busy> {
         let mut desk = self.desk();
         let (wanted, lacking) = (desk.wanted, desk.spare.is_none());
-        let retired = desk.retired();
+        let old = desk.release(if lacking { 0 } else { RETIRED_MAX });
         desk.made += u64::from(lacking);
         let name = spare_name(desk.made);
         drop(desk);
         if lacking {
-            let made = match retired.first() {
-                Some(&number) => self.reuse(number, name, wanted),
+            let made = match old {
+                Some(number) => self.reuse(number, name, wanted),
                 None => prepare(self.storage.as_ref(), name, wanted),
             };
             return match made {
@@ -144,9 +144,8 @@ impl Keeper {
                 }
             };
         }
-        if retired.len() > RETIRED_MAX {
-            self.forget(retired[0]);
-            self.storage.remove(&segment_name(retired[0]))?;
+        if let Some(number) = old {
+            self.storage.remove(&segment_name(number))?;
             return Ok(Busy::Yes);
         }
         shared.set_room(self.room());
@@ -155,7 +154,6 @@ impl Keeper {
 
     /// Makes an old segment the next one, or removes it and makes one if it is too short.
     fn reuse(&self, number: u64, name: String, wanted: u64) -> io::Result<Spare> {
-        self.forget(number);
         let old = segment_name(number);
         let file = self.storage.open(&old)?;
         let len = file.len()?;
@@ -167,10 +165,6 @@ impl Keeper {
         // Else a crash could bring the old name back, with what is written next under it.
         self.storage.sync_dir()?;
         Ok(Spare { name, file, len })
-    }
-
-    fn forget(&self, number: u64) {
-        self.desk().segments.remove(&number);
     }
 
     fn room(&self) -> Room {
@@ -229,6 +223,13 @@ impl Keeper {
         desk.segments.range(generation + 1..).next().map(|(&number, &facts)| (number, facts))
     }
 
+    /// Number of the oldest segment that is needed when the projection has everything up to `lsn`.
+    pub(crate) fn rests_on(&self, lsn: Lsn) -> u64 {
+        let desk = self.desk();
+        let reaching = desk.segments.iter().rfind(|(_, facts)| facts.base <= lsn);
+        reaching.or(desk.segments.iter().next()).map_or(0, |(&number, _)| number)
+    }
+
     /// Bytes that the projection has not durably taken.
     pub(crate) fn lag_bytes(&self) -> u64 {
         let desk = self.desk();
@@ -258,6 +259,14 @@ impl Desk {
         let bases = self.segments.values().skip(1).map(|facts| facts.base);
         let pairs = self.segments.keys().zip(bases);
         pairs.take_while(|(_, base)| *base <= self.projected).map(|(&number, _)| number).collect()
+    }
+
+    /// Takes the oldest retired segment off the list, if there are more than `kept` of them.
+    fn release(&mut self, kept: usize) -> Option<u64> {
+        let retired = self.retired();
+        let oldest = (retired.len() > kept).then(|| retired[0])?;
+        self.segments.remove(&oldest);
+        Some(oldest)
     }
 }
 

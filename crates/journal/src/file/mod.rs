@@ -11,6 +11,8 @@
 //! | `keeper` | the thread that prepares and removes segments |
 //! | `segment`, `fold` | reading back |
 //! | `recover` | opening |
+//! | `follow` | reading what is durable for the history, `crate::projection` |
+//! | `list` | lists of open and ended transactions together |
 //!
 //! # Invariants
 //!
@@ -19,13 +21,15 @@
 //! 3. A failed write or sync ends the journal.
 
 mod fold;
-mod keeper;
-mod layout;
+pub(crate) mod follow;
+pub(crate) mod keeper;
+pub(crate) mod layout;
+mod list;
 mod log;
 mod recover;
 mod segment;
-mod state;
-mod storage;
+pub(crate) mod state;
+pub(crate) mod storage;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -40,6 +44,7 @@ use unanimous_core::id::{Epoch, Lsn, ShardId, TxnId};
 
 use crate::entry::{Entry, OpenTxn, Stored};
 use crate::error::JournalError;
+use crate::projection::{self, Projection, Site};
 use crate::query::{Filter, Page};
 use crate::{Journal, Listener, Stats};
 use keeper::Keeper;
@@ -75,6 +80,7 @@ pub struct FileJournal {
     instance: String,
     shared: Arc<Shared>,
     keeper: Arc<Keeper>,
+    projection: Arc<Projection>,
     figures: Arc<Figures>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -96,27 +102,34 @@ impl FileJournal {
     ) -> Result<Self, JournalError> {
         let storage: Arc<dyn Storage> = Arc::new(Folder::open(dir)?);
         let found = recover::open(&storage, options.segment_bytes)?;
-        let keeper = Arc::new(Keeper::new(
-            storage,
-            options.segment_bytes,
-            options.backlog_bytes_max,
-            &found.segments,
-        ));
+        let (segment_bytes, backlog) = (options.segment_bytes, options.backlog_bytes_max);
+        let keeper = Keeper::new(Arc::clone(&storage), segment_bytes, backlog, &found.segments);
+        let keeper = Arc::new(keeper);
         keeper.advanced(found.log.generation(), found.log.offset());
         let shared = Arc::new(Shared::new(found.table, found.epochs, found.next));
+        let (projection, projector) = projection::open(Site {
+            dir: dir.to_owned(),
+            instance: found.instance.clone(),
+            retention_ms: options.retention_ms,
+            shared: Arc::clone(&shared),
+            keeper: Arc::clone(&keeper),
+            storage,
+        })?;
         let figures = Arc::new(Figures::default());
         let writer = Writer::new(
             Arc::clone(&shared),
             Arc::clone(&keeper),
-            listener,
+            Arc::clone(&listener),
             Arc::clone(&figures),
             found.log,
         );
-        let journal =
-            Self { instance: found.instance, shared, keeper, figures, threads: Mutex::default() };
+        let (keeping, sharing) = (Arc::clone(&keeper), Arc::clone(&shared));
+        let threads = Mutex::default();
+        let instance = found.instance;
+        let journal = Self { instance, shared, keeper, projection, figures, threads };
         journal.spawn("journal-writer", move || writer.run())?;
-        let (keeper, shared) = (Arc::clone(&journal.keeper), Arc::clone(&journal.shared));
-        journal.spawn("journal-keeper", move || keeper.run(&shared))?;
+        journal.spawn("journal-keeper", move || keeping.run(&sharing))?;
+        journal.spawn("journal-history", move || projector.run(listener.as_ref()))?;
         Ok(journal)
     }
 
@@ -140,6 +153,7 @@ impl Drop for FileJournal {
     fn drop(&mut self) {
         self.shared.stop();
         self.keeper.stop();
+        self.projection.stop();
         self.join();
     }
 }
@@ -183,20 +197,37 @@ impl Journal for FileJournal {
     }
 
     fn read(&self, txn: TxnId) -> Result<Vec<Stored>, JournalError> {
-        let held = self.shared.lock().table.get(txn).map(<[u8]>::to_vec);
-        match held {
-            Some(bytes) => layout::stored(&bytes)
-                .map_err(|error| JournalError::Failed(format!("transaction {txn}: {error}"))),
-            None => Ok(Vec::new()),
-        }
+        let (held, evicted) = {
+            let state = self.shared.lock();
+            (state.table.get(txn).map(<[u8]>::to_vec), state.table.evicted())
+        };
+        let kept = match held {
+            Some(kept) => Some(kept),
+            None => {
+                self.projection.catch_up(evicted)?;
+                self.projection.entries(txn)?
+            }
+        };
+        layout::stored(&kept.unwrap_or_default())
+            .map_err(|error| JournalError::Failed(format!("transaction {txn}: {error}")))
     }
 
     fn find_key(&self, key: &str) -> Result<Option<TxnId>, JournalError> {
-        Ok(self.shared.lock().table.find_key(key))
+        let (held, evicted) = {
+            let state = self.shared.lock();
+            (state.table.find_key(key), state.table.evicted())
+        };
+        match held {
+            Some(txn) => Ok(Some(txn)),
+            None => {
+                self.projection.catch_up(evicted)?;
+                self.projection.find_key(key)
+            }
+        }
     }
 
-    fn query(&self, _filter: &Filter) -> Result<Page, JournalError> {
-        Ok(Page::default())
+    fn query(&self, filter: &Filter) -> Result<Page, JournalError> {
+        list::page(&self.shared, &self.projection, filter)
     }
 
     fn stats(&self) -> Stats {
@@ -215,6 +246,7 @@ impl Journal for FileJournal {
         let last = Lsn(self.shared.lock().batch().next().0 - 1);
         self.shared.begin_close()?;
         self.shared.wait_flushed(last)?;
+        self.projection.stop();
         self.join();
         self.shared.failure()
     }

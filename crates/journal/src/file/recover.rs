@@ -10,9 +10,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-use unanimous_core::commit;
 use unanimous_core::id::Lsn;
-use unanimous_core::txn::Record;
 
 use super::fold::{Context, Fold};
 use super::keeper;
@@ -23,6 +21,7 @@ use super::storage::Storage;
 use super::table::Table;
 use crate::error::JournalError;
 use crate::limits::FIRST_SEGMENT_BYTES;
+use crate::summary;
 
 /// The file that holds the journal's name.
 const INSTANCE: &str = "instance";
@@ -206,10 +205,7 @@ fn write_instance(storage: &dyn Storage, names: &[String], instance: &str) -> io
 /// The idempotency key that a transaction with these entries was begun under.
 fn key_of(kept: &[u8]) -> Option<Arc<str>> {
     let (_, records, _) = layout::kept(kept).next()?.ok()?;
-    match records.first().ok()? {
-        Record::Commit(commit::Record::Begun(begun)) => Some(begun.key?.text),
-        Record::Commit(_) => None,
-    }
+    summary::key_of(&records.first().ok()?).cloned()
 }
 
 fn new_instance() -> String {

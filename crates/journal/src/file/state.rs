@@ -8,9 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use unanimous_core::Durability;
 use unanimous_core::id::{Epoch, Lsn, ShardId};
-use unanimous_core::txn::Record;
-use unanimous_core::{Durability, commit};
 
 use super::layout::{self, Epochs};
 use super::log::Batch;
@@ -18,6 +17,7 @@ use super::table::{Table, Taken};
 use crate::entry::Entry;
 use crate::error::JournalError;
 use crate::limits::{BEGIN_BYTES_MAX, LINGER_MS, WAITING_BYTES_MAX};
+use crate::summary;
 
 /// The state, and the means to wait for it to change.
 pub(crate) struct Shared {
@@ -146,7 +146,7 @@ impl Shared {
             count: u32::try_from(entry.records.len()).expect("a step writes a few records"),
             end: entry.end,
             bytes: &batch.bytes[start..],
-            key: begins.then(|| key_of(&entry.records[0])).flatten(),
+            key: begins.then(|| summary::key_of(&entry.records[0])).flatten(),
         });
         table.evict(self.projected());
         let forced = entry.records.iter().any(|it| it.durability() == Durability::Forced);
@@ -206,11 +206,18 @@ impl Shared {
         Ok(())
     }
 
-    /// Waits until the projection has come to `lsn`.
-    pub(crate) fn wait_projected(&self, lsn: Lsn) -> Result<(), JournalError> {
+    /// Waits until the projection has come to `lsn`, or says what keeps it from that.
+    pub(crate) fn wait_projected(
+        &self,
+        lsn: Lsn,
+        trouble: impl Fn() -> Option<String>,
+    ) -> Result<(), JournalError> {
         let mut state = self.lock();
         while self.projected() < lsn {
             state.running()?;
+            if let Some(text) = trouble() {
+                return Err(JournalError::Failed(text));
+            }
             state = self.progress.wait(state).expect("no thread panics with the state");
         }
         Ok(())
@@ -262,6 +269,12 @@ impl Shared {
         let state = self.lock();
         self.projected.store(lsn.0, Ordering::Release);
         drop(state);
+        self.progress.notify_all();
+    }
+
+    /// Has those who wait look again.
+    pub(crate) fn wake_waiting(&self) {
+        drop(self.lock());
         self.progress.notify_all();
     }
 
@@ -352,12 +365,5 @@ impl State {
         empty.restart(self.batch.next());
         std::mem::swap(&mut self.batch, empty);
         self.urgency = Urgency::Lazy;
-    }
-}
-
-fn key_of(record: &Record) -> Option<&Arc<str>> {
-    match record {
-        Record::Commit(commit::Record::Begun(begun)) => begun.key.as_ref().map(|key| &key.text),
-        Record::Commit(_) => None,
     }
 }

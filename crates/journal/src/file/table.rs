@@ -144,9 +144,9 @@ impl Table {
         self.txns.get(&txn).map(|slot| slot.kept.bytes.as_slice())
     }
 
-    /// The transactions held, in no order.
-    pub(crate) fn ids(&self) -> impl Iterator<Item = TxnId> {
-        self.txns.keys().copied()
+    /// The transactions held, in no order, with whether they have ended.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = (TxnId, End)> {
+        self.txns.iter().map(|(&txn, slot)| (txn, slot.end))
     }
 
     /// The open transactions with their entries, in no order.

@@ -6,7 +6,6 @@ use crate::conformance;
 use crate::file::{FileJournal, Options};
 
 #[test]
-#[ignore = "the history is missing"]
 fn the_file_journal_conforms() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     conformance::suite(&|listener| {
