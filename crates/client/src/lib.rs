@@ -1,1 +1,109 @@
-//! Being built.
+//! Rust SDK of Unanimous: work that spans several services takes effect everywhere or nowhere.
+//!
+//! An application asks the coordinator to run a transaction, and learns how it ended:
+//!
+//! ```no_run
+//! use serde_json::json;
+//! use unanimous_client::{Client, Error};
+//!
+//! # async fn example() -> Result<(), Error> {
+//! let client = Client::connect("http://127.0.0.1:7070")?;
+//! let transfer = client
+//!     .transaction()
+//!     .key("order-42")
+//!     .branch("wallet", json!({"account": "acc-17", "amount": -500}))
+//!     .branch("ledger", json!({"entry": "order-42", "amount": 500}));
+//! match transfer.run().await {
+//!     Ok(committed) => println!("{} committed", committed.id),
+//!     Err(Error::Aborted(view)) => println!("nothing happened: {:?}", view.reason),
+//!     Err(Error::Unknown { key, .. }) => println!("ask again with the key {key}"),
+//!     Err(other) => return Err(other),
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A service takes part by saying what `prepare`, `commit` and `rollback` do in its database. That
+//! they are done once, survive crashes and end as decided is up to [`participant`]:
+//!
+//! ```no_run
+//! use rusqlite::{Connection, params};
+//! use unanimous_client::Client;
+//! use unanimous_client::participant::{
+//!     BoxError, No, Service, SqliteParticipant, SqliteStore, Vote, Work,
+//! };
+//!
+//! #[derive(serde::Deserialize)]
+//! struct Debit {
+//!     account: String,
+//!     amount: i64,
+//! }
+//!
+//! struct Wallet;
+//!
+//! impl SqliteParticipant for Wallet {
+//!     fn set_up(&self, db: &Connection) -> Result<(), BoxError> {
+//!         Ok(db.execute_batch(
+//!             "CREATE TABLE IF NOT EXISTS account (id TEXT PRIMARY KEY, balance INT, held INT)",
+//!         )?)
+//!     }
+//!
+//!     fn prepare(&self, db: &Connection, work: &Work) -> Result<Vote, No> {
+//!         let Debit { account, amount } = work.json()?;
+//!         let hold = "UPDATE account SET held = held + ?2 WHERE id = ?1 AND balance - held >= ?2";
+//!         match db.execute(hold, params![account, amount])? {
+//!             1 => Ok(Vote::yes()),
+//!             _ => Err(No::refused("insufficient_funds", format!("{account} lacks {amount}"))),
+//!         }
+//!     }
+//!
+//!     fn commit(&self, db: &Connection, work: &Work) -> Result<(), BoxError> {
+//!         let Debit { account, amount } = work.json()?;
+//!         let debit = "UPDATE account SET balance = balance - ?2, held = held - ?2 WHERE id = ?1";
+//!         db.execute(debit, params![account, amount])?;
+//!         Ok(())
+//!     }
+//!
+//!     fn rollback(&self, db: &Connection, work: &Work) -> Result<(), BoxError> {
+//!         let Debit { account, amount } = work.json()?;
+//!         let release = "UPDATE account SET held = held - ?2 WHERE id = ?1";
+//!         db.execute(release, params![account, amount])?;
+//!         Ok(())
+//!     }
+//! }
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let coordinator = Client::connect("http://127.0.0.1:7070")?;
+//! let store = SqliteStore::open("wallet.db", Wallet)?;
+//! let router = Service::new(store, coordinator).router();
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:9000").await?;
+//! axum::serve(listener, router).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Invariants
+//!
+//! 1. Nothing is reported as done or not done that is not known: see [`Error::Unknown`].
+//! 2. A request is repeated only if that is harmless: it reads, or carries an idempotency key.
+//! 3. A participant that voted yes ends as the coordinator decides; see [`participant`].
+//!
+//! # Features
+//!
+//! `sqlite` (default): participants whose work is in SQLite. `testing`: crashes and repeats for the
+//! tests of a participant.
+
+mod chance;
+mod client;
+mod error;
+mod events;
+pub mod limits;
+pub mod participant;
+mod transaction;
+mod transport;
+
+pub use client::{Client, ClientBuilder, Filter};
+pub use error::Error;
+pub use events::Events;
+pub use transaction::{Run, Transaction, Txn};
+pub use unanimous_api as api;

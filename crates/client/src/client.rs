@@ -1,0 +1,437 @@
+//! The coordinator as an application sees it: calls that are repeated until their result is known.
+//!
+//! Every `POST` carries an idempotency key, so repeating it is safe, and a lost reply is asked
+//! about again instead of being guessed. What is still not known at the deadline is
+//! [`Error::Unknown`].
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use tokio::time::{Instant, sleep};
+use unanimous_api::{
+    AbortRequest, BranchInDoubt, LogView, Problem, ResolveRequest, ResourcesView, StatusWord,
+    TransactionList, TransactionView, Wait, header,
+};
+
+use crate::chance;
+use crate::error::Error;
+use crate::events::Events;
+use crate::limits::{
+    CONNECT_TIMEOUT_MS, DEADLINE_MS, PAUSE_MS_MAX, PAUSE_MS_MIN, REPLY_TIMEOUT_MS,
+};
+use crate::transaction::Transaction;
+use crate::transport::{Call, Heard, Meaning, Transport, escape};
+
+/// A coordinator. Cheap to clone; clones share their connections.
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    transport: Transport,
+    settings: Settings,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Settings {
+    connect_timeout_ms: u64,
+    reply_timeout_ms: u64,
+    deadline_ms: u64,
+    pause_ms_min: u64,
+    pause_ms_max: u64,
+}
+
+/// What can be set about a [`Client`].
+#[derive(Clone)]
+#[must_use]
+pub struct ClientBuilder {
+    server: String,
+    token: Option<String>,
+    settings: Settings,
+}
+
+/// Which transactions to list: those that match everything that is set.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Standing there.
+    pub status: Option<StatusWord>,
+    /// With a branch at that resource.
+    pub resource: Option<String>,
+    /// Begun at least so many milliseconds ago.
+    pub older_than_ms: Option<u64>,
+    /// At most so many, up to [`unanimous_api::PAGE_MAX`].
+    pub limit: Option<usize>,
+    /// Behind the page that came with this.
+    pub cursor: Option<String>,
+}
+
+impl Client {
+    /// A coordinator at an address such as `http://127.0.0.1:7070`. Connections are opened with the
+    /// first call.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Usage`] if it is no `http://` address. TLS is not supported.
+    pub fn connect(server: &str) -> Result<Self, Error> {
+        Self::builder(server).build()
+    }
+
+    /// The same, with settings.
+    pub fn builder(server: &str) -> ClientBuilder {
+        let settings = Settings {
+            connect_timeout_ms: CONNECT_TIMEOUT_MS,
+            reply_timeout_ms: REPLY_TIMEOUT_MS,
+            deadline_ms: DEADLINE_MS,
+            pause_ms_min: PAUSE_MS_MIN,
+            pause_ms_max: PAUSE_MS_MAX,
+        };
+        ClientBuilder { server: server.to_owned(), token: None, settings }
+    }
+
+    /// A new transaction, to be run by the coordinator or driven by the application.
+    pub fn transaction(&self) -> Transaction {
+        Transaction::new(self.clone())
+    }
+
+    /// The transaction as it stands.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] if the coordinator does not know it.
+    pub async fn show(&self, id: &str) -> Result<TransactionView, Error> {
+        self.get(format!("/v1/transactions/{}", escape(id))).await
+    }
+
+    /// What happened to the transaction, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] if the coordinator does not know it.
+    pub async fn log(&self, id: &str) -> Result<LogView, Error> {
+        self.get(format!("/v1/transactions/{}/log", escape(id))).await
+    }
+
+    /// One page of transactions, newest first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] if the filter is out of bounds.
+    pub async fn list(&self, filter: &Filter) -> Result<TransactionList, Error> {
+        self.get(format!("/v1/transactions{}", filter.query())).await
+    }
+
+    /// Asks for an abort, and answers with the aborted transaction.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] with [`unanimous_api::Code::AlreadyCommitted`] if commit came first.
+    pub async fn abort(&self, id: &str, reason: &str) -> Result<TransactionView, Error> {
+        let request = AbortRequest { reason: Some(reason.to_owned()), wait: Some(Wait::Decided) };
+        self.post(format!("/v1/transactions/{}/abort", escape(id)), &request).await
+    }
+
+    /// Calls the participants that gave no answer again at once.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] if the coordinator does not know the transaction.
+    pub async fn retry(&self, id: &str) -> Result<TransactionView, Error> {
+        let nothing = serde_json::Map::new();
+        self.post(format!("/v1/transactions/{}/retry", escape(id)), &nothing).await
+    }
+
+    /// Settles by hand what the protocol cannot.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] if it contradicts the journal.
+    pub async fn resolve(
+        &self,
+        id: &str,
+        request: &ResolveRequest,
+    ) -> Result<TransactionView, Error> {
+        self.post(format!("/v1/transactions/{}/resolve", escape(id)), request).await
+    }
+
+    /// The configured resources and how they do.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unreachable`] and its like; there is nothing to refuse.
+    pub async fn resources(&self) -> Result<ResourcesView, Error> {
+        self.get("/v1/resources".to_owned()).await
+    }
+
+    /// The branches of one resource that have not heard their outcome.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] if there is no such resource.
+    pub async fn in_doubt(&self, resource: &str) -> Result<Vec<BranchInDoubt>, Error> {
+        self.get(format!("/v1/resources/{}/in-doubt", escape(resource))).await
+    }
+
+    /// Every change of state from now on, or those of one transaction.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unreachable`] at once if the coordinator does not answer.
+    pub async fn events(&self, transaction: Option<&str>) -> Result<Events, Error> {
+        let path = match transaction {
+            Some(id) => format!("/v1/events?transaction={}", escape(id)),
+            None => "/v1/events".to_owned(),
+        };
+        let patience = Duration::from_millis(self.inner.settings.reply_timeout_ms);
+        Events::open(&self.inner.transport, &Call::get(path), patience).await
+    }
+
+    /// Succeeds if the coordinator is alive.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Busy`] while it shuts down.
+    pub async fn health(&self) -> Result<(), Error> {
+        let call = Call::get("/healthz".to_owned());
+        self.ask(&call, Repeat::Reading, self.deadline()).await.map(|_| ())
+    }
+
+    /// When a call that is made now gives up.
+    pub(crate) fn deadline(&self) -> Instant {
+        Instant::now() + Duration::from_millis(self.inner.settings.deadline_ms)
+    }
+
+    pub(crate) fn settings_deadline_ms(&self) -> u64 {
+        self.inner.settings.deadline_ms
+    }
+
+    pub(crate) fn pauses(&self) -> Pauses {
+        let Settings { pause_ms_min, pause_ms_max, .. } = self.inner.settings;
+        Pauses { next_ms: pause_ms_min, pause_ms_max }
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: String) -> Result<T, Error> {
+        let body = self.ask(&Call::get(path), Repeat::Reading, self.deadline()).await?;
+        serde_json::from_slice(&body).map_err(|error| self.foreign(&error))
+    }
+
+    async fn post<T: DeserializeOwned>(
+        &self,
+        path: String,
+        request: &impl serde::Serialize,
+    ) -> Result<T, Error> {
+        let key = chance::key();
+        let call = Call::post(path, request).with(header::IDEMPOTENCY_KEY, &key)?;
+        let body = self.ask(&call, Repeat::Keyed(&key), self.deadline()).await?;
+        serde_json::from_slice(&body).map_err(|error| self.foreign(&error))
+    }
+
+    fn foreign(&self, cause: &dyn fmt::Display) -> Error {
+        let server = self.inner.transport.server().to_owned();
+        Error::NotACoordinator { server, cause: cause.to_string() }
+    }
+
+    /// Sends a call once, without repeats.
+    pub(crate) async fn once(&self, call: &Call, patience_ms: u64) -> Heard {
+        self.inner.transport.send(call, Duration::from_millis(patience_ms)).await
+    }
+
+    /// Sends a call until it is carried out or refused, at the latest until `until`.
+    pub(crate) async fn ask(
+        &self,
+        call: &Call,
+        repeat: Repeat<'_>,
+        until: Instant,
+    ) -> Result<bytes::Bytes, Error> {
+        let mut pauses = self.pauses();
+        let mut seen = Seen::Nothing(String::new());
+        loop {
+            let reply_timeout = Duration::from_millis(self.inner.settings.reply_timeout_ms);
+            let patience = reply_timeout.min(until.saturating_duration_since(Instant::now()));
+            let mut leave_alone = Duration::ZERO;
+            let now_seen = match self.inner.transport.send(call, patience).await {
+                Heard::NotSent(cause) => Seen::Nothing(cause),
+                Heard::Lost(cause) => Seen::Maybe(cause),
+                Heard::Reply(reply) => {
+                    leave_alone = reply.retry_after();
+                    match reply.meaning() {
+                        Meaning::Done(body) => return Ok(body),
+                        Meaning::Refused(problem) => return Err(Error::of_problem(problem)),
+                        Meaning::Foreign(cause) => return Err(self.foreign(&cause)),
+                        Meaning::TurnedAway(problem) => Seen::TurnedAway(problem),
+                        Meaning::Running(cause) | Meaning::Failed(cause) => Seen::Maybe(cause),
+                    }
+                }
+            };
+            seen = seen.then(now_seen);
+            let pause = pauses.next().max(leave_alone);
+            if Instant::now() + pause >= until {
+                return Err(seen.into_error(repeat, self.inner.transport.server()));
+            }
+            sleep(pause).await;
+        }
+    }
+}
+
+/// Why a call may be sent again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Repeat<'a> {
+    /// It only reads.
+    Reading,
+    /// It carries this key.
+    Keyed(&'a str),
+}
+
+/// What the attempts of one call came to so far.
+#[derive(Debug)]
+enum Seen {
+    /// None was sent.
+    Nothing(String),
+    /// None was taken on.
+    TurnedAway(Problem),
+    /// One may have been carried out.
+    Maybe(String),
+}
+
+impl Seen {
+    /// One attempt more. What may have been carried out once stays so.
+    fn then(self, newer: Self) -> Self {
+        match (self, newer) {
+            (_, newer @ Self::Maybe(_)) => newer,
+            (Self::Maybe(_), Self::Nothing(cause)) => Self::Maybe(cause),
+            (Self::Maybe(_), Self::TurnedAway(problem)) => Self::Maybe(problem.detail),
+            (Self::Nothing(_) | Self::TurnedAway(_), newer) => newer,
+        }
+    }
+
+    fn into_error(self, repeat: Repeat<'_>, server: &str) -> Error {
+        match (self, repeat) {
+            (Self::TurnedAway(problem), _) => Error::Busy(Box::new(problem)),
+            (Self::Maybe(cause), Repeat::Keyed(key)) => {
+                Error::Unknown { key: key.to_owned(), id: None, cause }
+            }
+            (Self::Nothing(cause), _) | (Self::Maybe(cause), Repeat::Reading) => {
+                Error::Unreachable { server: server.to_owned(), cause }
+            }
+        }
+    }
+}
+
+/// Pauses that double up to a cap, with chance in them.
+#[derive(Debug)]
+pub(crate) struct Pauses {
+    next_ms: u64,
+    pause_ms_max: u64,
+}
+
+impl Pauses {
+    pub(crate) fn next(&mut self) -> Duration {
+        let pause = Duration::from_millis(chance::jitter(self.next_ms));
+        self.next_ms = (self.next_ms * 2).min(self.pause_ms_max);
+        pause
+    }
+}
+
+impl ClientBuilder {
+    /// The token that the coordinator is configured with.
+    pub fn token(mut self, token: &str) -> Self {
+        self.token = Some(token.to_owned());
+        self
+    }
+
+    /// Milliseconds that opening a connection may take; [`CONNECT_TIMEOUT_MS`] by default.
+    pub fn connect_timeout_ms(mut self, connect_timeout_ms: u64) -> Self {
+        self.settings.connect_timeout_ms = connect_timeout_ms;
+        self
+    }
+
+    /// Milliseconds to wait for one reply before asking again; [`REPLY_TIMEOUT_MS`] by default.
+    pub fn reply_timeout_ms(mut self, reply_timeout_ms: u64) -> Self {
+        self.settings.reply_timeout_ms = reply_timeout_ms;
+        self
+    }
+
+    /// Milliseconds that a call may take in all, its repeats included; [`DEADLINE_MS`] by default.
+    /// With zero nothing is repeated. A transaction may set its own.
+    pub fn deadline_ms(mut self, deadline_ms: u64) -> Self {
+        self.settings.deadline_ms = deadline_ms;
+        self
+    }
+
+    /// Milliseconds between repeats: the first pause, and the longest that doubling leads to. Each
+    /// is shortened by up to half, by chance.
+    pub fn pauses_ms(mut self, pause_ms_min: u64, pause_ms_max: u64) -> Self {
+        self.settings.pause_ms_min = pause_ms_min.min(pause_ms_max);
+        self.settings.pause_ms_max = pause_ms_max;
+        self
+    }
+
+    /// The client.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Usage`] if the address or the token cannot be used.
+    pub fn build(self) -> Result<Client, Error> {
+        let connect_timeout = Duration::from_millis(self.settings.connect_timeout_ms);
+        let transport = Transport::new(&self.server, self.token.as_deref(), connect_timeout)?;
+        Ok(Client { inner: Arc::new(Inner { transport, settings: self.settings }) })
+    }
+}
+
+impl Filter {
+    fn query(&self) -> String {
+        let pairs = [
+            ("status", self.status.map(|status| status.as_str().to_owned())),
+            ("resource", self.resource.clone()),
+            ("older_than_ms", self.older_than_ms.map(|age| age.to_string())),
+            ("limit", self.limit.map(|limit| limit.to_string())),
+            ("cursor", self.cursor.clone()),
+        ];
+        let set = pairs.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        set.enumerate()
+            .map(|(index, (name, value))| {
+                format!("{}{name}={}", if index == 0 { '?' } else { '&' }, escape(&value))
+            })
+            .collect()
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("server", &self.inner.transport.server()).finish()
+    }
+}
+
+impl fmt::Debug for ClientBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientBuilder").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_asks_for_what_is_set_only() {
+        assert_eq!(Filter::default().query(), "");
+        let filter = Filter {
+            status: Some(StatusWord::Aborted),
+            resource: Some("a b".into()),
+            limit: Some(7),
+            ..Filter::default()
+        };
+        assert_eq!(filter.query(), "?status=ABORTED&resource=a%20b&limit=7");
+    }
+
+    #[test]
+    fn what_may_have_been_carried_out_once_stays_unknown() {
+        let lost = Seen::Maybe("reset".into()).then(Seen::Nothing("refused".into()));
+        let error = lost.into_error(Repeat::Keyed("k"), "here");
+        assert!(matches!(error, Error::Unknown { key, .. } if key == "k"));
+        let never = Seen::Nothing("refused".into()).into_error(Repeat::Keyed("k"), "here");
+        assert!(matches!(never, Error::Unreachable { .. }));
+    }
+}

@@ -1,0 +1,71 @@
+//! Every bound and default of the SDK, with its reason.
+
+/// Milliseconds that opening a connection may take.
+pub const CONNECT_TIMEOUT_MS: u64 = 2_000;
+
+/// Milliseconds to wait for one reply. Longer than a healthy coordinator holds a request back; a
+/// request that is repeated after it carries the same key, so nothing is done twice.
+pub const REPLY_TIMEOUT_MS: u64 = 15_000;
+
+/// Milliseconds that a request may take in all, its repeats included.
+pub const DEADLINE_MS: u64 = 60_000;
+
+/// Milliseconds beyond a transaction's own timeout that its caller waits for the outcome: a
+/// coordinator restarts and recovers well within this.
+pub const GRACE_MS: u64 = 30_000;
+
+/// First pause before a request is repeated, in milliseconds; it doubles each time.
+pub const PAUSE_MS_MIN: u64 = 25;
+
+/// Longest pause before a request is repeated, in milliseconds.
+pub const PAUSE_MS_MAX: u64 = 2_000;
+
+/// Bytes of a reply. The largest is a page of a list.
+pub const REPLY_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Bytes of one server-sent event.
+pub const EVENT_BYTES_MAX: usize = 64 * 1024;
+
+/// Connections kept open to a coordinator while they are idle.
+pub const IDLE_CONNECTIONS_MAX: usize = 256;
+
+/// Bytes of the body of a call to a participant. Well above what a coordinator takes on unless it
+/// is configured otherwise.
+pub const CALL_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Milliseconds after its yes at which a branch first asks the coordinator for the outcome. Late
+/// enough that a healthy coordinator has long called.
+pub const INQUIRE_AFTER_MS: u64 = 5_000;
+
+/// Milliseconds for which a participant remembers a branch that has ended: eight days, one more
+/// than a coordinator repeats itself.
+pub const RETENTION_MS: u64 = 8 * 86_400_000;
+
+/// Milliseconds between two looks for marks that are past their retention.
+pub const PRUNE_EVERY_MS: u64 = 60_000;
+
+/// Marks removed at a time, so that calls never wait long behind it.
+pub const PRUNE_MAX: usize = 500;
+
+/// Branches in doubt looked after at a time. The rest follow as these end.
+pub const DOUBTS_MAX: usize = 1_000;
+
+/// Inquiries under way at a time, so that a coordinator that just came back is not buried.
+pub const INQUIRIES_MAX: usize = 16;
+
+/// Milliseconds to wait for the answer to one inquiry. The next one is as good.
+pub const INQUIRY_TIMEOUT_MS: u64 = 2_000;
+
+/// Calls that wait for a store. Behind these, callers wait at their connections.
+pub const QUEUE_LEN_MAX: usize = 1_024;
+
+/// Calls that share one sync of the disk. Bounds how long the first of them waits for the others.
+pub const BATCH_LEN_MAX: usize = 128;
+
+/// Milliseconds that a store waits for a lock that another process holds on its file.
+pub const BUSY_MS_MAX: u64 = 5_000;
+
+const _: () = assert!(PAUSE_MS_MIN <= PAUSE_MS_MAX);
+const _: () = assert!(REPLY_TIMEOUT_MS <= DEADLINE_MS);
+const _: () = assert!(RETENTION_MS > 7 * 86_400_000);
+const _: () = assert!(BATCH_LEN_MAX <= QUEUE_LEN_MAX);

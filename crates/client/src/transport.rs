@@ -1,0 +1,291 @@
+//! One request, one reply: connections to the coordinator, and what came back over them.
+//!
+//! Nothing is repeated here. What happened is told apart by what it means for the caller: a request
+//! that certainly was not sent is [`Heard::NotSent`]; one whose reply did not come is
+//! [`Heard::Lost`] and may have been carried out.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client as Pool;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use unanimous_api::{Code, Problem};
+
+use crate::error::{Error, chain};
+use crate::limits::{IDLE_CONNECTIONS_MAX, REPLY_BYTES_MAX};
+
+/// Connections to one coordinator.
+#[derive(Debug)]
+pub(crate) struct Transport {
+    pool: Pool<HttpConnector, Full<Bytes>>,
+    /// Without a slash at the end.
+    server: String,
+    authorization: Option<HeaderValue>,
+}
+
+/// A request that can be sent more than once.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    method: Method,
+    path: String,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+/// What came of sending a call.
+#[derive(Debug)]
+pub(crate) enum Heard {
+    /// A whole reply.
+    Reply(Reply),
+    /// It certainly was not sent.
+    NotSent(String),
+    /// It may have been carried out.
+    Lost(String),
+}
+
+/// A whole reply.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
+    pub(crate) body: Bytes,
+    retry_after: Option<Duration>,
+}
+
+/// What a reply means for whoever wants the call carried out.
+#[derive(Debug)]
+pub(crate) enum Meaning {
+    /// A success.
+    Done(Bytes),
+    /// The call will not be carried out, or was and came to nothing.
+    Refused(Problem),
+    /// The call was not taken on, and may be later.
+    TurnedAway(Problem),
+    /// An earlier one of the same key is being carried out.
+    Running(String),
+    /// The coordinator failed half-way, or something between failed.
+    Failed(String),
+    /// Not in the language of the contract.
+    Foreign(String),
+}
+
+impl Call {
+    pub(crate) fn get(path: String) -> Self {
+        Self { method: Method::GET, path, headers: HeaderMap::new(), body: Bytes::new() }
+    }
+
+    pub(crate) fn post(path: String, body: &impl serde::Serialize) -> Self {
+        let body = serde_json::to_vec(body).expect("the contract's types have string keys only");
+        let mut call = Self { method: Method::POST, body: body.into(), ..Self::get(path) };
+        call.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        call
+    }
+
+    /// The same, with a header.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Usage`] if a header cannot hold `value`.
+    pub(crate) fn with(mut self, name: &'static str, value: &str) -> Result<Self, Error> {
+        let value = HeaderValue::from_str(value)
+            .map_err(|_| Error::Usage(format!("not a {name}: {value:?}")))?;
+        self.headers.insert(HeaderName::from_static(name), value);
+        Ok(self)
+    }
+}
+
+impl Transport {
+    /// # Errors
+    ///
+    /// [`Error::Usage`] if `server` is not an `http://` address or `token` cannot be sent.
+    pub(crate) fn new(
+        server: &str,
+        token: Option<&str>,
+        connect_timeout: Duration,
+    ) -> Result<Self, Error> {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(connect_timeout));
+        let pool = Pool::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+            .build(connector);
+        let authorization = token.map(|token| {
+            let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| {
+                Error::Usage("the token has characters that no header takes".into())
+            })?;
+            value.set_sensitive(true);
+            Ok(value)
+        });
+        Ok(Self { pool, server: address(server)?, authorization: authorization.transpose()? })
+    }
+
+    pub(crate) fn server(&self) -> &str {
+        &self.server
+    }
+
+    /// Sends a call and takes the whole reply, waiting at most `patience`.
+    pub(crate) async fn send(&self, call: &Call, patience: Duration) -> Heard {
+        let reply = async {
+            let response = self.open(call).await?;
+            let (head, body) = response.into_parts();
+            let body = match Limited::new(body, REPLY_BYTES_MAX).collect().await {
+                Ok(body) => body.to_bytes(),
+                Err(error) => return Err(Heard::Lost(chain(&*error))),
+            };
+            let retry_after = head
+                .headers
+                .get(RETRY_AFTER)
+                .and_then(|value| value.to_str().ok()?.parse().ok().map(Duration::from_secs));
+            Ok(Reply { status: head.status, body, retry_after })
+        };
+        match tokio::time::timeout(patience, reply).await {
+            Ok(Ok(reply)) => Heard::Reply(reply),
+            Ok(Err(heard)) => heard,
+            Err(_) => Heard::Lost(format!("no reply within {} ms", patience.as_millis())),
+        }
+    }
+
+    /// Sends a call and takes the head of the reply.
+    pub(crate) async fn open(&self, call: &Call) -> Result<Response<Incoming>, Heard> {
+        let uri: Uri = format!("{}{}", self.server, call.path)
+            .parse()
+            .map_err(|_| Heard::NotSent(format!("not a path: {}", call.path)))?;
+        let mut request = Request::new(Full::new(call.body.clone()));
+        *request.method_mut() = call.method.clone();
+        *request.uri_mut() = uri;
+        *request.headers_mut() = call.headers.clone();
+        request.headers_mut().insert(ACCEPT, HeaderValue::from_static("*/*"));
+        if let Some(value) = &self.authorization {
+            request.headers_mut().insert(AUTHORIZATION, value.clone());
+        }
+        self.pool.request(request).await.map_err(|error| match error.is_connect() {
+            true => Heard::NotSent(chain(&error)),
+            false => Heard::Lost(chain(&error)),
+        })
+    }
+}
+
+impl Reply {
+    pub(crate) fn new(status: StatusCode, body: Bytes) -> Self {
+        Self { status, body, retry_after: None }
+    }
+
+    /// How long the coordinator wants to be left alone.
+    pub(crate) fn retry_after(&self) -> Duration {
+        self.retry_after.unwrap_or_default()
+    }
+
+    /// What the reply means.
+    pub(crate) fn meaning(self) -> Meaning {
+        if self.status.is_success() {
+            return Meaning::Done(self.body);
+        }
+        let seen = || {
+            let text = String::from_utf8_lossy(&self.body[..self.body.len().min(200)]).into_owned();
+            format!("HTTP {}: {text}", self.status.as_u16())
+        };
+        let again = self.status.is_server_error() || self.status == StatusCode::TOO_MANY_REQUESTS;
+        let problem = match serde_json::from_slice::<Problem>(&self.body) {
+            Ok(problem) => problem,
+            Err(_) if again => return Meaning::Failed(seen()),
+            Err(_) => return Meaning::Foreign(seen()),
+        };
+        // A newer coordinator may have codes that are not known here.
+        let Some(code) = Code::parse(&problem.code) else {
+            return match again {
+                true => Meaning::Failed(seen()),
+                false => Meaning::Refused(problem),
+            };
+        };
+        match code {
+            Code::Overloaded | Code::JournalFull | Code::ShuttingDown => {
+                Meaning::TurnedAway(problem)
+            }
+            Code::KeyInUse => Meaning::Running(problem.detail),
+            Code::Internal => Meaning::Failed(problem.detail),
+            Code::MalformedJson
+            | Code::BadField
+            | Code::OutOfBounds
+            | Code::UnknownResource
+            | Code::BodyTooLarge
+            | Code::TooManyBranches
+            | Code::DuplicateParticipant
+            | Code::NotATransactionId
+            | Code::BadQuery
+            | Code::UnknownParticipant
+            | Code::BadIdempotencyKey
+            | Code::NoSuchPath
+            | Code::MethodNotAllowed
+            | Code::Aborted
+            | Code::AlreadyCommitted
+            | Code::NotEnlisting
+            | Code::KeyReused
+            | Code::UnknownTransaction
+            | Code::Mixed
+            | Code::ContradictsDecision
+            | Code::Undecided
+            | Code::NothingToResolve
+            | Code::Delegated
+            | Code::OtherCluster
+            | Code::Unauthorized => Meaning::Refused(problem),
+        }
+    }
+}
+
+/// Checks the address of a coordinator, and takes the slash off its end.
+fn address(server: &str) -> Result<String, Error> {
+    if server.contains('@') {
+        return Err(Error::Usage("expected an address without user and password".into()));
+    }
+    let wrong =
+        |why: &str| Error::Usage(format!("{server:?} is not the address of a coordinator: {why}"));
+    let uri: Uri =
+        server.parse().map_err(|_| wrong("expected one such as http://127.0.0.1:7070"))?;
+    match uri.scheme_str() {
+        Some("http") if uri.query().is_none() => {}
+        Some("http") => return Err(wrong("expected no query")),
+        Some("https") => return Err(wrong("TLS is not supported, expected http://")),
+        Some(_) | None => return Err(wrong("expected one such as http://127.0.0.1:7070")),
+    }
+    Ok(server.trim_end_matches('/').to_owned())
+}
+
+/// `text` as one segment of a path, or one value of a query.
+pub(crate) fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte.is_ascii_alphanumeric() || b"-_~".contains(&byte) {
+            true => out.push(char::from(byte)),
+            false => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_http_addresses_without_secrets_are_taken() {
+        assert_eq!(address("http://127.0.0.1:7070/").expect("fine"), "http://127.0.0.1:7070");
+        for wrong in ["", "127.0.0.1:7070", "https://a:1", "ftp://a", "http://u:p@a", "http://a/?b"]
+        {
+            let error = address(wrong).expect_err(wrong).to_string();
+            assert!(!error.contains("u:p"), "{error}");
+        }
+        let tls = address("https://bank.example").expect_err("no TLS").to_string();
+        assert!(tls.contains("TLS is not supported"), "{tls}");
+    }
+
+    #[test]
+    fn what_could_end_a_segment_is_escaped() {
+        assert_eq!(escape("a-b_1"), "a-b_1");
+        assert_eq!(escape("../x?y=ü"), "%2E%2E%2Fx%3Fy%3D%C3%BC");
+    }
+}
