@@ -99,6 +99,8 @@ mod error;
 mod events;
 pub mod limits;
 pub mod participant;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod transaction;
 mod transport;
 

@@ -26,6 +26,10 @@ mod work;
 
 pub use branch::{Entry, Plan};
 pub use http::Service;
+#[cfg(feature = "testing")]
+pub(crate) use http::callbacks;
+#[cfg(feature = "testing")]
+pub(crate) use sqlite::Point;
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteParticipant, SqliteStore};
 pub use store::{Call, InDoubt, Order, Store, StoreError};
