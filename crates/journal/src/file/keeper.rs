@@ -300,5 +300,9 @@ pub(crate) fn left_over(
             false => storage.remove(name)?,
         }
     }
+    if taken.is_some() {
+        // It may have been a segment under its old name, which a crash must not bring back.
+        storage.sync_dir()?;
+    }
     Ok(taken)
 }

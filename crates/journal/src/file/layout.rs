@@ -46,6 +46,8 @@ pub(crate) struct SegmentHeader {
     pub(crate) base: Lsn,
     pub(crate) snapshot_len: u64,
     pub(crate) snapshot_crc: u32,
+    /// Bytes of the whole file, which never becomes shorter.
+    pub(crate) segment_len: u64,
     pub(crate) instance: String,
     /// As of the end of the first frame.
     pub(crate) epochs: Epochs,
@@ -72,6 +74,7 @@ impl SegmentHeader {
         out.extend_from_slice(&self.snapshot_len.to_le_bytes());
         out.extend_from_slice(&self.snapshot_crc.to_le_bytes());
         out.extend_from_slice(&(EPOCHS as u32).to_le_bytes());
+        out.extend_from_slice(&self.segment_len.to_le_bytes());
         out.push(self.instance.len() as u8);
         out.extend_from_slice(self.instance.as_bytes());
         out.resize(120, 0);
@@ -113,12 +116,14 @@ impl SegmentHeader {
             base: Lsn(reader.u64()?),
             snapshot_len: reader.u64()?,
             snapshot_crc: reader.u32()?,
+            segment_len: 0,
             instance: String::new(),
             epochs: [Epoch::default(); EPOCHS],
         };
         if reader.u32()? != EPOCHS as u32 {
             return Err(reader.wrong("another number of shards"));
         }
+        header.segment_len = reader.u64()?;
         let len = usize::from(reader.byte()?);
         if len > INSTANCE_LEN_MAX {
             return Err(reader.wrong("an instance name too long"));
@@ -361,6 +366,7 @@ mod tests {
             base: Lsn(99),
             snapshot_len: 13,
             snapshot_crc: 5,
+            segment_len: 1 << 20,
             instance: "k3m9x2ab".into(),
             epochs,
         }

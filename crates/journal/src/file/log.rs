@@ -145,6 +145,7 @@ impl Log {
             base: batch.first,
             snapshot_len: head.snapshot.len() as u64,
             snapshot_crc: crc32c::crc32c_append(seed, &head.snapshot),
+            segment_len: spare.len,
             instance: self.instance.clone(),
             epochs: head.epochs,
         };

@@ -72,6 +72,10 @@ impl Segment {
             what: what.to_owned(),
         };
         let header = header.map_err(damaged)?;
+        if len < header.segment_len {
+            let (lacking, all) = (header.segment_len - len, header.segment_len);
+            return Err(damaged(&format!("{lacking} of {all} bytes are missing at the end")));
+        }
         if header.snapshot_len > len || header.frames_at() > len {
             return Err(damaged("the snapshot is longer than the segment"));
         }

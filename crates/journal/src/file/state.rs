@@ -156,6 +156,16 @@ impl Shared {
 
     /// Raises the epochs of shards and returns them once they are durable.
     pub(crate) fn claim(&self, shards: &[ShardId]) -> Result<Vec<Epoch>, JournalError> {
+        let (claimed, last) = self.append_claims(shards)?;
+        self.wait_flushed(last)?;
+        Ok(claimed)
+    }
+
+    /// Raises the epochs of shards, and gives the position at which all of that is durable.
+    pub(crate) fn append_claims(
+        &self,
+        shards: &[ShardId],
+    ) -> Result<(Vec<Epoch>, Lsn), JournalError> {
         let mut state = self.lock();
         state.running()?;
         let mut claimed = Vec::with_capacity(shards.len());
@@ -169,8 +179,7 @@ impl Shared {
         }
         let last = Lsn(state.batch.next().0 - 1);
         self.wake(state, Urgency::Forced);
-        self.wait_flushed(last)?;
-        Ok(claimed)
+        Ok((claimed, last))
     }
 
     /// Has everything appended so far flushed without delay.
