@@ -10,7 +10,7 @@ mod problem;
 mod request;
 mod view;
 
-pub use code::{Code, CodeInfo};
+pub use code::{Code, CodeInfo, Repeat};
 pub use problem::Problem;
 pub use request::{
     AbortRequest, BeginRequest, BranchRequest, CommitRequest, EnlistRequest, Kind, ResolveOutcome,

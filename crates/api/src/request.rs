@@ -1,14 +1,20 @@
 //! What clients ask for.
+//!
+//! The work of a branch is JSON of which only the participant knows the meaning. Its type is a
+//! parameter, so that a server can pass it on as the text that it got: read as a [`Value`], numbers
+//! that no machine type holds would change.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{Error, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 /// `POST /v1/transactions`: begin, or begin and run to the end if there are branches.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct BeginRequest {
+#[serde(deny_unknown_fields, bound(deserialize = "B: Deserialize<'de>"))]
+pub struct BeginRequest<B = Value> {
     /// The shape of the transaction.
     pub kind: Kind,
     /// Milliseconds within which it must be decided.
@@ -19,7 +25,7 @@ pub struct BeginRequest {
     pub wait: Option<Wait>,
     /// The shares of the participants; none if the application drives the transaction itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub branches: Vec<BranchRequest>,
+    pub branches: Vec<BranchRequest<B>>,
 }
 
 /// The shape of a transaction.
@@ -45,8 +51,8 @@ pub enum Wait {
 
 /// One participant's share of a transaction that the coordinator runs.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct BranchRequest {
+#[serde(deny_unknown_fields, bound(deserialize = "B: Deserialize<'de>"))]
+pub struct BranchRequest<B = Value> {
     /// The configured resource.
     pub resource: String,
     /// The participant's name in this transaction; the resource's name if it is not given.
@@ -54,20 +60,20 @@ pub struct BranchRequest {
     pub participant: Option<String>,
     /// For a service: the JSON body of its `prepare` call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub body: Option<Value>,
+    pub body: Option<B>,
 }
 
 /// `POST /v1/transactions/{id}/participants`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct EnlistRequest {
+#[serde(deny_unknown_fields, bound(deserialize = "B: Deserialize<'de>"))]
+pub struct EnlistRequest<B = Value> {
     /// The participant's name in this transaction.
     pub participant: String,
     /// The configured resource.
     pub resource: String,
     /// For a service: the JSON body of its `prepare` call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub body: Option<Value>,
+    pub body: Option<B>,
 }
 
 /// `POST /v1/transactions/{id}/commit`.
@@ -75,7 +81,7 @@ pub struct EnlistRequest {
 #[serde(deny_unknown_fields)]
 pub struct CommitRequest {
     /// Votes of the participants that the application has prepared itself, by name.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, deserialize_with = "votes", skip_serializing_if = "BTreeMap::is_empty")]
     pub votes: BTreeMap<String, VoteWord>,
     /// When to answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -130,4 +136,42 @@ pub enum ResolveOutcome {
     Commit,
     /// The branches that are left have rolled back.
     Rollback,
+}
+
+/// Two votes of one participant contradict each other, or somebody's program is wrong: the last one
+/// must not win in silence.
+fn votes<'de, D: Deserializer<'de>>(json: D) -> Result<BTreeMap<String, VoteWord>, D::Error> {
+    struct Votes;
+    impl<'de> Visitor<'de> for Votes {
+        type Value = BTreeMap<String, VoteWord>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("votes by participant")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut votes = BTreeMap::new();
+            while let Some((name, vote)) = map.next_entry::<String, VoteWord>()? {
+                if votes.contains_key(&name) {
+                    return Err(A::Error::custom(format_args!("{name:?} votes twice")));
+                }
+                votes.insert(name, vote);
+            }
+            Ok(votes)
+        }
+    }
+    json.deserialize_map(Votes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_participant_votes_once() {
+        let read = serde_json::from_str::<CommitRequest>;
+        assert!(read(r#"{"votes":{"wallet":"YES","ledger":"READ_ONLY"}}"#).is_ok());
+        let error = read(r#"{"votes":{"wallet":"NO","wallet":"YES"}}"#).expect_err("twice");
+        assert!(error.to_string().contains("\"wallet\" votes twice"), "{error}");
+    }
 }
