@@ -225,12 +225,24 @@ impl Client {
         let key = chance::key();
         let call = Call::post(path, request).with(header::IDEMPOTENCY_KEY, &key)?;
         let body = self.ask(&call, Repeat::Keyed(&key), self.deadline()).await?;
-        serde_json::from_slice(&body).map_err(|error| self.foreign(&error))
+        serde_json::from_slice(&body).map_err(|error| Error::Unknown {
+            key,
+            id: None,
+            cause: format!("the reply is not understood: {error}"),
+        })
     }
 
     fn foreign(&self, cause: &dyn fmt::Display) -> Error {
         let server = self.inner.transport.server().to_owned();
         Error::NotACoordinator { server, cause: cause.to_string() }
+    }
+
+    /// A reply that is none of the contract, after what was seen before it.
+    fn not_understood(&self, seen: Seen, repeat: Repeat<'_>, cause: String) -> Error {
+        match seen {
+            Seen::Maybe(_) => Seen::Maybe(cause).into_error(repeat, self.inner.transport.server()),
+            Seen::Nothing(_) | Seen::TurnedAway(_) => self.foreign(&cause),
+        }
     }
 
     /// Sends a call once, without repeats.
@@ -259,9 +271,11 @@ impl Client {
                     match reply.meaning() {
                         Meaning::Done(body) => return Ok(body),
                         Meaning::Refused(problem) => return Err(Error::of_problem(problem)),
-                        Meaning::Foreign(cause) => return Err(self.foreign(&cause)),
+                        Meaning::Foreign(cause) => {
+                            return Err(self.not_understood(seen, repeat, cause));
+                        }
                         Meaning::TurnedAway(problem) => Seen::TurnedAway(problem),
-                        Meaning::Running(cause) | Meaning::Failed(cause) => Seen::Maybe(cause),
+                        Meaning::Unsettled(cause) => Seen::Maybe(cause),
                     }
                 }
             };

@@ -52,7 +52,7 @@ impl Events {
             Meaning::Refused(problem) => Error::of_problem(problem),
             Meaning::TurnedAway(problem) => Error::Busy(Box::new(problem)),
             Meaning::Done(_) => unreachable!("a success was told apart above"),
-            Meaning::Running(cause) | Meaning::Failed(cause) => unreachable(cause),
+            Meaning::Unsettled(cause) => unreachable(cause),
             Meaning::Foreign(cause) => Error::NotACoordinator { server, cause },
         })
     }

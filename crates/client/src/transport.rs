@@ -65,10 +65,9 @@ pub(crate) enum Meaning {
     Refused(Problem),
     /// The call was not taken on, and may be later.
     TurnedAway(Problem),
-    /// An earlier one of the same key is being carried out.
-    Running(String),
-    /// The coordinator failed half-way, or something between failed.
-    Failed(String),
+    /// It may have been carried out, or still be: an earlier call with its key is under way, the
+    /// coordinator failed, or something between failed.
+    Unsettled(String),
     /// Not in the language of the contract.
     Foreign(String),
 }
@@ -192,47 +191,22 @@ impl Reply {
         let again = self.status.is_server_error() || self.status == StatusCode::TOO_MANY_REQUESTS;
         let problem = match serde_json::from_slice::<Problem>(&self.body) {
             Ok(problem) => problem,
-            Err(_) if again => return Meaning::Failed(seen()),
+            Err(_) if again => return Meaning::Unsettled(seen()),
             Err(_) => return Meaning::Foreign(seen()),
         };
         // A newer coordinator may have codes that are not known here.
         let Some(code) = Code::parse(&problem.code) else {
             return match again {
-                true => Meaning::Failed(seen()),
+                true => Meaning::Unsettled(seen()),
                 false => Meaning::Refused(problem),
             };
         };
-        match code {
-            Code::Overloaded | Code::JournalFull | Code::ShuttingDown => {
-                Meaning::TurnedAway(problem)
-            }
-            Code::KeyInUse => Meaning::Running(problem.detail),
-            Code::Internal => Meaning::Failed(problem.detail),
-            Code::MalformedJson
-            | Code::BadField
-            | Code::OutOfBounds
-            | Code::UnknownResource
-            | Code::BodyTooLarge
-            | Code::TooManyBranches
-            | Code::DuplicateParticipant
-            | Code::NotATransactionId
-            | Code::BadQuery
-            | Code::UnknownParticipant
-            | Code::BadIdempotencyKey
-            | Code::NoSuchPath
-            | Code::MethodNotAllowed
-            | Code::Aborted
-            | Code::AlreadyCommitted
-            | Code::NotEnlisting
-            | Code::KeyReused
-            | Code::UnknownTransaction
-            | Code::Mixed
-            | Code::ContradictsDecision
-            | Code::Undecided
-            | Code::NothingToResolve
-            | Code::Delegated
-            | Code::OtherCluster
-            | Code::Unauthorized => Meaning::Refused(problem),
+        if matches!(code, Code::Overloaded | Code::JournalFull | Code::ShuttingDown) {
+            return Meaning::TurnedAway(problem);
+        }
+        match code == Code::KeyInUse || again {
+            true => Meaning::Unsettled(problem.detail),
+            false => Meaning::Refused(problem),
         }
     }
 }

@@ -145,7 +145,7 @@ async fn ask(coordinator: &Client, branch: &BranchName) -> Result<Decision, Stri
             Ok(Decision::Abort)
         }
         Meaning::Refused(problem) | Meaning::TurnedAway(problem) => Err(problem.detail),
-        Meaning::Running(cause) | Meaning::Failed(cause) | Meaning::Foreign(cause) => Err(cause),
+        Meaning::Unsettled(cause) | Meaning::Foreign(cause) => Err(cause),
     }
 }
 

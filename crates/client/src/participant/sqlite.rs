@@ -19,6 +19,8 @@ use super::work::{BoxError, No, Vote, Work};
 use crate::limits::{BATCH_LEN_MAX, QUEUE_LEN_MAX};
 
 mod books;
+#[cfg(test)]
+mod tests;
 
 /// What a service does in SQLite.
 ///

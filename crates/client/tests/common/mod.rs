@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses what it needs")]
 
+pub(crate) mod coordinator;
+
 use std::time::{Duration, Instant};
 
 use axum::Router;
