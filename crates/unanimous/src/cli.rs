@@ -1,0 +1,279 @@
+//! The command line: every command, flag and help text.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use unanimous_api::{DEFAULT_LISTEN, ResolveOutcome, StatusWord};
+
+use crate::output::Format;
+
+/// Distributed transaction manager: work spanning databases, brokers and services takes effect
+/// everywhere or nowhere.
+#[derive(Debug, Parser)]
+#[command(
+    name = "unanimous",
+    version,
+    propagate_version = true,
+    after_help = "Examples:
+  unanimous demo                          real transfers, real crashes, books that balance
+  unanimous serve --config unanimous.toml
+  unanimous txn list --status COMMITTING
+
+Exit codes: 0 done · 1 what was asked for did not come out · 2 bad usage or configuration ·
+3 server not reachable"
+)]
+pub(crate) struct Cli {
+    /// Print one JSON document instead of text.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+impl Cli {
+    /// Who reads the output.
+    pub(crate) fn format(&self) -> Format {
+        if self.json { Format::Json } else { Format::Text }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the coordinator.
+    #[command(after_help = "Example:
+  unanimous serve --config unanimous.toml --listen 127.0.0.1:7070 --data ./unanimous-data")]
+    Serve(ServeArgs),
+
+    /// Watch transfers survive crashes: real processes, killed with -9, and books that balance.
+    #[command(after_help = "Example:
+  unanimous demo --transfers 5000 --seed 7
+
+Exits with 0 only if the books balance.")]
+    Demo(DemoArgs),
+
+    /// Look at transactions and act on them.
+    #[command(after_help = "Examples:
+  unanimous txn list --status PREPARING --older-than-ms 60000
+  unanimous txn show 01939f6e-7a30-7c41-9b1d-3f2a5c7e9d10
+  unanimous txn resolve 01939f6e-7a30-7c41-9b1d-3f2a5c7e9d10 --outcome rollback \\
+      --reason \"rolled back by hand in the ledger, ticket 4711\"")]
+    Txn(TxnArgs),
+
+    /// Look at the configured resources.
+    #[command(after_help = "Examples:
+  unanimous resource list
+  unanimous resource check           exits with 1 if one does not answer
+  unanimous resource in-doubt wallet")]
+    Resource(ResourceArgs),
+
+    /// Print a completion script for a shell.
+    #[command(after_help = "Example:
+  unanimous completions bash > /etc/bash_completion.d/unanimous")]
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+
+    /// One bank service of the demo.
+    #[command(name = "__bank", hide = true)]
+    Bank(BankArgs),
+
+    /// Removes the folder of a demo that was killed.
+    #[command(name = "__janitor", hide = true)]
+    Janitor {
+        /// The folder.
+        folder: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// The configuration file; ./unanimous.toml if it exists.
+    #[arg(long, value_name = "FILE", env = "UNANIMOUS_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// Where to listen. Anything but this machine itself needs a token.
+    #[arg(long, value_name = "ADDRESS", env = "UNANIMOUS_LISTEN")]
+    pub(crate) listen: Option<String>,
+    /// The data folder.
+    #[arg(long, value_name = "DIR", env = "UNANIMOUS_DATA", conflicts_with = "journal")]
+    pub(crate) data: Option<PathBuf>,
+    /// The journal, such as file:DIR.
+    #[arg(long, value_name = "URL", env = "UNANIMOUS_JOURNAL")]
+    pub(crate) journal: Option<String>,
+    /// How log lines look.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text, env = "UNANIMOUS_LOG_FORMAT")]
+    pub(crate) log_format: LogFormat,
+    /// Stop when standard input closes, so as not to outlive the parent process.
+    #[arg(long, hide = true)]
+    pub(crate) with_parent: bool,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// How many transfers to make.
+    #[arg(long, default_value_t = 1_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) transfers: u32,
+    /// What decides who pays whom and what is killed when. A random one if not given.
+    #[arg(long, value_name = "S")]
+    pub(crate) seed: Option<u64>,
+    /// Keep the folder with the databases, the journal and the logs.
+    #[arg(long)]
+    pub(crate) keep: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BankArgs {
+    /// Which service.
+    pub(crate) name: crate::demo::bank::BankName,
+    /// Where to listen.
+    #[arg(long)]
+    pub(crate) listen: std::net::SocketAddr,
+    /// Where its database is.
+    #[arg(long)]
+    pub(crate) data: PathBuf,
+    /// The coordinator to ask about branches in doubt.
+    #[arg(long)]
+    pub(crate) coordinator: String,
+    /// What each account starts with, in rupees.
+    #[arg(long)]
+    pub(crate) opening: u64,
+}
+
+/// How to reach the coordinator.
+#[derive(Debug, Args)]
+pub(crate) struct Connection {
+    /// The coordinator's address. Its token, if it has one, comes from UNANIMOUS_TOKEN.
+    #[arg(long, global = true, value_name = "URL", env = "UNANIMOUS_SERVER", default_value_t = format!("http://{DEFAULT_LISTEN}"))]
+    pub(crate) server: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TxnArgs {
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    #[command(subcommand)]
+    pub(crate) command: TxnCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TxnCommand {
+    /// List transactions, newest first.
+    List(ListArgs),
+    /// Show one transaction with its participants and its log.
+    Show {
+        /// The transaction.
+        id: String,
+    },
+    /// Follow one transaction to its end. Exits with 1 if that is not a commit.
+    Watch {
+        /// The transaction.
+        id: String,
+    },
+    /// Abort a transaction that is not decided.
+    Abort {
+        /// The transaction.
+        id: String,
+        /// Why, for its log.
+        #[arg(long, value_name = "TEXT", default_value = "aborted by an operator")]
+        reason: String,
+    },
+    /// Call the participants that gave no answer again now.
+    Retry {
+        /// The transaction.
+        id: String,
+    },
+    /// Settle by hand what the protocol cannot. Kept for the audit.
+    Resolve(ResolveArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// Only those standing there, such as COMMITTING.
+    #[arg(long, value_parser = status)]
+    pub(crate) status: Option<StatusWord>,
+    /// Only those with a branch at that resource.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) resource: Option<String>,
+    /// Only those begun at least so many milliseconds ago.
+    #[arg(long, value_name = "MS")]
+    pub(crate) older_than_ms: Option<u64>,
+    /// At most so many.
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = 1..=1_000)]
+    pub(crate) limit: i64,
+    /// The page behind the one that ended with this cursor.
+    #[arg(long)]
+    pub(crate) cursor: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ResolveArgs {
+    /// The transaction.
+    pub(crate) id: String,
+    /// How the branches that are left have ended: commit or rollback.
+    #[arg(long, value_parser = outcome)]
+    pub(crate) outcome: ResolveOutcome,
+    /// Why you know.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: String,
+    /// Contradict the decision in the journal, because the branches were really ended the other way.
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Who settles it; the user running this command if not given.
+    #[arg(long, value_name = "NAME", env = "USER")]
+    pub(crate) by: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ResourceArgs {
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    #[command(subcommand)]
+    pub(crate) command: ResourceCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ResourceCommand {
+    /// List the configured resources and how they answer.
+    List,
+    /// The same, and exit with 1 if one does not answer.
+    Check,
+    /// List the branches that have not heard their outcome.
+    InDoubt {
+        /// Only those of this resource.
+        name: Option<String>,
+    },
+}
+
+fn status(text: &str) -> Result<StatusWord, String> {
+    let word = serde_json::Value::String(text.to_uppercase());
+    serde_json::from_value(word).map_err(|_| {
+        "one of INITIATED, PREPARING, PREPARED, COMMITTING, COMMITTED, ABORTING, ABORTED".to_owned()
+    })
+}
+
+fn outcome(text: &str) -> Result<ResolveOutcome, String> {
+    let word = serde_json::Value::String(text.to_owned());
+    serde_json::from_value(word).map_err(|_| "commit or rollback".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,159 @@
+//! Processes that are killed and started again, and that never outlive the demo.
+//!
+//! Each child holds the reading end of a pipe and ends when the other end closes, so that nothing
+//! is left however the demo itself ends. Each is in a process group of its own, so that Ctrl-C at
+//! the terminal reaches the demo alone and it can clean up.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep};
+
+use super::plan::Role;
+use crate::exit::Failure;
+
+/// Ports for the children are looked for from here up: below those that systems hand out for
+/// outgoing connections, which could otherwise take a child's port while it is dead.
+const PORT_FIRST: u16 = 20_000;
+const PORTS: u16 = 10_000;
+
+/// How long a child may take until it takes connections.
+const START_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Pause between two looks whether a child takes connections.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+
+/// How long a janitor tries to remove a folder that dying processes still write to.
+const SWEEP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// One process of the demo, at an address that stays its own.
+pub(crate) struct Process {
+    pub(crate) role: Role,
+    pub(crate) address: SocketAddr,
+    arguments: Vec<String>,
+    log: PathBuf,
+    child: Child,
+}
+
+impl Process {
+    /// Starts a child, and waits until it takes connections.
+    pub(crate) async fn start(
+        role: Role,
+        address: SocketAddr,
+        arguments: Vec<String>,
+        folder: &Path,
+    ) -> Result<Self, Failure> {
+        let log = folder.join(format!("{}.log", role.as_str()));
+        let child = spawn(&arguments, &log)?;
+        let mut process = Self { role, address, arguments, log, child };
+        process.until_ready().await?;
+        Ok(process)
+    }
+
+    /// Kills the child with -9, starts it again at once, and says how long nobody was there.
+    pub(crate) async fn kill_and_restart(&mut self) -> Result<Duration, Failure> {
+        let dead_since = Instant::now();
+        self.kill().await;
+        self.child = spawn(&self.arguments, &self.log)?;
+        self.until_ready().await?;
+        Ok(dead_since.elapsed())
+    }
+
+    /// Kills the child with -9.
+    pub(crate) async fn kill(&mut self) {
+        // It fails only for a child that is dead already.
+        drop(self.child.kill().await);
+    }
+
+    async fn until_ready(&mut self) -> Result<(), Failure> {
+        let deadline = Instant::now() + START_PATIENCE;
+        while TcpStream::connect(self.address).await.is_err() {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return Err(self.failed(&format!("ended with {status}")));
+            }
+            if Instant::now() > deadline {
+                return Err(self.failed("takes no connections"));
+            }
+            sleep(LOOK_EVERY).await;
+        }
+        Ok(())
+    }
+
+    fn failed(&self, what: &str) -> Failure {
+        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let last = log.lines().last().unwrap_or("nothing in its log");
+        Failure::not_done(format!("{} at {} {what}: {last}", self.role.as_str(), self.address))
+    }
+}
+
+fn spawn(arguments: &[String], log: &Path) -> Result<Child, Failure> {
+    let failed = |error: io::Error| Failure::not_done(format!("cannot start a process: {error}"));
+    let program = std::env::current_exe().map_err(failed)?;
+    let log = OpenOptions::new().create(true).append(true).open(log).map_err(failed)?;
+    Command::new(program)
+        .args(arguments)
+        .env("UNANIMOUS_LOG", "warn")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(failed)
+}
+
+/// Ports of this machine that nobody listens on, one for each child.
+pub(crate) struct Ports {
+    next: u16,
+    left: u16,
+}
+
+impl Ports {
+    /// Starts looking at a place that differs between processes.
+    pub(crate) fn new() -> Self {
+        let start = (std::process::id() % u32::from(PORTS)) as u16;
+        Self { next: PORT_FIRST + start, left: PORTS }
+    }
+
+    /// One more.
+    pub(crate) async fn take(&mut self) -> Result<SocketAddr, Failure> {
+        while self.left > 0 {
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.next));
+            self.next = PORT_FIRST + (self.next - PORT_FIRST + 1) % PORTS;
+            self.left -= 1;
+            if TcpListener::bind(address).await.is_ok() {
+                return Ok(address);
+            }
+        }
+        Err(Failure::not_done(format!("no port is free from {PORT_FIRST} for {PORTS} ports")))
+    }
+}
+
+/// Starts the process that removes `folder` if the demo itself is killed.
+pub(crate) fn hire_janitor(folder: &Path) -> Result<Child, Failure> {
+    let folder_text = folder.display().to_string();
+    spawn(&["__janitor".to_owned(), folder_text], &folder.join("janitor.log"))
+}
+
+/// The janitor: waits for the end of the demo, and removes what it left.
+pub(crate) fn sweep_after_parent(folder: &Path) {
+    let (ended, end) = std::sync::mpsc::channel();
+    crate::serve::when_parent_ends(move || {
+        // The receiver waits below.
+        let _ = ended.send(());
+    });
+    // An error means that the thread is gone, which it is after the end only.
+    let _ = end.recv();
+    let deadline = std::time::Instant::now() + SWEEP_PATIENCE;
+    while folder.exists() && std::time::Instant::now() < deadline {
+        // It fails while other children are still dying.
+        drop(std::fs::remove_dir_all(folder));
+        std::thread::sleep(LOOK_EVERY);
+    }
+}

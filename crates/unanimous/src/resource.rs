@@ -1,0 +1,96 @@
+//! `unanimous resource`: the configured resources as the coordinator sees them.
+
+use serde_json::json;
+use unanimous_api::{BranchInDoubt, ResourceView};
+use unanimous_client::Client;
+
+use crate::cli::{ResourceArgs, ResourceCommand};
+use crate::exit::Failure;
+use crate::output::{self, Format};
+use crate::table::Table;
+
+/// Runs one command.
+pub(crate) async fn run(args: ResourceArgs, format: Format) -> Result<(), Failure> {
+    let client = crate::remote::connect(&args.connection)?;
+    match args.command {
+        ResourceCommand::List => list(&client, format).await.map(|_| ()),
+        ResourceCommand::Check => {
+            let resources = list(&client, format).await?;
+            match resources.iter().all(|resource| resource.circuit == "closed") {
+                true => Ok(()),
+                false => Err(Failure::shown()),
+            }
+        }
+        ResourceCommand::InDoubt { name } => in_doubt(&client, name, format).await,
+    }
+}
+
+async fn list(client: &Client, format: Format) -> Result<Vec<ResourceView>, Failure> {
+    let view = client.resources().await?;
+    match format {
+        Format::Json => output::json(&view),
+        Format::Text if view.resources.is_empty() => {
+            output::line("no resources are configured; add [resources.NAME] to unanimous.toml");
+        }
+        Format::Text => {
+            let mut table =
+                Table::new(["NAME", "TYPE", "CIRCUIT", "CALLS", "WAITING", "URL", "LAST ERROR"]);
+            for resource in &view.resources {
+                table.row([
+                    resource.name.clone(),
+                    resource.resource_type.clone(),
+                    resource.circuit.clone(),
+                    resource.calls.to_string(),
+                    resource.waiting.to_string(),
+                    resource.url.clone(),
+                    resource.last_error.clone().unwrap_or_default(),
+                ]);
+            }
+            output::line(&table.text());
+        }
+    }
+    Ok(view.resources)
+}
+
+async fn in_doubt(client: &Client, name: Option<String>, format: Format) -> Result<(), Failure> {
+    let names = match name {
+        Some(name) => vec![name],
+        None => {
+            let view = client.resources().await?;
+            view.resources.into_iter().map(|resource| resource.name).collect()
+        }
+    };
+    let mut found: Vec<(String, Vec<BranchInDoubt>)> = Vec::new();
+    for name in names {
+        let branches = client.in_doubt(&name).await?;
+        found.push((name, branches));
+    }
+    match format {
+        Format::Json => {
+            let by_resource = found.into_iter().map(|(name, branches)| (name, json!(branches)));
+            output::json(&serde_json::Map::from_iter(by_resource));
+        }
+        Format::Text if found.iter().all(|(_, branches)| branches.is_empty()) => {
+            output::line("no branch is in doubt");
+        }
+        Format::Text => output::line(&table_of(&found).text()),
+    }
+    Ok(())
+}
+
+fn table_of(found: &[(String, Vec<BranchInDoubt>)]) -> Table {
+    let mut table = Table::new(["RESOURCE", "BRANCH", "STATUS", "SINCE", "ATTEMPTS", "LAST ERROR"]);
+    for (name, branches) in found {
+        for branch in branches {
+            table.row([
+                name.clone(),
+                branch.branch.clone(),
+                branch.status.as_str().to_owned(),
+                output::age(branch.since_ms),
+                branch.attempts.to_string(),
+                branch.last_error.clone().unwrap_or_default(),
+            ]);
+        }
+    }
+    table
+}

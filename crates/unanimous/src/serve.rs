@@ -1,0 +1,73 @@
+//! `unanimous serve`: the coordinator as a process.
+
+use std::io::Read;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing_subscriber::EnvFilter;
+use unanimous_server::Server;
+use unanimous_server::config::{Config, Overrides};
+
+use crate::cli::{LogFormat, ServeArgs};
+use crate::exit::Failure;
+
+/// Runs until a signal, or until the journal fails.
+pub(crate) async fn serve(args: ServeArgs) -> Result<(), Failure> {
+    start_logging(args.log_format);
+    let overrides = Overrides {
+        listen: args.listen,
+        data: args.data,
+        journal: args.journal,
+        token: std::env::var("UNANIMOUS_TOKEN").ok(),
+    };
+    let config = Config::load(args.config.as_deref(), overrides)
+        .map_err(|error| Failure::usage(error.to_string()))?;
+    let (stop, stopped) = watch::channel(false);
+    if args.with_parent {
+        let stop = stop.clone();
+        when_parent_ends(move || {
+            stop.send_replace(true);
+        });
+    }
+    stop_at_signals(stop)
+        .map_err(|error| Failure::not_done(format!("cannot listen for signals: {error}")))?;
+    let server = Server::start(config).await.map_err(|error| Failure::usage(error.to_string()))?;
+    if let Ok(address) = server.address() {
+        tracing::info!(%address, "listening");
+    }
+    server.run(stopped).await.map_err(|error| Failure::not_done(error.to_string()))
+}
+
+/// Calls `then` once standard input is closed, which happens when the process that holds its other
+/// end ends, however it ends.
+pub(crate) fn when_parent_ends(then: impl FnOnce() + Send + 'static) {
+    std::thread::spawn(move || {
+        let mut input = std::io::stdin().lock();
+        // Whatever comes is of no interest, and an error is as good as the end.
+        while matches!(input.read(&mut [0; 64]), Ok(1..)) {}
+        then();
+    });
+}
+
+fn stop_at_signals(stop: watch::Sender<bool>) -> std::io::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        stop.send_replace(true);
+    });
+    Ok(())
+}
+
+fn start_logging(format: LogFormat) {
+    let filter =
+        EnvFilter::try_from_env("UNANIMOUS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => lines.init(),
+        LogFormat::Json => lines.json().flatten_event(true).init(),
+    }
+}
