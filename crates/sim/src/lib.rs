@@ -9,8 +9,7 @@
 //!
 //! `world` is the loop; `coordinator`, `participant`, `client` and `operator` act in it; `journal` is
 //! the disk; `disaster` strikes at them and `swarm` says how often. `oracle` has a file for each rule
-//! of the fault catalogue. `exhibit` lists deliberate mistakes, [`museum`] shows that each is caught.
-//! [`placements`] crashes at every point of small scripted histories instead of by chance.
+//! of the fault catalogue. `exhibit` lists deliberate mistakes, [`museum()`] shows that each is caught.
 
 mod client;
 mod coordinator;
@@ -19,6 +18,7 @@ mod draw;
 mod event;
 mod exhibit;
 mod journal;
+mod museum;
 mod operator;
 mod oracle;
 mod participant;
@@ -29,6 +29,7 @@ mod totals;
 mod world;
 
 pub use exhibit::Exhibit;
+pub use museum::{Row, museum, trace_exhibit};
 pub use oracle::Violation;
 pub use runner::{Shape, run_seeds, trace};
 pub use totals::Totals;

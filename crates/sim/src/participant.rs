@@ -61,6 +61,8 @@ pub(crate) struct Cell {
     pub(crate) barred: bool,
     /// Ended by its policy or by an operator's hand.
     pub(crate) alone: bool,
+    /// It was told to commit work that was not there.
+    pub(crate) missed: bool,
     /// Restored from a backup that knows less.
     pub(crate) lost: bool,
     /// An operator said that it had ended when it had not: the decision overtook the word.
@@ -81,6 +83,7 @@ impl Cell {
             read_only: false,
             barred: false,
             alone: false,
+            missed: false,
             lost: false,
             vouched: false,
             backup: (Mark::Absent, 0),
@@ -130,6 +133,9 @@ impl World {
             },
         };
         self.note(|| format!("r{resource}      {slot} b{branch} {verb:?}: {says:?}"));
+        if says != Says::Working {
+            self.look_for_lost_work(slot, branch, verb);
+        }
         if self.strikes(self.faults.participant_crash) {
             return self.crash_resource(resource);
         }

@@ -17,7 +17,7 @@ use unanimous_core::{
 
 pub(crate) use recover::{CLUSTER, GRACE_MS, Watch};
 
-use crate::event::{BRANCHES, Event, Message, Party, Reply, Says, Slot, What};
+use crate::event::{BRANCHES, Event, Message, Orphan, Party, Reply, Says, Slot, What};
 use crate::exhibit::Exhibit;
 use crate::journal::{Entry, Lost};
 use crate::participant::Cell;
@@ -66,9 +66,12 @@ pub(crate) enum Fed {
 /// Whatever shows a transaction to somebody.
 #[derive(Debug)]
 pub(crate) enum Out {
-    Do(Effect),
+    Call(BranchId, Verb),
+    Tell(Stage),
+    Wake { at: Timestamp, in_ms: u64 },
     Reply(u8, Reply),
     End(u8, Decision),
+    Orphan(u8, Orphan),
 }
 
 /// A client that waits for a transaction to come so far.
@@ -209,7 +212,14 @@ impl World {
                 }
             }
         }
-        self.admit(node, slot, forced, step.effects.into_iter().map(Out::Do));
+        let now = self.time_of(node);
+        // Timers run by a clock that cannot be set, from when they are asked for.
+        let out = |effect| match effect {
+            Effect::WakeAt(at) => Out::Wake { at, in_ms: at.since_ms(now) },
+            Effect::Call(branch, verb) => Out::Call(branch, verb),
+            Effect::Tell(stage) => Out::Tell(stage),
+        };
+        self.admit(node, slot, forced, step.effects.into_iter().map(out));
         self.check_replay(node, slot);
         let known = self.node(node);
         if known.live(slot).is_some_and(|live| live.machine.ended().is_some()) {
@@ -307,8 +317,8 @@ impl World {
         let mut held = Vec::new();
         for out in effects {
             let hasty = match out {
-                Out::Do(Effect::Tell(_)) => self.exhibit == Some(Exhibit::ReplyBeforeFlush),
-                Out::Do(_) | Out::End(..) => false,
+                Out::Tell(_) => self.exhibit == Some(Exhibit::ReplyBeforeFlush),
+                Out::Call(..) | Out::Wake { .. } | Out::End(..) | Out::Orphan(..) => false,
                 Out::Reply(..) => self.exhibit == Some(Exhibit::StatusBeforeFlush),
             };
             if hasty {
@@ -332,10 +342,14 @@ impl World {
         for (slot, out) in free.drain(..) {
             self.note(|| format!("n{node}      {slot}   -> {out:?}"));
             match out {
-                Out::Do(Effect::Call(branch, verb)) => self.call(node, slot, branch, verb),
-                Out::Do(Effect::Tell(stage)) => self.tell(node, slot, stage),
-                Out::Do(Effect::WakeAt(at)) => self.wake_at(node, slot, at),
+                Out::Call(branch, verb) => self.call(node, slot, branch, verb),
+                Out::Tell(stage) => self.tell(node, slot, stage),
+                Out::Wake { at, in_ms } => self.wake(node, slot, at, in_ms),
                 Out::Reply(order, reply) => self.reply(node, order, reply),
+                Out::Orphan(resource, orphan) => {
+                    let (from, to) = (Party::Node(node), Party::Resource(resource));
+                    self.send(Message { from, to, what: What::Orphan(orphan) });
+                }
                 Out::End(branch, decision) => {
                     let verb = match decision {
                         Decision::Commit => Verb::Commit,
@@ -389,8 +403,7 @@ impl World {
         }
     }
 
-    fn wake_at(&mut self, node: u8, slot: Slot, at: Timestamp) {
-        let now = self.time_of(node);
+    fn wake(&mut self, node: u8, slot: Slot, at: Timestamp, in_ms: u64) {
         self.next_call += 1;
         let token = self.next_call;
         let exhibit = self.exhibit;
@@ -404,8 +417,7 @@ impl World {
         }
         live.wake = token;
         let jitter_ms = self.rng.below(5);
-        // Timers run by a clock that cannot be set.
-        self.after(at.since_ms(now) + jitter_ms, Event::Wake { node, slot, token });
+        self.after(in_ms.saturating_add(jitter_ms), Event::Wake { node, slot, token });
     }
 
     pub(crate) fn woke(&mut self, node: u8, slot: Slot, token: u32) {
@@ -419,12 +431,11 @@ impl World {
         let begun = machine.durable().begun();
         let late = begun.mode == Mode::Run && begun.deadline <= now;
         let branches = machine.durable().branches().len() as u8;
-        let decided = machine.durable().decision().is_some();
+        let decided = machine.durable().decision() == Some(Decision::Commit);
         if exhibit == Some(Exhibit::TimeoutOverridesDecision) && late && decided {
             for branch in 0..branches {
                 self.send_call(node, slot, branch, Verb::Rollback, 0);
             }
-            return;
         }
         let _ = self.feed(node, slot, Input::Woke);
     }

@@ -7,7 +7,7 @@ use unanimous_core::id::{BranchId, BranchName, Epoch, Lsn, ShardId, Timestamp, T
 use unanimous_core::recovery::{Known, Listing, Pass, Verdict};
 use unanimous_core::txn::Txn;
 
-use super::{Live, Node};
+use super::{Live, Node, Out};
 use crate::event::{Event, Message, Orphan, Party, Slot, What};
 use crate::exhibit::Exhibit;
 use crate::participant::{Kind, Whose};
@@ -18,8 +18,8 @@ use crate::world::World;
 pub(crate) struct Watch {
     earlier: Option<Listing>,
     later: Option<Listing>,
-    /// Transactions known before the earlier listing was taken, and before the later one.
-    known: [Vec<TxnId>; 2],
+    /// Transactions known at the listing before the earlier one, at that, and at the later one.
+    known: [Option<Vec<TxnId>>; 3],
 }
 
 pub(crate) const CLUSTER: &str = "sim";
@@ -151,8 +151,8 @@ impl World {
         if watch.earlier.is_none() || watch.later.is_some() {
             watch.earlier = watch.later.take();
         }
-        watch.known.swap(0, 1);
-        watch.known[1] = known_now;
+        watch.known.rotate_left(1);
+        watch.known[2] = Some(known_now);
         self.oracle.listed(node, resource, at, &held);
         let listing = Listing { at, held };
         match watch.earlier {
@@ -214,7 +214,7 @@ impl World {
     fn known_to(&self, node: &Node, watch: &Watch, id: TxnId) -> Known {
         let blind = self.exhibit == Some(Exhibit::SweepLive);
         let stale = self.exhibit == Some(Exhibit::SweepKnowsEarly);
-        if stale && !watch.known[0].contains(&id) {
+        if stale && watch.known[0].as_ref().is_some_and(|known| !known.contains(&id)) {
             return Known::Absent;
         }
         if !blind && is_live(&node.live, id) {
@@ -230,17 +230,21 @@ impl World {
 
     fn roll_orphan_back(&mut self, node: u8, resource: u8, name: &str) {
         let planted = &self.resources[usize::from(resource)].planted;
-        let orphan = match planted.iter().position(|it| it.name == name) {
-            Some(index) => Orphan::Planted(index as u8),
-            None => {
-                let name: BranchName = name.parse().expect("only we prepare under other names");
-                Orphan::Branch(Slot::of(name.txn), name.branch.0 as u8)
+        let planted = planted.iter().position(|it| it.name == name);
+        let parsed = name.parse::<BranchName>();
+        let (slot, orphan) = match (planted, parsed) {
+            (Some(index), Ok(name)) => (Slot::of(name.txn), Orphan::Planted(index as u8)),
+            (Some(index), Err(_)) => (Slot(0), Orphan::Planted(index as u8)),
+            (None, name) => {
+                let name = name.expect("only we prepare under other names");
+                let slot = Slot::of(name.txn);
+                (slot, Orphan::Branch(slot, name.branch.0 as u8))
             }
         };
         self.note(|| format!("n{node}      rolls back orphan {name} on r{resource}"));
         self.check_orphan(node, resource, name);
-        let (from, to) = (Party::Node(node), Party::Resource(resource));
-        self.send(Message { from, to, what: What::Orphan(orphan) });
+        // An abort that a crash could still forget is no reason yet.
+        self.admit(node, slot, None, std::iter::once(Out::Orphan(resource, orphan)));
     }
 
     /// A resource is told to roll back what nobody seems to own.

@@ -53,7 +53,9 @@ impl World {
         };
         if wanted.keyed && self.exhibit != Some(Exhibit::KeyBeginsTwice) {
             let key = self.names.keys[usize::from(order)].clone();
-            if let Some(slot) = self.journal.find_key(&key) {
+            let found = self.journal.find_key(&key);
+            // Another coordinator's transaction is seen once it is durable.
+            if let Some(slot) = found.filter(|&it| !self.records_to(node, it).is_empty()) {
                 return self.begun_before(node, order, slot, wait);
             }
         }

@@ -3,8 +3,9 @@
 
 use unanimous_core::barrier::Mark;
 use unanimous_core::commit::{Ending, Record as CommitRecord};
-use unanimous_core::txn::Record;
-use unanimous_core::{Decision, Outcome, Stage};
+use unanimous_core::id::BranchId;
+use unanimous_core::txn::{Record, Txn};
+use unanimous_core::{Decision, Outcome, Stage, Verb};
 
 use crate::event::Slot;
 use crate::world::World;
@@ -43,6 +44,18 @@ impl World {
         }
     }
 
+    /// A participant was told to commit; it says so if the work is not there.
+    pub(crate) fn look_for_lost_work(&mut self, slot: Slot, branch: u8, verb: Verb) {
+        let cell = self.cell(slot, branch).expect("a call found it");
+        if verb != Verb::Commit || cell.effects > 0 || cell.read_only || cell.missed {
+            return;
+        }
+        let Ok(Txn::Commit(machine)) = Txn::replay(self.journal.read(slot)) else { return };
+        if machine.durable().ending(BranchId(u16::from(branch))).is_none() {
+            self.cell_mut(slot, branch).missed = true;
+        }
+    }
+
     /// At the end: what contradicts the decision shows in the outcome.
     pub(super) fn check_heuristics(&mut self, slot: Slot) {
         let (Some(Stage::Ended(outcome)), Some(decision)) =
@@ -58,7 +71,7 @@ impl World {
                 Decision::Commit => !took_effect && !cell.read_only,
                 Decision::Abort => took_effect,
             };
-            cell.alone && !cell.lost && !cell.vouched && against
+            (cell.missed || cell.alone && !cell.lost) && !cell.vouched && against
         });
         let excused = cells.iter().any(|cell| cell.is_excused());
         match (contradiction, outcome) {
