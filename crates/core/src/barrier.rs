@@ -133,16 +133,18 @@ impl Doubt {
 
     /// What to do at `now`. Each [`Move::Ask`] counts as asked; the pause before the next doubles.
     pub fn next(&mut self, now: Timestamp) -> Move {
-        if let Policy::Heuristic(decision, after_ms) = self.policy
-            && now.since_ms(self.since) >= after_ms
-        {
-            return Move::EndAlone(decision);
-        }
+        let ends_at = match self.policy {
+            Policy::Ask => None,
+            Policy::Heuristic(decision, after_ms) if now.since_ms(self.since) >= after_ms => {
+                return Move::EndAlone(decision);
+            }
+            Policy::Heuristic(_, after_ms) => Some(self.since.after_ms(after_ms)),
+        };
         // If the clock was set back, the pause starts anew: no longer wait comes of it.
         self.asked = self.asked.min(now);
         let next_ask = self.asked.after_ms(self.pause_ms);
         if now < next_ask {
-            return Move::WaitUntil(next_ask);
+            return Move::WaitUntil(ends_at.map_or(next_ask, |at| at.min(next_ask)));
         }
         self.asked = now;
         self.pause_ms = self.next_pause_ms;
@@ -201,7 +203,8 @@ mod tests {
 
         let policy = Policy::Heuristic(Decision::Abort, 60_000);
         let mut hasty = Doubt::new(Timestamp(0), 1_000, policy);
-        assert_eq!(hasty.next(Timestamp(59_999)), Move::Ask);
+        assert_eq!(hasty.next(Timestamp(59_980)), Move::Ask);
+        assert_eq!(hasty.next(Timestamp(59_980)), Move::WaitUntil(Timestamp(60_000)));
         assert_eq!(hasty.next(Timestamp(60_000)), Move::EndAlone(Decision::Abort));
     }
 
