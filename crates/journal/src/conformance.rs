@@ -94,11 +94,14 @@ impl Listener for Ear {
 fn mint(shard: ShardId) -> TxnId {
     static MINTED: AtomicU64 = AtomicU64::new(0);
     let serial = MINTED.fetch_add(1, Ordering::SeqCst);
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let now = now.expect("the clock is past 1970").as_millis() as u64;
     let entropy = u128::from(std::process::id()) << 32 | u128::from(serial);
     // Later ones are newer, also within one millisecond.
-    TxnId::mint(now + serial, shard, entropy)
+    TxnId::mint(now().0 + serial, shard, entropy)
+}
+
+fn now() -> Timestamp {
+    let elapsed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    Timestamp(elapsed.expect("the clock is past 1970").as_millis() as u64)
 }
 
 /// An open journal with the epoch of one shard.
@@ -108,13 +111,15 @@ struct Bench<'a> {
     journal: Option<Box<dyn Journal>>,
     shard: ShardId,
     epoch: Epoch,
+    /// When the first entry of each transaction is taken to happen.
+    start: Timestamp,
 }
 
 impl<'a> Bench<'a> {
     fn new(open: &'a Open<'a>) -> Self {
         let ear = Arc::default();
-        let mut bench =
-            Self { open, ear, journal: None, shard: ShardId::of(5), epoch: Epoch::default() };
+        let (shard, epoch, start) = (ShardId::of(5), Epoch::default(), now());
+        let mut bench = Self { open, ear, journal: None, shard, epoch, start };
         bench.reopen();
         bench
     }
@@ -139,8 +144,13 @@ impl<'a> Bench<'a> {
         records: &[Record],
         end: End,
     ) -> Result<Lsn, JournalError> {
-        let at = Timestamp(1_000 + u64::from(expected));
+        let at = self.at(expected);
         self.journal().append(Entry { txn, epoch: self.epoch, expected, at, records, end })
+    }
+
+    /// The time of the entry after so many records.
+    fn at(&self, expected: u32) -> Timestamp {
+        self.start.after_ms(u64::from(expected))
     }
 
     fn must(&self, txn: TxnId, expected: u32, records: &[Record], end: End) -> Lsn {
@@ -218,9 +228,9 @@ fn reads_what_was_appended(bench: &mut Bench<'_>) {
     assert!(second > first, "positions only grow");
     let stored = bench.journal().read(txn).expect("readable");
     let expected = vec![
-        Stored { lsn: first, at: Timestamp(1_000), record: begin() },
-        Stored { lsn: first, at: Timestamp(1_000), record: decided(Decision::Abort) },
-        Stored { lsn: second, at: Timestamp(1_002), record: finished() },
+        Stored { lsn: first, at: bench.at(0), record: begin() },
+        Stored { lsn: first, at: bench.at(0), record: decided(Decision::Abort) },
+        Stored { lsn: second, at: bench.at(2), record: finished() },
     ];
     assert_eq!(stored, expected);
     assert!(bench.records(mint(bench.shard)).is_empty());
@@ -329,12 +339,13 @@ fn lists_states(bench: &mut Bench<'_>) {
     bench.must(ids[1], 1, &[decided(Decision::Commit)], End::Open);
     bench.whole(ids[2], begun(&resource, None), Decision::Commit);
     let lsn = bench.whole(ids[3], begun(&resource, None), Decision::Abort);
+    let start = bench.start;
     let row = |index: usize, status, outcome| Summary {
         txn: ids[index],
         status,
         outcome,
-        begun_at: Timestamp(1_000),
-        updated_at: Timestamp([1_000, 1_001, 1_002, 1_002][index]),
+        begun_at: start,
+        updated_at: start.after_ms([0, 1, 2, 2][index]),
         resources: vec![resource.clone()],
         key: (index == 0).then(|| key.clone()),
     };
@@ -353,9 +364,9 @@ fn lists_states(bench: &mut Bench<'_>) {
         let filter = Filter { status: Some(expected.status), ..all.clone() };
         assert_eq!(bench.query(&filter).rows, [expected]);
     }
-    let before = Filter { begun_before: Some(Timestamp(1_000)), ..all.clone() };
+    let before = Filter { begun_before: Some(start), ..all.clone() };
     assert!(bench.query(&before).rows.is_empty());
-    let before = Filter { begun_before: Some(Timestamp(1_001)), ..all.clone() };
+    let before = Filter { begun_before: Some(start.after_ms(1)), ..all.clone() };
     assert_eq!(bench.query(&before).rows.len(), 4);
     let nobody = Filter { resource: Some(format!("{resource}!")), ..all };
     assert!(bench.query(&nobody).rows.is_empty());

@@ -42,7 +42,7 @@ impl Fold {
         for entry in layout::kept(snapshot) {
             let (lsn, records, bytes) = entry?;
             let kept = self.txns.entry(records.txn).or_default();
-            kept.count = records.expected + records.count;
+            kept.count = records.expected.saturating_add(records.count);
             layout::put_kept(&mut kept.bytes, lsn, bytes);
         }
         Ok(())

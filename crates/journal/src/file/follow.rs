@@ -69,6 +69,11 @@ impl Follower {
         self.seen
     }
 
+    /// The segment that is being read, and the offset in it.
+    pub(crate) fn place(&self) -> (u64, u64) {
+        (self.segment.header.generation, self.segment.offset())
+    }
+
     /// Reads one frame, if something is durable that was not read, and gives the transactions that
     /// end in it. Returns the bytes read; `None` if there was nothing to read.
     ///

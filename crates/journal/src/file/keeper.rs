@@ -38,6 +38,8 @@ struct Desk {
     segments: BTreeMap<u64, SegmentFacts>,
     /// The projection durably has everything up to here.
     projected: Lsn,
+    /// The segment and the offset in it that the projection has come to.
+    taken: (u64, u64),
     duty: Duty,
 }
 
@@ -73,6 +75,7 @@ impl Keeper {
             made: 0,
             segments: segments.iter().map(facts).collect(),
             projected: Lsn(0),
+            taken: (0, 0),
             duty: Duty::On,
         };
         Self {
@@ -182,12 +185,15 @@ impl Keeper {
             if desk.duty == Duty::Off {
                 return None;
             }
+            // Mostly frames, not snapshots of what is open: else a segment would hold little.
+            desk.wanted = self.segment_bytes.max(4 * len);
             if let Some(spare) = desk.spare.take_if(|spare| spare.len >= len) {
-                desk.wanted = self.segment_bytes;
                 return Some(spare);
             }
-            desk.spare = None;
-            desk.wanted = len.max(self.segment_bytes);
+            if let Some(short) = desk.spare.take() {
+                // Tried again when the journal is opened.
+                let _ = self.storage.remove(&short.name);
+            }
             self.work.notify_all();
             desk = self.ready.wait(desk).expect("no thread panics with the desk");
         }
@@ -230,12 +236,17 @@ impl Keeper {
         reaching.or(desk.segments.iter().next()).map_or(0, |(&number, _)| number)
     }
 
-    /// Bytes that the projection has not durably taken.
+    /// The projection has come to this offset of a segment.
+    pub(crate) fn taken(&self, generation: u64, offset: u64) {
+        self.desk().taken = (generation, offset);
+    }
+
+    /// Bytes that the projection has not taken.
     pub(crate) fn lag_bytes(&self) -> u64 {
         let desk = self.desk();
-        let retired = desk.retired();
-        let behind = desk.segments.iter().filter(|(number, _)| !retired.contains(number));
-        behind.map(|(_, facts)| facts.used).sum()
+        let (generation, offset) = desk.taken;
+        let ahead = desk.segments.range(generation..).map(|(_, facts)| facts.used).sum::<u64>();
+        ahead.saturating_sub(offset)
     }
 
     pub(crate) fn stop(&self) {

@@ -399,4 +399,26 @@ mod tests {
         assert!(Frame::decode(&bytes, seed(2, 2)).is_none());
         assert!(Frame::decode(&bytes, seed(1, 3)).is_none());
     }
+
+    #[test]
+    fn no_bytes_make_the_reading_of_kept_entries_panic() {
+        let record = Record::Commit(unanimous_core::commit::Record::Preparing);
+        let (txn, epoch, at) = (TxnId(9), Epoch(300), Timestamp(u64::MAX));
+        let records = &[record.clone(), record];
+        let entry = Entry { txn, epoch, expected: 7, at, records, end: End::Ended };
+        let mut encoded = Vec::new();
+        put_entry(&mut encoded, &entry);
+        let mut bytes = Vec::new();
+        put_kept(&mut bytes, Lsn(5), &encoded);
+        put_kept(&mut bytes, Lsn(6), &encoded);
+        assert_eq!(stored(&bytes).expect("as it was written").len(), 4);
+        for index in 0..bytes.len() {
+            for value in 0..=u8::MAX {
+                let mut changed = bytes.clone();
+                changed[index] = value;
+                let _ = stored(&changed);
+            }
+            assert!(index == 0 || index == bytes.len() / 2 || stored(&bytes[..index]).is_err());
+        }
+    }
 }

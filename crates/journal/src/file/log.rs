@@ -95,10 +95,9 @@ impl Log {
         Ok(log)
     }
 
-    /// Bytes that a segment with this snapshot and first frame takes at least. It leaves as much
-    /// again for frames, so that snapshots are at most half of what is written.
+    /// Bytes that a segment with this snapshot and first frame takes at least.
     pub(crate) fn room_for(snapshot_len: usize, batch: &Batch) -> u64 {
-        2 * layout::aligned((SEGMENT_HEADER_LEN + snapshot_len) as u64 + batch.frame_len())
+        layout::aligned((SEGMENT_HEADER_LEN + snapshot_len) as u64) + batch.frame_len()
     }
 
     pub(crate) fn fits(&self, batch: &Batch) -> bool {

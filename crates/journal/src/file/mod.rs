@@ -32,7 +32,7 @@ pub(crate) mod state;
 pub(crate) mod storage;
 mod table;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod writer;
 
 use std::path::Path;

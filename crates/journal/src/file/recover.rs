@@ -158,7 +158,7 @@ fn spare(
     match keeper::left_over(storage, names, len)? {
         Some(spare) => Ok(spare),
         None => {
-            let len = len.max(FIRST_SEGMENT_BYTES.min(segment_bytes));
+            let len = (4 * len).max(FIRST_SEGMENT_BYTES.min(segment_bytes));
             keeper::prepare(storage, keeper::spare_name(0), len)
         }
     }

@@ -175,6 +175,7 @@ impl Segment {
         if self.offset < self.chunk_at || self.offset + len as u64 > end {
             let left = usize::try_from(self.len - self.offset).unwrap_or(usize::MAX);
             self.chunk.resize(len.max(CHUNK).min(left), 0);
+            self.chunk.shrink_to(CHUNK);
             self.chunk_at = self.offset;
             if let Err(error) = self.file.read_at(&mut self.chunk, self.offset) {
                 self.chunk.clear();

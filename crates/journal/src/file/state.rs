@@ -16,7 +16,7 @@ use super::log::Batch;
 use super::table::{Table, Taken};
 use crate::entry::Entry;
 use crate::error::JournalError;
-use crate::limits::{BEGIN_BYTES_MAX, LINGER_MS, WAITING_BYTES_MAX};
+use crate::limits::{BEGIN_BYTES_MAX, EVICTED_AT_ONCE, LINGER_MS, WAITING_BYTES_MAX};
 use crate::summary;
 
 /// The state, and the means to wait for it to change.
@@ -148,7 +148,8 @@ impl Shared {
             bytes: &batch.bytes[start..],
             key: begins.then(|| summary::key_of(&entry.records[0])).flatten(),
         });
-        table.evict(self.projected());
+        // More than one, so that a backlog shrinks.
+        table.evict(self.projected(), 2);
         let forced = entry.records.iter().any(|it| it.durability() == Durability::Forced);
         self.wake(state, if forced { Urgency::Forced } else { Urgency::Lazy });
         Ok(lsn)
@@ -279,6 +280,7 @@ impl Shared {
         self.projected.store(lsn.0, Ordering::Release);
         drop(state);
         self.progress.notify_all();
+        while self.lock().table.evict(lsn, EVICTED_AT_ONCE) == EVICTED_AT_ONCE {}
     }
 
     /// Has those who wait look again.

@@ -11,7 +11,7 @@ use unanimous_core::id::{Lsn, TxnId};
 use super::fold::{ByTxn, Fold, Kept};
 use super::layout;
 use crate::entry::End;
-use crate::limits::{POOL_MAX, RECENT_BYTES_MAX};
+use crate::limits::{POOL_MAX, RECENT_BYTES_MAX, TXN_BYTES};
 
 /// Transactions by identity and by idempotency key.
 #[derive(Debug, Default)]
@@ -92,30 +92,32 @@ impl Table {
             End::Ended => {
                 slot.end = End::Ended;
                 self.open_bytes -= before;
-                self.ended_bytes += slot.kept.bytes.len();
+                self.ended_bytes += slot.kept.bytes.len() + TXN_BYTES;
                 self.ended.push_back((taken.lsn, taken.txn));
             }
         }
     }
 
     /// Lets go of ended transactions that the projection has, and of the oldest others beyond the
-    /// bound.
-    pub(crate) fn evict(&mut self, projected: Lsn) {
-        while let Some(&(lsn, txn)) = self.ended.front() {
+    /// bound; of at most `limit` in all, because appending waits for it. Returns how many.
+    pub(crate) fn evict(&mut self, projected: Lsn, limit: usize) -> usize {
+        for evicted in 0..limit {
+            let Some(&(lsn, txn)) = self.ended.front() else { return evicted };
             if lsn > projected {
                 if self.ended_bytes <= RECENT_BYTES_MAX {
-                    return;
+                    return evicted;
                 }
                 self.evicted = lsn;
             }
             self.ended.pop_front();
             self.remove(txn);
         }
+        limit
     }
 
     fn remove(&mut self, txn: TxnId) {
         let slot = self.txns.remove(&txn).expect("an ended transaction is listed once");
-        self.ended_bytes -= slot.kept.bytes.len();
+        self.ended_bytes -= slot.kept.bytes.len() + TXN_BYTES;
         if let Some(key) = slot.key
             && self.keys.get(&key) == Some(&txn)
         {

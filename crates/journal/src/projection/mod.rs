@@ -6,6 +6,8 @@
 //! too many segments wait for that.
 
 mod store;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use store::StoreError;
 
@@ -256,6 +258,8 @@ impl Projector {
             }
             self.projection.desk().trouble = None;
             self.projection.shared.publish_projected(seen);
+            let (generation, offset) = self.follower.place();
+            self.keeper.taken(generation, offset);
         }
         self.sync()?;
         let pruned = self.store.prune(now_ms().saturating_sub(self.retention_ms), HISTORY_PRUNE)?;

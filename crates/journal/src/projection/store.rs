@@ -11,6 +11,7 @@ use unanimous_core::id::{Lsn, TxnId};
 
 use crate::entry::Stored;
 use crate::file::layout;
+use crate::limits::HISTORY_WAL_PAGES;
 use crate::query::{Filter, Status};
 use crate::summary::summarize;
 
@@ -302,8 +303,7 @@ fn connect(dir: &Path) -> Result<Connection, StoreError> {
         return Err(StoreError::Refused(format!("it has journal mode {mode}")));
     }
     connection.pragma_update(None, "synchronous", "NORMAL")?;
-    // The journal says when: a segment goes only after a checkpoint that covers it.
-    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    connection.pragma_update(None, "wal_autocheckpoint", HISTORY_WAL_PAGES)?;
     Ok(connection)
 }
 

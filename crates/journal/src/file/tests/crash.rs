@@ -133,14 +133,13 @@ fn a_changed_byte_is_told_with_its_segment_or_harms_nothing() {
     let disk = Disk::new(2);
     let mut rng = Rng::new(11);
     let mut life = Life::open(&disk, &mut model).expect("a sound disk");
-    while life.segments().len() < 3 {
-        life.step(&mut model, &mut rng).expect("a sound disk");
-        model.projected = Default::default();
+    while life.segments().len() < 2 {
+        life.work(&mut model, &mut rng).expect("a sound disk");
     }
     // Not closed: of the last frame nobody can tell whether it is torn or damaged.
     let torn_may_be = model.clone();
     for _ in 0..12 {
-        life.step(&mut model, &mut rng).expect("a sound disk");
+        life.work(&mut model, &mut rng).expect("a sound disk");
     }
     life.flush(&mut model).expect("a sound disk");
     let [refused, harmless] = damage_everything(&disk.image(), &model, &torn_may_be);
@@ -154,10 +153,9 @@ fn after_a_close_in_good_order_every_changed_byte_of_an_entry_is_told() {
     let mut rng = Rng::new(12);
     let mut life = Life::open(&disk, &mut model).expect("a sound disk");
     for _ in 0..30 {
-        life.step(&mut model, &mut rng).expect("a sound disk");
+        life.work(&mut model, &mut rng).expect("a sound disk");
     }
     life.close(&mut model).expect("a sound disk");
-    model.projected = Default::default();
     let whole = model.clone();
     damage_everything(&disk.image(), &model, &whole);
 }
@@ -169,7 +167,7 @@ fn a_segment_that_was_cut_short_is_refused() {
     let mut rng = Rng::new(13);
     let mut life = Life::open(&disk, &mut model).expect("a sound disk");
     for _ in 0..30 {
-        life.step(&mut model, &mut rng).expect("a sound disk");
+        life.work(&mut model, &mut rng).expect("a sound disk");
     }
     let image = disk.image();
     let (name, bytes) = image.iter().find(|(name, _)| name.ends_with(".seg")).expect("one");

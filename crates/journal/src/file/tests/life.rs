@@ -14,6 +14,7 @@ use unanimous_core::{Decision, Opaque, Vote};
 
 use super::Rng;
 use super::disk::{Disk, Mounted};
+use crate::Listener;
 use crate::entry::{End, Entry, Stored};
 use crate::error::JournalError;
 use crate::file::follow::Follower;
@@ -23,7 +24,6 @@ use crate::file::recover;
 use crate::file::state::Shared;
 use crate::file::storage::Storage;
 use crate::file::writer::{Figures, Next, Writer};
-use crate::Listener;
 
 /// Small, so that a few dozen steps fill one; enough for a snapshot of what a life has open.
 const SEGMENT_BYTES: u64 = 8 << 10;
@@ -36,6 +36,9 @@ enum Appended {
     Entry { txn: TxnId, records: Vec<Record>, end: End },
     Claim(ShardId, Epoch),
 }
+
+/// Records with the positions of their entries.
+type Placed = Vec<(Lsn, Record)>;
 
 /// What the journal should hold.
 #[derive(Clone, Debug, Default)]
@@ -54,8 +57,8 @@ impl Model {
     }
 
     /// Records of each transaction by position, and where it ended.
-    fn fold(&self) -> BTreeMap<TxnId, (Vec<(Lsn, Record)>, Option<Lsn>)> {
-        let mut txns: BTreeMap<TxnId, (Vec<_>, Option<Lsn>)> = BTreeMap::new();
+    fn fold(&self) -> BTreeMap<TxnId, (Placed, Option<Lsn>)> {
+        let mut txns: BTreeMap<TxnId, (Placed, Option<Lsn>)> = BTreeMap::new();
         for (&lsn, appended) in &self.log {
             if let Appended::Entry { txn, records, end } = appended {
                 let held = txns.entry(*txn).or_default();
@@ -66,7 +69,7 @@ impl Model {
         txns
     }
 
-    fn open(&self) -> BTreeMap<TxnId, Vec<(Lsn, Record)>> {
+    fn open(&self) -> BTreeMap<TxnId, Placed> {
         let open = self.fold().into_iter().filter(|(_, (_, ended))| ended.is_none());
         open.map(|(txn, (records, _))| (txn, records)).collect()
     }
@@ -131,7 +134,7 @@ impl Life {
         assert_eq!(found.epochs, epochs);
         let loaded: BTreeMap<_, _> =
             found.table.open().map(|(txn, kept)| (txn, records(kept))).collect();
-        assert_eq!(loaded, model.open());
+        assert!(loaded == model.open(), "the open transactions are not those appended");
 
         let keeper = Keeper::new(Arc::clone(&storage), SEGMENT_BYTES, u64::MAX, &found.segments);
         let keeper = Arc::new(keeper);
@@ -163,28 +166,32 @@ impl Life {
             let due = end.is_some_and(|end| end > model.projected && end <= flushed);
             due.then_some((txn, records))
         });
-        assert_eq!(ended, due.collect());
+        assert!(ended == due.collect(), "the history is not what was appended");
         Ok(())
     }
 
     /// Makes a random step. Errors are those of a journal that has failed.
     pub(super) fn step(&mut self, model: &mut Model, rng: &mut Rng) -> Result<(), JournalError> {
+        if rng.below(20) == 0 {
+            // A history made so far as something is durable, as if it were synced.
+            model.projected = self.shared.flushed();
+            self.keeper.projected(model.projected);
+        }
+        self.work(model, rng)
+    }
+
+    /// Makes a random step, and no history.
+    pub(super) fn work(&mut self, model: &mut Model, rng: &mut Rng) -> Result<(), JournalError> {
         if self.shared.lock().batch().bytes.len() > BATCH_BYTES_MAX {
             return self.flush(model);
         }
-        match rng.below(20) {
+        match rng.below(19) {
             0..11 => self.append(model, rng),
             11..18 => self.flush(model),
-            18 => {
+            _ => {
                 let shard = ShardId::of(rng.below(64));
                 let (epochs, lsn) = self.shared.append_claims(&[shard])?;
                 model.log.insert(lsn, Appended::Claim(shard, epochs[0]));
-                Ok(())
-            }
-            _ => {
-                // A history made so far as something is durable, as if it were synced.
-                model.projected = self.shared.flushed();
-                self.keeper.projected(model.projected);
                 Ok(())
             }
         }
@@ -257,12 +264,26 @@ impl Life {
     }
 }
 
-fn records(kept: &[u8]) -> Vec<(Lsn, Record)> {
+fn records(kept: &[u8]) -> Placed {
     let stored = layout::stored(kept).expect("as it was written");
     stored.into_iter().map(|Stored { lsn, record, .. }| (lsn, record)).collect()
 }
 
-fn begin(txn: TxnId) -> Record {
+pub(super) fn begin(txn: TxnId) -> Record {
+    begin_with(txn.0 as usize % 90)
+}
+
+/// Begins a transaction with so many bytes of work.
+pub(super) fn begin_with(len: usize) -> Record {
+    begun(&vec![0x5A; len], "k")
+}
+
+/// Begins a transaction under a key.
+pub(crate) fn begin_with_key(key: &str) -> Record {
+    begun(b"{}", key)
+}
+
+fn begun(work: &[u8], key: &str) -> Record {
     Record::Commit(commit::Record::Begun(Begun {
         mode: Mode::Run,
         timeout_ms: 30_000,
@@ -271,20 +292,19 @@ fn begin(txn: TxnId) -> Record {
             name: Arc::from("only"),
             resource: Arc::from("wallet"),
             phases: Phases::Two,
-            work: Opaque::new(&vec![0x5A; txn.0 as usize % 90]),
+            work: Opaque::new(work),
         }],
-        key: Some(Key { text: txn.to_string().into(), fingerprint: [3; 16] }),
+        key: Some(Key { text: Arc::from(key), fingerprint: [3; 16] }),
         memo: Opaque::default(),
     }))
 }
 
-fn decided(decision: Decision) -> Record {
+pub(crate) fn decided(decision: Decision) -> Record {
     let votes = vec![Some(Vote::Yes)];
-    let record =
-        commit::Record::Decided { decision, votes, reason: None, results: Vec::new() };
+    let record = commit::Record::Decided { decision, votes, reason: None, results: Vec::new() };
     Record::Commit(record)
 }
 
-fn finished() -> Record {
+pub(crate) fn finished() -> Record {
     Record::Commit(commit::Record::Finished(BranchId(0), Ending::Done))
 }

@@ -2,7 +2,8 @@
 
 mod crash;
 mod disk;
-mod life;
+pub(crate) mod life;
+mod trouble;
 
 use std::sync::Arc;
 

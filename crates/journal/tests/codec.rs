@@ -1,0 +1,291 @@
+//! Records as bytes: what was once written reads back for ever, and nothing makes the decoder
+//! panic.
+//!
+//! `UPDATE=1 cargo test -p unanimous-journal --test codec` writes the golden files of kinds that
+//! have none. A file that exists is never written again: its kind may be on somebody's disk.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::PathBuf;
+
+use unanimous_core::commit::{Begun, Branch, Ending, Key, Mode, Phases, Record as Commit};
+use unanimous_core::id::{BranchId, Timestamp};
+use unanimous_core::txn::Record;
+use unanimous_core::{Decision, Force, HeuristicKind, Opaque, Reason, Resolution, Vote};
+use unanimous_journal::codec::{decode, encode};
+
+/// Numbers by chance, the same for the same seed (SplitMix64).
+struct Rng(u64);
+
+impl Rng {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ mixed >> 31
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    fn pick<T: Clone>(&mut self, items: &[T]) -> T {
+        items[self.below(items.len() as u64) as usize].clone()
+    }
+
+    /// Small numbers more often than large ones.
+    fn number(&mut self) -> u64 {
+        let bits = self.below(65);
+        self.next().checked_shr(64 - bits as u32).unwrap_or(0)
+    }
+
+    fn text(&mut self) -> String {
+        (0..self.below(12))
+            .map(|_| self.pick(&['a', 'Z', '0', ' ', 'ß', '漢', '🙂', '\0']))
+            .collect()
+    }
+
+    fn opaque(&mut self) -> Opaque {
+        let bytes: Vec<u8> = (0..self.below(40)).map(|_| self.next() as u8).collect();
+        Opaque::new(&bytes)
+    }
+
+    fn branch_id(&mut self) -> BranchId {
+        BranchId(self.number() as u16)
+    }
+
+    fn branch(&mut self) -> Branch {
+        Branch {
+            name: self.text().into(),
+            resource: self.text().into(),
+            phases: self.pick(&[Phases::One, Phases::Two]),
+            work: self.opaque(),
+        }
+    }
+
+    fn decision(&mut self) -> Decision {
+        self.pick(&[Decision::Commit, Decision::Abort])
+    }
+
+    fn ending(&mut self) -> Ending {
+        self.pick(&[
+            Ending::Done,
+            Ending::Settled,
+            Ending::Heuristic(HeuristicKind::Commit),
+            Ending::Heuristic(HeuristicKind::Rollback),
+            Ending::Heuristic(HeuristicKind::Mixed),
+            Ending::Heuristic(HeuristicKind::Hazard),
+        ])
+    }
+
+    fn many<T>(&mut self, mut item: impl FnMut(&mut Self) -> T) -> Vec<T> {
+        (0..self.below(6)).map(|_| item(self)).collect()
+    }
+
+    fn perhaps<T>(&mut self, item: impl FnOnce(&mut Self) -> T) -> Option<T> {
+        (self.below(2) == 0).then(|| item(self))
+    }
+
+    fn record(&mut self) -> Record {
+        Record::Commit(match self.below(7) {
+            0 => Commit::Begun(Begun {
+                mode: self.pick(&[Mode::Run, Mode::RunLater, Mode::Interactive]),
+                timeout_ms: self.number(),
+                deadline: Timestamp(self.number()),
+                branches: self.many(Self::branch),
+                key: self.perhaps(|rng| Key {
+                    text: rng.text().into(),
+                    fingerprint: std::array::from_fn(|_| rng.next() as u8),
+                }),
+                memo: self.opaque(),
+            }),
+            1 => Commit::Enlisted(self.branch()),
+            2 => Commit::Preparing,
+            3 => Commit::Delegated(self.branch_id()),
+            4 => Commit::Decided {
+                decision: self.decision(),
+                votes: self.many(|rng| {
+                    rng.pick(&[None, Some(Vote::Yes), Some(Vote::ReadOnly), Some(Vote::No)])
+                }),
+                reason: self.perhaps(|rng| {
+                    let reason = Reason { kind: rng.text().into(), detail: rng.text().into() };
+                    (rng.perhaps(Self::branch_id), reason)
+                }),
+                results: self.many(|rng| (rng.branch_id(), rng.opaque())),
+            },
+            5 => Commit::Finished(self.branch_id(), self.ending()),
+            _ => Commit::Resolved(Resolution {
+                outcome: self.decision(),
+                force: self.pick(&[Force::No, Force::Yes]),
+                by: self.text().into(),
+                reason: self.text().into(),
+            }),
+        })
+    }
+}
+
+/// One record of every kind and layout, with the name of its golden file.
+fn samples() -> Vec<(&'static str, Record)> {
+    let branch = |name: &str, phases, work: &[u8]| Branch {
+        name: name.into(),
+        resource: format!("{name}-db").into(),
+        phases,
+        work: Opaque::new(work),
+    };
+    let begun = |mode, key, branches| {
+        Commit::Begun(Begun {
+            mode,
+            timeout_ms: 30_000,
+            deadline: Timestamp(1_763_700_030_123),
+            branches,
+            key,
+            memo: Opaque::new(b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+        })
+    };
+    let two = || vec![branch("wallet", Phases::Two, b"{}"), branch("ledger", Phases::One, b"")];
+    let key = Key { text: "order-42".into(), fingerprint: *b"0123456789abcdef" };
+    let records = [
+        ("01-begun", begun(Mode::Run, Some(key), two())),
+        ("01-begun-later", begun(Mode::RunLater, None, two())),
+        ("01-begun-interactive", begun(Mode::Interactive, None, Vec::new())),
+        ("02-enlisted", Commit::Enlisted(branch("audit", Phases::Two, &[0xFF; 200]))),
+        ("03-preparing", Commit::Preparing),
+        ("04-delegated", Commit::Delegated(BranchId(0))),
+        (
+            "05-decided-commit",
+            Commit::Decided {
+                decision: Decision::Commit,
+                votes: vec![Some(Vote::Yes), Some(Vote::ReadOnly)],
+                reason: None,
+                results: vec![(BranchId(1), Opaque::new(b"[{\"rows_affected\":1}]"))],
+            },
+        ),
+        (
+            "05-decided-abort",
+            Commit::Decided {
+                decision: Decision::Abort,
+                votes: vec![Some(Vote::No), None],
+                reason: Some((Some(BranchId(0)), Reason::new("expectation", "0 rows, not 1"))),
+                results: Vec::new(),
+            },
+        ),
+        ("06-finished", Commit::Finished(BranchId(300), Ending::Done)),
+        ("06-finished-settled", Commit::Finished(BranchId(1), Ending::Settled)),
+        (
+            "06-finished-hazard",
+            Commit::Finished(BranchId(1), Ending::Heuristic(HeuristicKind::Hazard)),
+        ),
+        (
+            "07-resolved",
+            Commit::Resolved(Resolution {
+                outcome: Decision::Abort,
+                force: Force::Yes,
+                by: "ops@example".into(),
+                reason: "ended by hand, ticket 7".into(),
+            }),
+        ),
+    ];
+    records.map(|(name, record)| (name, Record::Commit(record))).into()
+}
+
+fn golden(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("{name}.hex"))
+}
+
+fn to_hex(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for line in bytes.chunks(32) {
+        for byte in line {
+            write!(text, "{byte:02x}").expect("writing to a string");
+        }
+        text.push('\n');
+    }
+    text
+}
+
+fn encoded(record: &Record) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    encode(record, &mut bytes);
+    bytes
+}
+
+#[test]
+fn what_was_once_written_reads_back_for_ever() {
+    for (name, record) in samples() {
+        let path = golden(name);
+        let hex = to_hex(&encoded(&record));
+        if !path.exists() {
+            assert!(std::env::var_os("UPDATE").is_some(), "{} is missing", path.display());
+            fs::write(&path, &hex).expect("writable");
+        }
+        let kept = fs::read_to_string(&path).expect("readable");
+        let digits: Vec<char> = kept.chars().filter(|digit| !digit.is_whitespace()).collect();
+        let bytes: Vec<u8> = digits
+            .chunks(2)
+            .map(|pair| u8::from_str_radix(&String::from_iter(pair), 16).expect("hexadecimal"))
+            .collect();
+        assert_eq!(decode(&bytes), Ok((record, bytes.len())), "{name}");
+        assert_eq!(hex, kept, "{name} is written as it was");
+    }
+}
+
+#[test]
+fn every_kind_has_a_golden_file() {
+    let named = samples();
+    let kinds: std::collections::BTreeSet<u8> =
+        named.iter().map(|(_, record)| encoded(record)[0]).collect();
+    let known = (0..=u8::MAX).filter(|&kind| {
+        // A known kind fails later than at its first byte, or not at all.
+        match decode(&[&[kind][..], &[0xFF; 64]].concat()) {
+            Ok(_) => true,
+            Err(error) => error.offset > 0,
+        }
+    });
+    assert_eq!(kinds, known.collect());
+}
+
+#[test]
+fn any_record_reads_back() {
+    let mut rng = Rng(1);
+    for _ in 0..50_000 {
+        let record = rng.record();
+        let mut bytes = encoded(&record);
+        let len = bytes.len();
+        bytes.extend([0xAB; 3]);
+        assert_eq!(decode(&bytes), Ok((record, len)));
+        for cut in 0..len {
+            assert!(decode(&bytes[..cut]).is_err(), "a part of a record is none");
+        }
+    }
+}
+
+#[test]
+fn no_bytes_make_the_decoder_panic() {
+    let mut rng = Rng(2);
+    let samples: Vec<Vec<u8>> = samples().iter().map(|(_, record)| encoded(record)).collect();
+    for _ in 0..400_000 {
+        let mut bytes = rng.pick(&samples);
+        for _ in 0..1 + rng.below(4) {
+            let at = rng.below(bytes.len() as u64) as usize;
+            match rng.below(5) {
+                0 => bytes[at] = rng.next() as u8,
+                1 => bytes[at] ^= 1 << rng.below(8),
+                2 => bytes.truncate(at.max(1)),
+                3 => bytes.insert(at, rng.pick(&[0, 1, 0x7F, 0x80, 0xFF])),
+                _ => {
+                    let other = rng.pick(&samples);
+                    bytes.extend_from_slice(&other[rng.below(other.len() as u64) as usize..]);
+                }
+            }
+        }
+        if let Ok((record, len)) = decode(&bytes) {
+            let again = encoded(&record);
+            assert!(again.len() <= len, "no longer than what it was read from");
+            assert_eq!(decode(&again), Ok((record, again.len())));
+        }
+    }
+    for _ in 0..100_000 {
+        let bytes: Vec<u8> = (0..rng.below(80)).map(|_| rng.next() as u8).collect();
+        let _ = decode(&bytes);
+    }
+}
