@@ -19,7 +19,7 @@ use crate::chance;
 use crate::error::Error;
 use crate::events::Events;
 use crate::limits::{
-    CONNECT_TIMEOUT_MS, DEADLINE_MS, PAUSE_MS_MAX, PAUSE_MS_MIN, REPLY_TIMEOUT_MS,
+    CONNECT_TIMEOUT_MS, DEADLINE_MS, DEADLINE_MS_MAX, PAUSE_MS_MAX, PAUSE_MS_MIN, REPLY_TIMEOUT_MS,
 };
 use crate::transaction::Transaction;
 use crate::transport::{Call, Heard, Meaning, Transport, escape};
@@ -198,12 +198,12 @@ impl Client {
         self.ask(&call, Repeat::Reading, self.deadline()).await.map(|_| ())
     }
 
-    /// When a call that is made now gives up.
-    pub(crate) fn deadline(&self) -> Instant {
-        Instant::now() + Duration::from_millis(self.inner.settings.deadline_ms)
+    fn deadline(&self) -> Instant {
+        in_ms(self.deadline_ms())
     }
 
-    pub(crate) fn settings_deadline_ms(&self) -> u64 {
+    /// Milliseconds that a call may take in all.
+    pub(crate) fn deadline_ms(&self) -> u64 {
         self.inner.settings.deadline_ms
     }
 
@@ -281,12 +281,17 @@ impl Client {
             };
             seen = seen.then(now_seen);
             let pause = pauses.next().max(leave_alone);
-            if Instant::now() + pause >= until {
+            if pause >= until.saturating_duration_since(Instant::now()) {
                 return Err(seen.into_error(repeat, self.inner.transport.server()));
             }
             sleep(pause).await;
         }
     }
+}
+
+/// The instant that is so many milliseconds away, or a year if that is less.
+pub(crate) fn in_ms(ms: u64) -> Instant {
+    Instant::now() + Duration::from_millis(ms.min(DEADLINE_MS_MAX))
 }
 
 /// Why a call may be sent again.
@@ -368,7 +373,7 @@ impl ClientBuilder {
     }
 
     /// Milliseconds that a call may take in all, its repeats included; [`DEADLINE_MS`] by default.
-    /// With zero nothing is repeated. A transaction may set its own.
+    /// A transaction may set its own.
     pub fn deadline_ms(mut self, deadline_ms: u64) -> Self {
         self.settings.deadline_ms = deadline_ms;
         self

@@ -10,6 +10,9 @@ pub const REPLY_TIMEOUT_MS: u64 = 15_000;
 /// Milliseconds that a request may take in all, its repeats included.
 pub const DEADLINE_MS: u64 = 60_000;
 
+/// Longest deadline, in milliseconds: a year. The sum of it and now fits every clock.
+pub const DEADLINE_MS_MAX: u64 = 366 * 86_400_000;
+
 /// Milliseconds beyond a transaction's own timeout that its caller waits for the outcome: a
 /// coordinator restarts and recovers well within this.
 pub const GRACE_MS: u64 = 30_000;

@@ -178,7 +178,7 @@ struct Stage {
     path: PathBuf,
     router: Router,
     armed: Arc<Mutex<Option<Point>>>,
-    _folder: Arc<TempDir>,
+    folder: Arc<TempDir>,
 }
 
 /// Status and body.
@@ -223,7 +223,7 @@ impl<P: SqliteParticipant> Subject<'_, P> {
                 if answer.0 != StatusCode::SERVICE_UNAVAILABLE {
                     return Err(format!("{verb:?} was answered in spite of a crash").into());
                 }
-                stage = self.open(stage._folder)?;
+                stage = self.open(stage.folder)?;
                 is_certain &= crash != Some(Point::Committed);
                 if is_certain {
                     self.check(&stage, state)?;
@@ -243,7 +243,7 @@ impl<P: SqliteParticipant> Subject<'_, P> {
             let answers = stage.call_at_once(verb, &self.body).await?;
             state = after(verb, state, &answers[0])?;
             self.check(&stage, state)?;
-            stage = self.open(stage._folder)?;
+            stage = self.open(stage.folder)?;
             let late = [stage.call(verb, &self.body).await?, stage.call(verb, &self.body).await?];
             if let Some(other) = answers.iter().chain(&late).find(|it| **it != answers[0]) {
                 let (first, other) = (show(&answers[0]), show(other));
@@ -274,7 +274,7 @@ impl<P: SqliteParticipant> Subject<'_, P> {
         };
         let participant = Box::new((self.participant)());
         let store = SqliteStore::open_to_crash(&path, participant, Box::new(crash))?;
-        Ok(Stage { path, router: callbacks(store), armed, _folder: folder })
+        Ok(Stage { path, router: callbacks(store), armed, folder })
     }
 
     fn check(&self, stage: &Stage, state: State) -> Result<(), BoxError> {

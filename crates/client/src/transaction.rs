@@ -1,17 +1,17 @@
 //! One transaction as its application sees it: run by the coordinator, or driven step by step.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 use unanimous_api::{
-    AbortRequest, BeginRequest, BranchRequest, CommitRequest, EnlistRequest, EnlistedView, Kind,
-    LogView, OutcomeWord, StatusWord, TIMEOUT_MS_DEFAULT, TransactionView, VoteWord, Wait, header,
+    AbortRequest, BeginRequest, BranchRequest, Code, CommitRequest, EnlistRequest, EnlistedView,
+    Kind, LogView, OutcomeWord, Problem, StatusWord, TIMEOUT_MS_DEFAULT, TransactionView, VoteWord,
+    Wait, header,
 };
 
 use crate::chance;
-use crate::client::{Client, Repeat};
+use crate::client::{Client, Repeat, in_ms};
 use crate::error::Error;
 use crate::limits::GRACE_MS;
 use crate::transport::{Call, escape};
@@ -145,10 +145,9 @@ impl Transaction {
     fn until(&self) -> Instant {
         let deadline_ms = self.deadline_ms.unwrap_or_else(|| {
             let timeout_ms = self.timeout_ms.unwrap_or(TIMEOUT_MS_DEFAULT);
-            self.client.settings_deadline_ms().max(timeout_ms.saturating_add(GRACE_MS))
+            self.client.deadline_ms().max(timeout_ms.saturating_add(GRACE_MS))
         });
-        let now = Instant::now();
-        now.checked_add(Duration::from_millis(deadline_ms)).unwrap_or(now)
+        in_ms(deadline_ms)
     }
 
     /// Makes a call that ends in an outcome, and waits for as much of that as is wanted.
@@ -180,7 +179,7 @@ impl Transaction {
                 return told(view);
             }
             let pause = pauses.next();
-            if Instant::now() + pause >= until {
+            if pause >= until.saturating_duration_since(Instant::now()) {
                 return at_deadline(view, key, "not decided by then");
             }
             sleep(pause).await;
@@ -342,6 +341,10 @@ impl Txn {
         let aborted = self.end("abort", &request).await;
         match aborted {
             Err(Error::Aborted(view)) => Ok(*view),
+            Ok(view) if view.outcome == Some(OutcomeWord::Committed) => {
+                let lost = Problem::new(Code::AlreadyCommitted, "commit came first").about(view);
+                Err(Error::Refused(Box::new(lost)))
+            }
             Ok(_) | Err(_) => aborted,
         }
     }

@@ -91,7 +91,7 @@ impl Call {
     /// [`Error::Usage`] if a header cannot hold `value`.
     pub(crate) fn with(mut self, name: &'static str, value: &str) -> Result<Self, Error> {
         let value = HeaderValue::from_str(value)
-            .map_err(|_| Error::Usage(format!("not a {name}: {value:?}")))?;
+            .map_err(|_| Error::Usage(format!("{value:?} cannot be sent as {name}")))?;
         self.headers.insert(HeaderName::from_static(name), value);
         Ok(self)
     }

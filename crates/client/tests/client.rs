@@ -183,9 +183,10 @@ async fn retry_after_is_respected() {
     let busy = serde_json::to_value(unanimous_client::api::Problem::new(Code::Overloaded, "full"));
     let busy = busy.expect("json");
     let coordinator =
-        Coordinator::playing([Act::AnswerWith(429, ("retry-after", "3600"), busy)]).await;
+        Coordinator::playing([Act::AnswerWith(429, ("retry-after", "18446744073709551615"), busy)])
+            .await;
     let run = transfer(&coordinator.client()).run().await;
-    assert!(matches!(run, Err(Error::Busy(_))), "an hour is beyond the deadline: {run:?}");
+    assert!(matches!(run, Err(Error::Busy(_))), "that is beyond the deadline: {run:?}");
     assert_eq!(coordinator.asked().len(), 1);
 }
 
@@ -302,4 +303,18 @@ async fn changes_are_read_as_they_come_and_missed_ones_are_counted() {
     assert_eq!((seen, events.missed()), (vec!["PREPARING", "ABORTED"], 3));
     assert_eq!(coordinator.asked()[0].path, format!("/v1/events?transaction={ID}"));
     assert!(matches!(client.events(None).await, Err(Error::NotFound(_))));
+}
+
+#[tokio::test]
+async fn an_abort_that_lost_the_race_is_told_so_also_when_it_had_to_wait() {
+    let coordinator = Coordinator::playing([
+        Act::Answer(201, view(ID, "INITIATED", None)),
+        Act::Answer(202, view(ID, "PREPARED", None)),
+        Act::Answer(200, committed()),
+    ])
+    .await;
+    let txn = coordinator.client().transaction().begin().await.expect("begun");
+    let error = txn.abort("too slow").await.expect_err("committed");
+    assert_eq!(error.code(), Some(Code::AlreadyCommitted));
+    assert_eq!(error.transaction().map(|view| &*view.id), Some(ID));
 }

@@ -16,6 +16,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 use tokio::task::AbortHandle;
+use tracing::Instrument;
 use unanimous_api::callback::{FinishReply, HeuristicWord, PrepareReply, Refusal, ReplyVote};
 use unanimous_api::header;
 use unanimous_core::barrier::Policy;
@@ -71,6 +72,8 @@ impl<S: Store> Service<S> {
 
     /// Starts to look after branches in doubt, and returns the routes `/prepare`, `/commit` and
     /// `/rollback`. What looks after them ends with the router and its clones.
+    ///
+    /// Whoever can call these can end branches: serve them where only the coordinator can.
     ///
     /// # Panics
     ///
@@ -140,17 +143,22 @@ async fn serve<S: Store>(store: &S, verb: Verb, headers: &HeaderMap, body: Body)
         Ok(branch) => branch,
         Err(why) => return malformed(&why),
     };
+    let traceparent = headers.get(header::TRACEPARENT).and_then(|value| value.to_str().ok());
+    let span = tracing::info_span!("call", %branch, ?verb, traceparent);
+    carry_out(store, verb, branch, body).instrument(span).await
+}
+
+async fn carry_out<S: Store>(store: &S, verb: Verb, branch: BranchName, body: Body) -> Response {
     let body = match (body, verb) {
         (Ok(body), Verb::Prepare | Verb::CommitOnePhase) => body,
         (Ok(_), Verb::Commit | Verb::Rollback) => Bytes::new(),
         (Err(rejection), _) => return rejection.into_response(),
     };
     let call = Call { branch, order: Order::Told(verb), body, now: now() };
-    let name = call.branch.clone();
     match store.carry_out(call).await {
         Ok(answer) => reply(verb, &answer),
         Err(error) => {
-            tracing::warn!(branch = %name, verb = ?verb, %error, "a call was not carried out");
+            tracing::warn!(%error, "a call was not carried out");
             let status = match error {
                 StoreError::Work(_) => StatusCode::INTERNAL_SERVER_ERROR,
                 StoreError::Unavailable(_) | StoreError::Stopped => StatusCode::SERVICE_UNAVAILABLE,

@@ -7,7 +7,8 @@
 //! and hears nothing asks the coordinator; it never aborts alone.
 //!
 //! [`Service`] puts a [`Store`] on the network. [`SqliteStore`] is the store for work in SQLite;
-//! what the work is, a [`SqliteParticipant`] says.
+//! what the work is, a [`SqliteParticipant`] says. Whatever that logs through `tracing` is within a
+//! span that names the branch, the verb and the trace.
 //!
 //! # Invariants
 //!

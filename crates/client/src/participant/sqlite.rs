@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 use unanimous_core::Answer;
 use unanimous_core::id::Timestamp;
@@ -138,10 +138,11 @@ impl SqliteStore {
         work: impl FnOnce(&Books) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (tell, told) = oneshot::channel();
+        let span = tracing::Span::current();
         let job: Job = Box::new(move |books| {
             let done = books.and_then(|books| {
                 books.in_savepoint(|| {
-                    catch_unwind(AssertUnwindSafe(|| work(books)))
+                    catch_unwind(AssertUnwindSafe(|| span.in_scope(|| work(books))))
                         .unwrap_or_else(|_| Err(StoreError::Work("it panicked".into())))
                 })
             });
@@ -220,10 +221,6 @@ fn failed(error: &(dyn std::error::Error + 'static)) -> StoreError {
     StoreError::Work(Arc::from(crate::error::chain(error)))
 }
 
-/// What an error of SQLite itself means for the store.
 fn unavailable(error: &rusqlite::Error) -> StoreError {
-    match error.sqlite_error_code() {
-        Some(ErrorCode::SystemIoFailure) => StoreError::Stopped,
-        Some(_) | None => StoreError::Unavailable(error.to_string().into()),
-    }
+    StoreError::Unavailable(error.to_string().into())
 }

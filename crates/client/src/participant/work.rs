@@ -49,7 +49,8 @@ pub enum No {
 }
 
 impl Work {
-    pub(crate) fn new(branch: BranchName, body: &[u8]) -> Self {
+    /// The share of `branch`, with the body that its `prepare` came with.
+    pub fn new(branch: BranchName, body: &[u8]) -> Self {
         Self { branch, body: body.into() }
     }
 
@@ -83,6 +84,11 @@ impl Vote {
     /// Changed nothing and needs no second phase. What was written nevertheless is taken back.
     pub fn read_only() -> Self {
         Self { promise: Promise::ReadOnly, result: Value::Null }
+    }
+
+    /// Whether whatever was written is to be taken back.
+    pub fn is_read_only(&self) -> bool {
+        self.promise == Promise::ReadOnly
     }
 
     /// The same, with something to tell the client.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
-use rusqlite::{Connection, OptionalExtension, Row, named_params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, named_params};
 use unanimous_core::barrier::Mark;
 use unanimous_core::id::Timestamp;
 use unanimous_core::{Answer, Decision, Opaque, Reason};
@@ -16,7 +16,7 @@ use super::{SqliteParticipant, failed, unavailable};
 use crate::limits::BUSY_MS_MAX;
 use crate::participant::branch::{Entry, Plan};
 use crate::participant::store::{Call, InDoubt, StoreError};
-use crate::participant::work::{BoxError, No, Promise, Work};
+use crate::participant::work::{BoxError, No, Work};
 
 /// Branches are named in the order they began, so new ones go to the end of the table. The two
 /// indexes are partial: a branch is in one of them at a time.
@@ -105,14 +105,21 @@ impl Books {
     }
 
     /// Makes everything since [`Books::begin`] durable, or takes it back.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Stopped`] if the disk refused: what it holds is not known until the file is
+    /// opened anew.
     pub(super) fn commit(&self) -> Result<(), StoreError> {
-        self.run("COMMIT").inspect_err(|_| {
-            if self.is_open() {
-                // Also the way out of a commit that failed; if it fails too, so does the next
-                // begin.
-                let _ = self.run("ROLLBACK");
-            }
-        })
+        let Err(error) = self.execute("COMMIT") else { return Ok(()) };
+        if error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure) {
+            return Err(StoreError::Stopped);
+        }
+        if self.is_open() {
+            // If this fails too, so does the next begin, and every call says so.
+            let _ = self.run("ROLLBACK");
+        }
+        Err(unavailable(&error))
     }
 
     /// Whether a transaction is open. SQLite gives it up by itself after some errors.
@@ -166,7 +173,7 @@ impl Books {
         let work = Work::new(call.branch.clone(), &call.body);
         match self.in_users_hands(|db| self.participant.prepare(db, &work)) {
             Ok(vote) => {
-                if vote.promise == Promise::ReadOnly {
+                if vote.is_read_only() {
                     self.run("ROLLBACK TO unanimous")?;
                 }
                 entry.voted(vote, call.body.clone(), call.now);
@@ -252,11 +259,11 @@ impl Books {
     }
 
     fn run(&self, sql: &str) -> Result<(), StoreError> {
-        self.db
-            .prepare_cached(sql)
-            .and_then(|mut statement| statement.execute([]))
-            .map(|_| ())
-            .map_err(|error| unavailable(&error))
+        self.execute(sql).map_err(|error| unavailable(&error))
+    }
+
+    fn execute(&self, sql: &str) -> rusqlite::Result<()> {
+        self.db.prepare_cached(sql)?.execute([]).map(|_| ())
     }
 }
 
