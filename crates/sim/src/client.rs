@@ -23,8 +23,8 @@ pub(crate) struct Order {
     pub(crate) rival: Option<(u64, Rival)>,
     pub(crate) stage: Progress,
     pub(crate) slot: Option<Slot>,
-    votes: Votes,
-    attempt: u32,
+    pub(crate) votes: Votes,
+    pub(crate) attempt: u32,
 }
 
 /// One branch that a client wants.

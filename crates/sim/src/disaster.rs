@@ -1,5 +1,7 @@
 //! What goes wrong: the network, the disk, the clocks and the processes.
 
+use unanimous_core::Verb;
+
 use crate::event::{Event, Message, Party, Request, Slot, Strike, What};
 use crate::exhibit::Exhibit;
 use crate::journal::Tail;
@@ -10,6 +12,8 @@ const YEAR_MS: i64 = 365 * 24 * 3_600_000;
 /// Records that nothing is forced with wait this long for company.
 const IDLE_FLUSH_MS: u64 = 20;
 const LOOK_MS: u64 = 250;
+/// A scripted history has had its faults by then.
+pub(crate) const SCRIPT_MS: u64 = 1_000;
 
 impl Strike {
     pub(crate) const ALL: [Self; 7] = [
@@ -29,7 +33,10 @@ impl World {
         if self.is_cut(message.from, message.to) || self.strikes(self.faults.drop) {
             return;
         }
-        let delay_ms = self.delay_ms();
+        let mut delay_ms = self.delay_ms();
+        if let What::Call { branch: 0, verb: Verb::Prepare, .. } = message.what {
+            delay_ms += std::mem::take(&mut self.faults.first_prepare_ms);
+        }
         self.after(delay_ms, Event::Arrive(message));
         // Nobody delivers a request twice that its client would not repeat.
         let once = match message.what {

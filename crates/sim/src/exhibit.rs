@@ -15,6 +15,8 @@ pub enum Exhibit {
     ReplyBeforeFlush,
     /// A status query shows a decision that is not durable.
     StatusBeforeFlush,
+    /// A coordinator acts on another one's records before they are durable.
+    ReadsOthersEarly,
     /// The commit decision is not forced.
     LazyCommit,
     /// The abort decision is not forced.
@@ -45,6 +47,8 @@ pub enum Exhibit {
     ClaimKeepsTheEpoch,
     /// Whoever loses an append goes on as if it had won.
     LoserGoesOn,
+    /// Whoever loses an append answers its client as if it had won.
+    LoserReplies,
     /// A torn last entry is acted on.
     TornEntryReplayed,
     /// A restart acts on a tail that it read from memory only.
@@ -101,10 +105,11 @@ pub enum Exhibit {
 
 impl Exhibit {
     /// All of them.
-    pub const ALL: [Self; 44] = [
+    pub const ALL: [Self; 46] = [
         Self::NoGate,
         Self::ReplyBeforeFlush,
         Self::StatusBeforeFlush,
+        Self::ReadsOthersEarly,
         Self::LazyCommit,
         Self::LazyAbort,
         Self::LazyDelegation,
@@ -120,6 +125,7 @@ impl Exhibit {
         Self::NoEpochCheck,
         Self::ClaimKeepsTheEpoch,
         Self::LoserGoesOn,
+        Self::LoserReplies,
         Self::TornEntryReplayed,
         Self::RecoveredTailNotSynced,
         Self::FlushReportedEarly,
@@ -153,6 +159,9 @@ impl Exhibit {
         match self {
             Self::NoGate => "effects do not wait for the journal",
             Self::ReplyBeforeFlush => "the client hears of the outcome before it is durable",
+            Self::ReadsOthersEarly => {
+                "a coordinator acts on another one's records before they are durable"
+            }
             Self::StatusBeforeFlush => "a status query shows a decision that is not durable",
             Self::LazyCommit => "the commit decision is not forced",
             Self::LazyAbort => "the abort decision is not forced",
@@ -170,6 +179,7 @@ impl Exhibit {
             Self::NoExpectedCheck => "an append is taken whatever the transaction holds",
             Self::NoEpochCheck => "an append of a former owner is taken",
             Self::ClaimKeepsTheEpoch => "a takeover does not raise the epoch",
+            Self::LoserReplies => "whoever loses an append answers its client as if it had won",
             Self::LoserGoesOn => "whoever loses an append goes on as if it had won",
             Self::TornEntryReplayed => "a torn last entry is acted on",
             Self::RecoveredTailNotSynced => {

@@ -10,6 +10,7 @@
 //! `world` is the loop; `coordinator`, `participant`, `client` and `operator` act in it; `journal` is
 //! the disk; `disaster` strikes at them and `swarm` says how often. `oracle` has a file for each rule
 //! of the fault catalogue. `exhibit` lists deliberate mistakes, [`museum()`] shows that each is caught.
+//! [`placements`] strikes before every event of small scripted histories instead of by chance.
 
 mod client;
 mod coordinator;
@@ -22,8 +23,10 @@ mod museum;
 mod operator;
 mod oracle;
 mod participant;
+mod placement;
 mod rng;
 mod runner;
+mod scenario;
 mod swarm;
 mod totals;
 mod world;
@@ -31,5 +34,6 @@ mod world;
 pub use exhibit::Exhibit;
 pub use museum::{Row, museum, trace_exhibit};
 pub use oracle::Violation;
+pub use placement::{Faults, Placed, placements};
 pub use runner::{Shape, run_seeds, trace};
 pub use totals::Totals;

@@ -270,7 +270,7 @@ impl World {
         let now = self.time_at(resource);
         let Resource { policy, life, .. } = self.resources[usize::from(resource)];
         self.cell_mut(slot, branch).doubt = Some(Doubt::new(now, PATIENCE_MS, policy));
-        self.after(PATIENCE_MS, Event::Doubt { slot, branch, life });
+        self.after(1, Event::Doubt { slot, branch, life });
     }
 
     /// A service looks after a branch that has not heard the decision.
@@ -308,6 +308,7 @@ impl World {
         let known = &mut self.resources[usize::from(resource)];
         known.up = false;
         known.life += 1;
+        self.totals.crashes += 1;
         for truth in &mut self.txns {
             for cell in truth.cells.iter_mut().filter(|cell| cell.resource == resource) {
                 if let Some(before) = cell.not_yet_durable.take() {

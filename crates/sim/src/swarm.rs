@@ -43,6 +43,8 @@ pub(crate) struct Faults {
     pub(crate) listing_short: u64,
     pub(crate) vote_no: u64,
     pub(crate) vote_read_only: u64,
+    /// The first prepare of the first branch takes so many milliseconds longer.
+    pub(crate) first_prepare_ms: u64,
 }
 
 impl Faults {
@@ -72,6 +74,7 @@ impl Faults {
             listing_short: 0,
             vote_no: 0,
             vote_read_only: 0,
+            first_prepare_ms: 0,
         }
     }
 
@@ -104,6 +107,7 @@ impl Faults {
             listing_short: rate(300, 50, 400),
             vote_no: rate(600, 20, 250),
             vote_read_only: rate(500, 20, 350),
+            first_prepare_ms: 0,
         }
     }
 }

@@ -98,6 +98,8 @@ const CALM_MS: u64 = 5_000;
 /// Everything must have ended this long after the faults: the longest timeout, the longest pause
 /// before a retry, two listings, and a message that was very late, with room to spare.
 const END_MS: u64 = CALM_MS + 60_000;
+/// A resource that is down from the start comes up then.
+const OUTAGE_MS: u64 = 500;
 /// More events than this in one history, and something calls in circles.
 const EVENTS_MAX: u64 = 60_000;
 
@@ -129,6 +131,11 @@ impl World {
             trace: None,
         };
         world.start(0);
+        for resource in 0..resources as u8 {
+            if !world.resources[usize::from(resource)].up {
+                world.after(OUTAGE_MS, Event::ResourceUp { resource });
+            }
+        }
         for (order, wanted) in (0_u8..).zip(&world.orders.clone()) {
             world.after(wanted.starts_ms, Event::Client { order, attempt: 0 });
             if let Some((after_ms, _)) = wanted.rival {
@@ -149,6 +156,22 @@ impl World {
 
     pub(crate) fn traced(mut self) -> Self {
         self.trace = Some(String::new());
+        self.note(|| "n0 owns the shard, epoch 1".to_owned());
+        for index in 0..self.resources.len() {
+            let Resource { kind, phases, policy, .. } = self.resources[index];
+            self.note(|| format!("r{index} is a {kind:?}, phases {phases:?}, in doubt {policy:?}"));
+        }
+        for index in 0..self.orders.len() {
+            let order = self.orders[index].clone();
+            let Order { mode, keyed, wait, wish, rival, .. } = order;
+            let on: Vec<_> = order.shares.iter().map(|it| format!("r{}", it.resource)).collect();
+            self.note(|| {
+                let on = on.join(" ");
+                format!("o{index} on {on}: {mode:?}, keyed {keyed}, {wait:?}, {wish:?}, {rival:?}")
+            });
+        }
+        let faults = self.faults.clone();
+        self.note(|| format!("{faults:?}"));
         self
     }
 

@@ -2,7 +2,7 @@
 
 use std::env;
 
-use unanimous_sim::{Shape, run_seeds};
+use unanimous_sim::{Shape, run_seeds, trace};
 
 #[test]
 fn no_seed_breaks_a_rule() {
@@ -14,4 +14,13 @@ fn no_seed_breaks_a_rule() {
     println!("{totals}");
     let first = totals.found.first();
     assert!(first.is_none(), "seed {}: {}", first.expect("some").0, first.expect("some").1);
+}
+
+#[test]
+fn a_seed_makes_the_same_history_every_time() {
+    for seed in 0..50 {
+        assert_eq!(trace(seed, Shape::Atomic), trace(seed, Shape::Atomic), "seed {seed}");
+    }
+    let [one, two] = [1, 2].map(|threads| run_seeds(0..500, Shape::Atomic, threads, |_| {}));
+    assert_eq!((one.events, one.lost_records), (two.events, two.lost_records));
 }

@@ -175,9 +175,9 @@ impl World {
         let mut step = live.machine.handle(now, input);
         let refused = step.refused.take();
         match (self.take(node, slot, step, None), refused) {
-            (Err(_), _) => Fed::Lost,
-            (Ok(()), Some(refusal)) => Fed::Refused(refusal),
-            (Ok(()), None) => Fed::Taken,
+            (Err(_), _) if self.exhibit != Some(Exhibit::LoserReplies) => Fed::Lost,
+            (Ok(()) | Err(_), Some(refusal)) => Fed::Refused(refusal),
+            (Ok(()) | Err(_), None) => Fed::Taken,
         }
     }
 
@@ -494,7 +494,8 @@ impl World {
 
     /// A node sees its own records at once, and those of others when they are durable.
     fn records_to(&self, node: u8, slot: Slot) -> &[Record] {
-        match self.nodes[usize::from(node)].epoch == self.journal.epoch() {
+        let owns = self.nodes[usize::from(node)].epoch == self.journal.epoch();
+        match owns || self.exhibit == Some(Exhibit::ReadsOthersEarly) {
             true => self.journal.read(slot),
             false => self.journal.durable_records(slot),
         }

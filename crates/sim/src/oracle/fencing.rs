@@ -3,20 +3,19 @@
 use unanimous_core::id::Epoch;
 use unanimous_core::txn::Record;
 
-use super::Oracle;
 use crate::event::Slot;
 use crate::world::World;
 
-impl Oracle {
-    /// A coordinator took the shard.
-    pub(crate) fn claimed(&mut self, epoch: Epoch) -> bool {
-        let newer = epoch > self.epoch;
-        self.epoch = self.epoch.max(epoch);
-        newer
-    }
-}
-
 impl World {
+    /// A coordinator took the shard.
+    pub(crate) fn check_claim(&mut self, epoch: Epoch) {
+        let before = self.oracle.epoch;
+        if epoch <= before {
+            self.violated("I9", Slot(0), || format!("{epoch:?} was claimed after {before:?}"));
+        }
+        self.oracle.epoch = epoch;
+    }
+
     /// The journal has taken records.
     pub(crate) fn check_append(&mut self, slot: Slot, epoch: Epoch, records: &[Record]) {
         let current = self.oracle.epoch;

@@ -1,0 +1,198 @@
+//! Every single and double placement of a fault in small scripted histories.
+//!
+//! What chance does in the seeded histories is done here exhaustively: before each event of a
+//! scenario one process crashes, or a second coordinator takes over; and then another once more
+//! before each event that is left.
+
+use std::fmt;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Instant;
+
+use crate::event::Event;
+use crate::journal::Tail;
+use crate::scenario::{SCENARIOS, Scenario};
+use crate::totals::Totals;
+use crate::world::{Names, World};
+
+/// How many faults one history has.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Faults {
+    /// One, of every kind, before every event.
+    One,
+    /// Two: one of every kind before every event, and then another before every event that is left.
+    Two,
+}
+
+/// What came of all placements in one scenario.
+#[derive(Clone, Debug)]
+pub struct Placed {
+    /// The scenario.
+    pub scenario: &'static str,
+    /// The sums; a seed stands for one placement.
+    pub totals: Totals,
+}
+
+impl fmt::Display for Placed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:<42} {}", self.scenario, self.totals)
+    }
+}
+
+/// One fault.
+#[derive(Clone, Copy, Debug)]
+enum Blow {
+    /// The coordinator that owns the shard crashes and keeps so many of the entries that were not flushed.
+    Crash(Keeps),
+    /// A participant crashes.
+    Participant(u8),
+    /// The second coordinator takes the shard while the first one runs.
+    Takeover,
+    /// The first one is paused, loses the shard, and goes on.
+    Pause,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Keeps {
+    All,
+    Half,
+    None,
+}
+
+const COORDINATORS: [Blow; 5] = [
+    Blow::Crash(Keeps::All),
+    Blow::Crash(Keeps::Half),
+    Blow::Crash(Keeps::None),
+    Blow::Takeover,
+    Blow::Pause,
+];
+const PAUSE_MS: u64 = 120;
+
+/// Runs all placements of all scenarios on `threads` threads.
+pub fn placements(faults: Faults, threads: usize) -> Vec<Placed> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut placed = Vec::new();
+        while let Some(scenario) = SCENARIOS.get(next.fetch_add(1, Ordering::Relaxed)) {
+            placed.push(place(scenario, faults));
+        }
+        placed
+    };
+    let mut placed: Vec<_> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().flat_map(|it| it.join().expect("a placement panicked")).collect()
+    });
+    placed.sort_by_key(|it| SCENARIOS.iter().position(|known| known.name == it.scenario));
+    placed
+}
+
+fn place(scenario: &Scenario, faults: Faults) -> Placed {
+    let started = Instant::now();
+    let names = Names::new();
+    let mut totals = Totals::default();
+    let participants = (0..scenario.setting().resources.len() as u8).map(Blow::Participant);
+    let blows: Vec<_> = COORDINATORS.into_iter().chain(participants).collect();
+    let undisturbed = run(scenario, &names, &[], &mut totals);
+    for first in 0..undisturbed {
+        for &blow in &blows {
+            let Some(events) = struck(scenario, &names, &[(first, blow)], &mut totals) else {
+                continue;
+            };
+            if faults == Faults::One {
+                continue;
+            }
+            for second in first + 1..events {
+                for &again in &blows {
+                    struck(scenario, &names, &[(first, blow), (second, again)], &mut totals);
+                }
+            }
+        }
+    }
+    totals.elapsed = started.elapsed();
+    Placed { scenario: scenario.name, totals }
+}
+
+/// Runs one placement and returns its number of events; `None` if it is the same as another.
+fn struck(
+    scenario: &Scenario,
+    names: &Rc<Names>,
+    blows: &[(u64, Blow)],
+    totals: &mut Totals,
+) -> Option<u64> {
+    let mut counted = Totals::default();
+    let events = run(scenario, names, blows, &mut counted);
+    *totals += counted;
+    (events > 0).then_some(events)
+}
+
+fn run(scenario: &Scenario, names: &Rc<Names>, blows: &[(u64, Blow)], totals: &mut Totals) -> u64 {
+    let mut world = World::new(scenario.setting(), names);
+    world.after(crate::disaster::SCRIPT_MS, Event::Calm);
+    let mut blows_left = blows.iter();
+    let mut next = blows_left.next();
+    loop {
+        if let Some(&(at, blow)) = next
+            && world.totals.events == at
+        {
+            if !world.takes(blow) {
+                return 0;
+            }
+            next = blows_left.next();
+        }
+        if !world.step() {
+            break;
+        }
+    }
+    let (mut sums, violation, _) = world.finish();
+    let events = sums.events;
+    if let Some(mut violation) = violation {
+        violation.what = format!("{} after {blows:?}", violation.what);
+        sums.keep(totals.seeds, violation);
+    }
+    *totals += sums;
+    events
+}
+
+impl World {
+    /// Suffers a fault; false if it would change nothing, or nothing that another one does not.
+    fn takes(&mut self, blow: Blow) -> bool {
+        let first = &self.nodes[0];
+        let (up, life) = (first.up && !first.paused, first.life);
+        let tail = self.journal.tail();
+        let second_owns = self.nodes[1].up && self.nodes[1].epoch == self.journal.epoch();
+        let owner = u8::from(second_owns);
+        match blow {
+            Blow::Crash(keeps) => {
+                let kept = match keeps {
+                    Keeps::All => tail,
+                    Keeps::Half if tail > 1 => tail / 2,
+                    Keeps::None if tail > 0 => 0,
+                    Keeps::Half | Keeps::None => return false,
+                };
+                let is_up = self.nodes[usize::from(owner)].up;
+                self.crash_node(owner, Tail::Kept(kept));
+                is_up
+            }
+            Blow::Participant(resource) => {
+                let up = self.resources[usize::from(resource)].up;
+                if up {
+                    self.crash_resource(resource);
+                }
+                up
+            }
+            Blow::Takeover => {
+                self.start(1);
+                true
+            }
+            Blow::Pause => {
+                if up {
+                    self.node(0).paused = true;
+                    self.after(PAUSE_MS, Event::Unpause { node: 0, life });
+                    self.start(1);
+                }
+                up
+            }
+        }
+    }
+}
