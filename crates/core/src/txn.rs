@@ -1,7 +1,7 @@
 //! One transaction of any protocol, so that a driver needs to know none of them.
 //!
 //! Atomic commit is the only protocol so far. A saga will be a second variant here: its steps are
-//! branches too, so [`crate::BranchId`]s, answers and effects keep their meaning.
+//! branches too, so [`crate::id::BranchId`]s, answers and effects keep their meaning.
 
 use crate::commit::{self, CommitTxn, Misfit};
 use crate::id::Timestamp;
