@@ -1,8 +1,8 @@
 //! Every bound of the journals, with its reason.
 
 /// Bytes that may wait for the disk before new transactions are refused: about a hundred thousand
-/// decisions, more than clients that wait.
-pub(crate) const WAITING_BYTES_MAX: usize = 16 << 20;
+/// decisions, more than clients that wait. Below a power of two, because buffers double.
+pub(crate) const WAITING_BYTES_MAX: usize = 15 << 20;
 
 /// Bytes of an entry that begins a transaction. Requests are far smaller; this only keeps a
 /// mistake elsewhere from filling a segment.

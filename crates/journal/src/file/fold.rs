@@ -4,6 +4,7 @@
 //! as of the last entry taken.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use unanimous_core::id::{Lsn, TxnId};
@@ -11,6 +12,7 @@ use unanimous_core::id::{Lsn, TxnId};
 use super::layout::{self, Records};
 use crate::codec::Undecodable;
 use crate::entry::End;
+use crate::limits::POOL_MAX;
 
 /// All entries of one transaction, in the form of [`layout::put_kept`].
 #[derive(Clone, Debug, Default)]
@@ -34,6 +36,7 @@ pub(crate) enum Context {
 #[derive(Debug, Default)]
 pub(crate) struct Fold {
     pub(crate) txns: ByTxn<Kept>,
+    pool: Vec<Vec<u8>>,
 }
 
 impl Fold {
@@ -58,28 +61,42 @@ impl Fold {
         bytes: &[u8],
         context: Context,
     ) -> Result<Option<Kept>, &'static str> {
-        let held = self.txns.get_mut(&records.txn);
-        let count = held.as_ref().map_or(0, |kept| kept.count);
+        let held = self.txns.entry(records.txn);
+        let count = match &held {
+            Entry::Occupied(held) => held.get().count,
+            Entry::Vacant(_) => 0,
+        };
         let after = records.expected.saturating_add(records.count);
         if records.expected != count {
-            let known = held.is_some() && after <= count;
-            let ended = held.is_none();
-            return match (context, known || ended) {
+            let known = count == 0 || after <= count;
+            return match (context, known) {
                 (Context::FirstFrame, true) => Ok(None),
                 (Context::FirstFrame, false) | (Context::Whole, _) => {
                     Err("an entry does not follow from the ones before it")
                 }
             };
         }
-        let kept = match held {
-            Some(kept) => kept,
-            None => self.txns.entry(records.txn).or_default(),
+        let mut held = match held {
+            Entry::Occupied(held) => held,
+            Entry::Vacant(vacant) => {
+                let bytes = self.pool.pop().unwrap_or_default();
+                vacant.insert_entry(Kept { count: 0, bytes })
+            }
         };
+        let kept = held.get_mut();
         kept.count = after;
         layout::put_kept(&mut kept.bytes, lsn, bytes);
         match records.end {
             End::Open => Ok(None),
-            End::Ended => Ok(self.txns.remove(&records.txn)),
+            End::Ended => Ok(Some(held.remove())),
+        }
+    }
+
+    /// Takes back what [`Fold::take`] gave, for the next transaction's entries.
+    pub(crate) fn recycle(&mut self, mut kept: Kept) {
+        if self.pool.len() < POOL_MAX {
+            kept.bytes.clear();
+            self.pool.push(kept.bytes);
         }
     }
 }

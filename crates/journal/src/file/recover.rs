@@ -124,7 +124,9 @@ fn take_frame(
     for entry in frame.entries() {
         match entry.map_err(|error| error.what)? {
             (lsn, Item::Records(records), bytes) => {
-                fold.take(lsn, &records, bytes, context)?;
+                if let Some(ended) = fold.take(lsn, &records, bytes, context)? {
+                    fold.recycle(ended);
+                }
             }
             (_, Item::Claim(shard, epoch), _) => {
                 let held = &mut epochs[shard.index()];
