@@ -86,6 +86,6 @@ pub enum StoreError {
     Unavailable(Arc<str>),
     /// The store has stopped, and whether its last writes are on disk is not known: restart the
     /// service.
-    #[error("the store has stopped")]
+    #[error("the store has stopped: its disk refused a write")]
     Stopped,
 }

@@ -93,10 +93,10 @@ impl Books {
         }))
         .map_err(|error| at(&error))?;
         let books = Self { db, participant, lent };
-        books.begin()?;
+        books.begin().map_err(|error| at(&error))?;
         books.db.execute_batch(SCHEMA).map_err(|error| at(&error))?;
         books.in_users_hands(|db| books.participant.set_up(db)).map_err(|error| failed(&*error))?;
-        books.commit()?;
+        books.commit().map_err(|error| at(&error))?;
         Ok(books)
     }
 
