@@ -3,8 +3,9 @@
 //! Machines run ahead of the disk: a commit decision changes their state at once, while its record
 //! is still being written. The gate keeps the outside world from seeing that state too early. Both
 //! the production driver and the simulator use this type, so neither has an ordering rule of its
-//! own. Whatever shows a transaction to somebody (a reply, a status query, an event) is an effect
-//! too and goes through here.
+//! own. Whatever shows a transaction to somebody (a reply, a status query, an event) or acts on how it
+//! ended (the answer to a branch in doubt, the rollback of an orphan) is an effect too and goes
+//! through here.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -30,7 +31,8 @@ impl<E> Gate<E> {
     ///
     /// `forced` is the position of the last forced record of the step, if it had any. Effects of
     /// later steps of the same transaction wait for it too, because the state they were derived
-    /// from already includes it.
+    /// from already includes it. For a machine rebuilt from records that may not be durable yet, it
+    /// is the position of the last of them.
     pub fn admit(
         &mut self,
         txn: TxnId,

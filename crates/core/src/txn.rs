@@ -48,6 +48,10 @@ impl Txn {
     }
 
     /// Takes one input. Late, repeated and unexpected inputs are harmless.
+    ///
+    /// The machine is then ahead of the journal by the records of the step. If the journal refuses
+    /// them, drop the machine with its effects and answer nobody: another coordinator was first.
+    /// [`Txn::replay`] of what the journal holds tells what became of the transaction.
     pub fn handle(&mut self, now: Timestamp, input: Input) -> Step<Record> {
         match self {
             Self::Commit(txn) => txn.handle(now, input).map(Record::Commit),
