@@ -8,7 +8,7 @@ use crate::journal::Tail;
 use crate::world::World;
 
 const LATE_MS: (u64, u64) = (500, 8_000);
-const YEAR_MS: i64 = 365 * 24 * 3_600_000;
+pub(crate) const YEAR_MS: i64 = 365 * 24 * 3_600_000;
 /// Records that nothing is forced with wait this long for company.
 const IDLE_FLUSH_MS: u64 = 20;
 const LOOK_MS: u64 = 250;
@@ -31,6 +31,10 @@ impl World {
     /// Sends a message over the bad network.
     pub(crate) fn send(&mut self, message: Message) {
         if self.is_cut(message.from, message.to) || self.strikes(self.faults.drop) {
+            return;
+        }
+        if self.faults.lose_next > 0 {
+            self.faults.lose_next -= 1;
             return;
         }
         let mut delay_ms = self.delay_ms();

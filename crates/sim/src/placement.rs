@@ -1,8 +1,8 @@
 //! Every single and double placement of a fault in small scripted histories.
 //!
 //! What chance does in the seeded histories is done here exhaustively: before each event of a
-//! scenario one process crashes, or a second coordinator takes over; and then another once more
-//! before each event that is left.
+//! scenario one process crashes, a second coordinator takes over, a message is lost or a clock jumps;
+//! and then one of these once more before each event that is left.
 
 use std::fmt;
 use std::rc::Rc;
@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Instant;
 
+use crate::disaster::YEAR_MS;
 use crate::event::Event;
 use crate::journal::Tail;
 use crate::scenario::{SCENARIOS, Scenario};
@@ -51,6 +52,10 @@ enum Blow {
     Takeover,
     /// The first one is paused, loses the shard, and goes on.
     Pause,
+    /// The next message is lost.
+    Loss,
+    /// The clock of the first coordinator jumps by so many milliseconds.
+    Clock(i64),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -60,12 +65,15 @@ enum Keeps {
     None,
 }
 
-const COORDINATORS: [Blow; 5] = [
+const EVERYWHERE: [Blow; 8] = [
     Blow::Crash(Keeps::All),
     Blow::Crash(Keeps::Half),
     Blow::Crash(Keeps::None),
     Blow::Takeover,
     Blow::Pause,
+    Blow::Loss,
+    Blow::Clock(YEAR_MS),
+    Blow::Clock(-YEAR_MS),
 ];
 const PAUSE_MS: u64 = 120;
 
@@ -92,7 +100,7 @@ fn place(scenario: &Scenario, faults: Faults) -> Placed {
     let names = Names::new();
     let mut totals = Totals::default();
     let participants = (0..scenario.setting().resources.len() as u8).map(Blow::Participant);
-    let blows: Vec<_> = COORDINATORS.into_iter().chain(participants).collect();
+    let blows: Vec<_> = EVERYWHERE.into_iter().chain(participants).collect();
     let undisturbed = run(scenario, &names, &[], &mut totals);
     for first in 0..undisturbed {
         for &blow in &blows {
@@ -180,6 +188,14 @@ impl World {
                     self.crash_resource(resource);
                 }
                 up
+            }
+            Blow::Loss => {
+                self.faults.lose_next = 1;
+                true
+            }
+            Blow::Clock(by_ms) => {
+                self.node(0).clock_ms += by_ms;
+                true
             }
             Blow::Takeover => {
                 self.start(1);

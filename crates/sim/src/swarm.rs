@@ -43,6 +43,8 @@ pub(crate) struct Faults {
     pub(crate) listing_short: u64,
     pub(crate) vote_no: u64,
     pub(crate) vote_read_only: u64,
+    /// So many of the next messages are lost.
+    pub(crate) lose_next: u64,
     /// The first prepare of the first branch takes so many milliseconds longer.
     pub(crate) first_prepare_ms: u64,
 }
@@ -74,6 +76,7 @@ impl Faults {
             listing_short: 0,
             vote_no: 0,
             vote_read_only: 0,
+            lose_next: 0,
             first_prepare_ms: 0,
         }
     }
@@ -107,6 +110,7 @@ impl Faults {
             listing_short: rate(300, 50, 400),
             vote_no: rate(600, 20, 250),
             vote_read_only: rate(500, 20, 350),
+            lose_next: 0,
             first_prepare_ms: 0,
         }
     }
