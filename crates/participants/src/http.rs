@@ -96,10 +96,7 @@ impl HttpAdapter {
         if carries_work {
             headers.insert(CONTENT_TYPE, JSON);
         }
-        // It came from outside: one that is no header value is not passed on.
-        if let Some(Ok(trace)) = call.traceparent.as_deref().map(HeaderValue::from_str) {
-            headers.insert(TRACEPARENT, trace);
-        }
+        headers.insert(TRACEPARENT, ours(call.trace.to_string()));
         (request, uri.path())
     }
 }

@@ -14,9 +14,11 @@ pub mod http;
 pub mod limits;
 pub mod local;
 mod open;
+mod trace;
 
 pub use guard::{AnswerKind, Observer, Unobserved};
 pub use open::{OpenError, Settings, open};
+pub use trace::{NotATrace, Trace};
 
 use std::future::Future;
 use std::pin::Pin;
@@ -61,8 +63,8 @@ pub struct Call {
     pub work: Opaque,
     /// Which attempt this is, counted from one since the coordinator's start.
     pub attempt: u32,
-    /// W3C trace context to pass on.
-    pub traceparent: Option<Arc<str>>,
+    /// The trace it is part of.
+    pub trace: Trace,
     /// When to give up waiting.
     pub patience: Duration,
 }

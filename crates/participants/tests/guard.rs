@@ -97,7 +97,7 @@ fn call(verb: Verb, attempt: u32) -> Call {
         verb,
         work: Opaque::default(),
         attempt,
-        traceparent: None,
+        trace: unanimous_participants::Trace::of(txn),
         patience: Duration::from_secs(5),
     }
 }

@@ -1,36 +1,50 @@
 //! The one line that is logged for each transaction, when it has ended.
 
-use std::sync::Arc;
+use unanimous_core::Outcome;
+use unanimous_core::id::{Timestamp, TxnId};
 
-use unanimous_core::commit::Begun;
-use unanimous_core::id::TxnId;
-use unanimous_core::{Outcome, Reason};
+use super::run::Live;
 
-/// What is to be said of a transaction that has ended.
+/// A transaction that has ended and is only waiting to be counted and logged.
 pub(crate) struct Closing {
-    pub(crate) txn: TxnId,
-    pub(crate) outcome: Outcome,
-    pub(crate) begun: Begun,
-    pub(crate) reason: Option<(Option<Arc<str>>, Reason)>,
-    pub(crate) took_ms: u64,
-    pub(crate) calls: u32,
-    pub(crate) traceparent: Option<Arc<str>>,
+    txn: TxnId,
+    outcome: Outcome,
+    ended_at: Timestamp,
+    live: Live,
 }
 
 /// Aborts of these kinds are the business's own; all others say that something is wrong.
 const ORDINARY: [&str; 3] = ["refused", "expectation", "client"];
 
 impl Closing {
+    pub(super) fn new(txn: TxnId, outcome: Outcome, ended_at: Timestamp, live: Live) -> Self {
+        Self { txn, outcome, ended_at, live }
+    }
+
+    pub(crate) fn outcome(&self) -> Outcome {
+        self.outcome
+    }
+
+    /// The stable word for why it was aborted; empty if it was not.
+    pub(crate) fn cause(&self) -> &str {
+        let reason = self.live.commit().durable().reason();
+        reason.map_or("", |(_, reason)| &*reason.kind)
+    }
+
+    pub(crate) fn took_ms(&self) -> u64 {
+        self.ended_at.since_ms(self.live.begun_at)
+    }
+
     /// Writes the line, at the level of its outcome: what nobody has to look at is `info`.
     pub(crate) fn write(&self, outcome: &'static str) {
-        let trace = self.traceparent.as_deref().unwrap_or_default();
-        let key = self.begun.key.as_ref().map_or("", |key| &*key.text);
-        let participants = self.begun.branches.len();
-        let (participant, cause, detail) = match &self.reason {
-            Some((name, reason)) => {
-                (name.as_deref().unwrap_or_default(), &*reason.kind, &*reason.detail)
+        let durable = self.live.commit().durable();
+        let key = durable.begun().key.as_ref().map_or("", |key| &*key.text);
+        let (participant, detail) = match durable.reason() {
+            Some((branch, reason)) => {
+                let branch = branch.and_then(|branch| durable.branch(branch));
+                (branch.map_or("", |branch| &*branch.name), &*reason.detail)
             }
-            None => ("", "", ""),
+            None => ("", ""),
         };
         macro_rules! line {
             ($level:ident) => {
@@ -38,25 +52,22 @@ impl Closing {
                     target: "unanimous::transaction",
                     txn = %self.txn,
                     outcome,
-                    cause,
+                    cause = self.cause(),
                     participant,
                     detail,
-                    participants,
-                    calls = self.calls,
-                    took_ms = self.took_ms,
+                    participants = durable.branches().len(),
+                    calls = self.live.calls.iter().sum::<u32>(),
+                    took_ms = self.took_ms(),
                     key,
-                    trace,
+                    trace = %self.live.trace,
                 )
             };
         }
-        let committed_or_refused = match self.outcome {
-            Outcome::Committed => true,
-            Outcome::Aborted => ORDINARY.contains(&cause),
-            Outcome::Mixed => return line!(error),
-        };
-        match committed_or_refused {
-            true => line!(info),
-            false => line!(warn),
+        match self.outcome {
+            Outcome::Committed => line!(info),
+            Outcome::Aborted if ORDINARY.contains(&self.cause()) => line!(info),
+            Outcome::Aborted => line!(warn),
+            Outcome::Mixed => line!(error),
         }
     }
 }

@@ -10,6 +10,7 @@ use unanimous_core::id::{BranchId, Lsn, ShardId, TxnId};
 use unanimous_core::txn::Record;
 use unanimous_core::{Durability, Input, Opaque, Outcome, Reason, Resolution, Vote};
 use unanimous_journal::{Filter, Journal, JournalError, Listener, Page, Stored};
+use unanimous_participants::Trace;
 
 use super::Census;
 use super::clock::Clock;
@@ -71,8 +72,8 @@ pub struct BeginOrder {
     pub running: IfRunning,
     /// When to answer.
     pub wait: Wait,
-    /// W3C trace context; one is made if there is none.
-    pub traceparent: Option<String>,
+    /// The trace it is part of; one of its own if there is none.
+    pub trace: Option<Trace>,
 }
 
 /// What the drivers share.
@@ -139,8 +140,8 @@ impl Coordinator {
         ears: Arc<Ears>,
         resources: Resources,
     ) -> Result<Self, JournalError> {
-        let epochs: Vec<_> =
-            ShardId::all().map(|shard| journal.claim(shard)).collect::<Result<_, _>>()?;
+        let shards: Vec<ShardId> = ShardId::all().collect();
+        let epochs = journal.claim_all(&shards)?;
         let shared = Arc::new(Shared {
             resources,
             metrics: options.metrics,
@@ -215,7 +216,6 @@ impl Coordinator {
         };
         let branches = order.branches.into_iter();
         let branches = branches.map(|(name, resource, work)| self.branch(&name, &resource, work));
-        let traceparent = order.traceparent.unwrap_or_else(|| new_trace(txn));
         let key = order.key.map(|key| CheckedKey {
             key,
             checked_at: self.shared.clock.now(),
@@ -227,7 +227,7 @@ impl Coordinator {
             timeout_ms: order.timeout_ms,
             branches: branches.collect(),
             key,
-            memo: Opaque::new(traceparent.as_bytes()),
+            memo: order.trace.map_or_else(Opaque::default, |trace| Opaque::new(&trace.to_bytes())),
             waiter: Waiter { until, want },
         };
         self.send(txn, Event::Begin(Box::new(order)));
@@ -583,8 +583,4 @@ fn split_mix(mut z: u64) -> u64 {
 /// Equal keys meet in one shard, whose driver takes them one after the other.
 fn shard_hash(key: &str) -> u64 {
     key.bytes().fold(0xCBF2_9CE4_8422_2325, |hash, byte| split_mix(hash ^ u64::from(byte)))
-}
-
-fn new_trace(txn: TxnId) -> String {
-    format!("00-{:032x}-{:016x}-01", txn.0, (txn.0 as u64).max(1))
 }

@@ -127,9 +127,9 @@ impl AskError {
             Self::Refused(refusal, view) => refused(txn, &refusal, view),
             Self::UnknownParticipant(name) => Problem::new(
                 Code::UnknownParticipant,
-                format!("transaction {txn} has no participant {name}"),
+                format!("transaction {txn} has no participant {name:?}"),
             )
-            .at(format!("/votes/{name}")),
+            .at(format!("/votes/{}", name.replace('~', "~0").replace('/', "~1"))),
             Self::KeyReused(other) => Problem::new(
                 Code::KeyReused,
                 format!("the key was used for another request, which began transaction {other}"),

@@ -3,6 +3,7 @@
 //! The loop holds no rule of its own: it feeds machines and hands their steps to `take`.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -12,8 +13,9 @@ use unanimous_core::commit::{Begun, Branch, CommitTxn, Ending, Key, Phase};
 use unanimous_core::gate::Gate;
 use unanimous_core::id::{BranchId, Epoch, Lsn, Timestamp, TxnId};
 use unanimous_core::txn::Txn;
-use unanimous_core::{Answer, Input, Refusal, Verb, Vote};
+use unanimous_core::{Answer, Input, Opaque, Refusal, Verb, Vote};
 use unanimous_journal::OpenTxn;
+use unanimous_participants::Trace;
 
 use super::coordinator::Shared;
 use super::event::{AskError, CheckedKey, Enlisted, Event, IfRunning, Order, Waiter};
@@ -35,7 +37,7 @@ pub(super) struct Live {
     pub(super) calls: Vec<u32>,
     /// Calls that may have been made before a restart.
     pub(super) calls_before: u32,
-    pub(super) traceparent: Option<Arc<str>>,
+    pub(super) trace: Trace,
 }
 
 impl Live {
@@ -45,19 +47,47 @@ impl Live {
     }
 }
 
+/// The trace a transaction began in, or one of its own.
+fn trace(txn: TxnId, memo: &Opaque) -> Trace {
+    Trace::from_bytes(memo.bytes()).unwrap_or_else(|| Trace::of(txn))
+}
+
+/// Hashes an identity to itself: its low half is random already.
+#[derive(Default)]
+pub(super) struct ById(u64);
+
+impl Hasher for ById {
+    fn write(&mut self, bytes: &[u8]) {
+        // Only identities are hashed, and those come whole, in `write_u128`.
+        bytes.iter().for_each(|&byte| self.0 = self.0.rotate_left(8) ^ u64::from(byte));
+    }
+
+    fn write_u128(&mut self, id: u128) {
+        self.0 = id as u64;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 /// One driver.
 pub(super) struct Driver {
     pub(super) shared: Arc<Shared>,
     pub(super) epochs: Vec<Epoch>,
     pub(super) events: mpsc::UnboundedSender<Event>,
     pub(super) gate: Gate<Out>,
-    pub(super) live: HashMap<TxnId, Live>,
+    pub(super) live: HashMap<TxnId, Live, BuildHasherDefault<ById>>,
     pub(super) timers: Timers,
     pub(super) keys: Keys,
     /// Answers that came before their call returned.
     pub(super) answers: VecDeque<(TxnId, BranchId, Verb, Answer)>,
+    /// Effects that the gate has let out; kept so that no memory is asked for each time.
+    pub(super) free: Vec<Out>,
     pub(super) draining: Option<oneshot::Sender<()>>,
     pub(super) accepting: bool,
+    /// When the loop was last woken. A round is short, so its events share one look at the clock.
+    now: Timestamp,
 }
 
 /// Idempotency keys of transactions that are open or have ended just now.
@@ -101,18 +131,21 @@ impl Driver {
             epochs,
             events,
             gate: Gate::default(),
-            live: HashMap::new(),
+            live: HashMap::default(),
             timers: Timers::default(),
             keys: Keys::default(),
             answers: VecDeque::new(),
+            free: Vec::new(),
             draining: None,
             accepting: true,
+            now: Timestamp::default(),
         }
     }
 
     /// Takes over what a former life left open. The only recovery there is: replay, then the
     /// ordinary `handle(Resumed)`.
     pub(super) fn resume(&mut self, open: OpenTxn) {
+        self.look_at_the_clock();
         let records = open.records.and_then(|records| {
             let machine = Txn::replay(records.iter().map(|stored| &stored.record))
                 .map_err(|misfit| misfit.to_string())?;
@@ -132,7 +165,7 @@ impl Driver {
             self.keys.insert(key, open.txn);
         }
         let live = Live {
-            traceparent: std::str::from_utf8(begun.memo.bytes()).ok().map(Arc::from),
+            trace: trace(open.txn, &begun.memo),
             calls: vec![0; commit.durable().branches().len()],
             calls_before: 1,
             machine,
@@ -164,15 +197,19 @@ impl Driver {
                 }
             };
             tokio::select! {
-                changed = flushed.changed() => match changed {
-                    Ok(()) => self.on_flushed(*flushed.borrow_and_update()),
-                    Err(_) => return,
-                },
+                changed = flushed.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.look_at_the_clock();
+                    self.on_flushed(*flushed.borrow_and_update());
+                }
                 taken = inbox.recv_many(&mut batch, EVENTS_PER_ROUND) => {
                     if taken == 0 {
                         return;
                     }
                     self.shared.queued.fetch_sub(taken, Ordering::Relaxed);
+                    self.look_at_the_clock();
                     for event in batch.drain(..) {
                         self.on(event);
                         self.settle_answers();
@@ -186,12 +223,14 @@ impl Driver {
     }
 
     fn on_flushed(&mut self, lsn: Lsn) {
-        let mut free = Vec::new();
+        let mut free = std::mem::take(&mut self.free);
         self.gate.flushed(lsn, |_, out| free.push(out));
-        free.into_iter().for_each(|out| self.perform(out));
+        free.drain(..).for_each(|out| self.perform(out));
+        self.free = free;
     }
 
     fn on_time(&mut self) {
+        self.look_at_the_clock();
         let now = self.now();
         while let Some(txn) = self.timers.pop_due(now) {
             if let Some(live) = self.live.get_mut(&txn) {
@@ -241,7 +280,7 @@ impl Driver {
                 None => return,
             },
         };
-        let traceparent = std::str::from_utf8(memo.bytes()).ok().map(Arc::from);
+        let trace = trace(txn, &memo);
         let calls = vec![0; branches.len()];
         let deadline = now.after_ms(timeout_ms);
         let begun = Begun { mode, timeout_ms, deadline, branches, key: key.clone(), memo };
@@ -255,7 +294,7 @@ impl Driver {
             waiters: vec![waiter],
             calls,
             calls_before: 0,
-            traceparent,
+            trace,
         };
         if let Some(key) = &key {
             self.keys.insert(key, txn);
@@ -348,7 +387,7 @@ impl Driver {
             Some(refusal) => Err(AskError::Refused(refusal, None)),
             None => self.enlisted(txn, &name),
         };
-        self.admit(txn, Out::Enlisted(reply, answer));
+        self.admit(txn, Out::Enlisted(reply, Box::new(answer)));
     }
 
     fn enlisted(&self, txn: TxnId, name: &str) -> Result<Enlisted, AskError> {
@@ -391,7 +430,11 @@ impl Driver {
     }
 
     pub(super) fn now(&self) -> Timestamp {
-        self.shared.clock.now()
+        self.now
+    }
+
+    fn look_at_the_clock(&mut self) {
+        self.now = self.shared.clock.now();
     }
 
     fn report_drained(&mut self) {

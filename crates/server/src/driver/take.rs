@@ -32,11 +32,11 @@ pub(super) enum Out {
     /// Tell somebody who asked that it cannot be had.
     Refuse(Want, Refusal, Option<Box<TransactionView>>),
     /// Answer an enlistment.
-    Enlisted(oneshot::Sender<Result<Enlisted, AskError>>, Result<Enlisted, AskError>),
+    Enlisted(oneshot::Sender<Result<Enlisted, AskError>>, Box<Result<Enlisted, AskError>>),
     /// Answer somebody who looks.
     Shown(oneshot::Sender<Option<TransactionView>>, Box<TransactionView>),
     /// Tell everybody who watches.
-    Publish(EventView),
+    Publish(Box<EventView>),
     /// Write the closing line.
     Close(Box<Closing>),
 }
@@ -55,21 +55,27 @@ impl Driver {
             Ok(forced) => forced,
             Err(error) => return self.lose(txn, error),
         };
-        let mut told = None;
-        let mut calls = Vec::new();
-        for effect in step.effects {
-            match effect {
-                Effect::Call(branch, verb) => calls.push(Out::Call(txn, branch, verb)),
-                Effect::Tell(stage) => told = Some(stage),
-                Effect::WakeAt(at) => self.wake_at(txn, at),
+        let (mut told, mut wake_at) = (None, None);
+        let calls = step.effects.into_iter().filter_map(|effect| match effect {
+            Effect::Call(branch, verb) => Some(Out::Call(txn, branch, verb)),
+            Effect::Tell(stage) => {
+                told = Some(stage);
+                None
             }
-        }
+            Effect::WakeAt(at) => {
+                wake_at = Some(at);
+                None
+            }
+        });
         self.admit_all(txn, forced, calls);
+        if let Some(at) = wake_at {
+            self.wake_at(txn, at);
+        }
         if let Some(stage) = told {
             self.tell(txn, now, stage);
         }
-        if ended.is_some() {
-            self.end(txn, now);
+        if let Some(outcome) = ended {
+            self.end(txn, now, outcome);
         }
     }
 
@@ -110,9 +116,10 @@ impl Driver {
         forced: Option<unanimous_core::id::Lsn>,
         outs: impl IntoIterator<Item = Out>,
     ) {
-        let mut free = Vec::new();
+        let mut free = std::mem::take(&mut self.free);
         self.gate.admit(txn, forced, outs, |out| free.push(out));
-        free.into_iter().for_each(|out| self.perform(out));
+        free.drain(..).for_each(|out| self.perform(out));
+        self.free = free;
     }
 
     /// Another coordinator has the transaction, or the journal refused it.
@@ -143,8 +150,8 @@ impl Driver {
     }
 
     fn wake_at(&mut self, txn: TxnId, at: Timestamp) {
+        let at = at.after_ms(jitter_ms(txn, at, self.now()));
         let Some(live) = self.live.get_mut(&txn) else { return };
-        let at = at.after_ms(jitter_ms(txn, at, self.shared.clock.now()));
         self.timers.set(txn, live.wake_at.replace(at), Some(at));
     }
 
@@ -153,13 +160,13 @@ impl Driver {
             && let Some(live) = self.live.get(&txn)
         {
             let durable = live.commit().durable();
-            let event = EventView {
+            let event = Box::new(EventView {
                 id: txn.to_string(),
                 kind: unanimous_api::Kind::Atomic,
                 status: view::status(durable),
                 outcome: durable.outcome().map(view::outcome_word),
                 at_ms: now.0,
-            };
+            });
             self.admit(txn, Out::Publish(event));
         }
         match stage {
@@ -193,29 +200,14 @@ impl Driver {
         }
     }
 
-    fn end(&mut self, txn: TxnId, now: Timestamp) {
+    fn end(&mut self, txn: TxnId, now: Timestamp, outcome: Outcome) {
         let Some(live) = self.live.remove(&txn) else { return };
         self.shared.closed();
         self.timers.set(txn, live.wake_at, None);
-        let durable = live.commit().durable();
-        let begun = durable.begun().clone();
-        if let Some(key) = &begun.key {
+        if let Some(key) = &live.commit().durable().begun().key {
             self.keys.ended(key, now);
         }
-        let reason = durable.reason().map(|(branch, reason)| {
-            let name = branch.and_then(|branch| durable.branch(branch));
-            (name.map(|branch| Arc::clone(&branch.name)), reason.clone())
-        });
-        let closing = Closing {
-            txn,
-            outcome: live.machine.ended().expect("it has ended"),
-            reason,
-            took_ms: now.since_ms(live.begun_at),
-            calls: live.calls.iter().sum(),
-            begun,
-            traceparent: live.traceparent,
-        };
-        self.admit(txn, Out::Close(Box::new(closing)));
+        self.admit(txn, Out::Close(Box::new(Closing::new(txn, outcome, now, live))));
     }
 
     /// Performs what the gate has let out.
@@ -229,14 +221,15 @@ impl Driver {
             }
             Out::Tell(want, Told::View(_) | Told::Outcome(_)) => want.refuse(AskError::Lost),
             Out::Refuse(want, refusal, view) => want.refuse(AskError::Refused(refusal, view)),
-            Out::Enlisted(reply, answer) => drop(reply.send(answer)),
+            Out::Enlisted(reply, answer) => drop(reply.send(*answer)),
             Out::Shown(reply, view) => drop(reply.send(Some(*view))),
-            Out::Publish(event) => self.shared.publish(event),
+            Out::Publish(event) => self.shared.publish(*event),
             Out::Close(closing) => self.shared.metrics.close(&closing),
         }
     }
 
     fn call(&mut self, txn: TxnId, branch: BranchId, verb: Verb) {
+        let now = self.now();
         let Some(live) = self.live.get_mut(&txn) else { return };
         let durable = live.commit().durable();
         let about = durable.branch(branch).expect("machines call their own branches");
@@ -251,7 +244,7 @@ impl Driver {
             return self.answers.push_back((txn, branch, verb, answer));
         };
         let work = about.work.clone();
-        let left_ms = durable.begun().deadline.since_ms(self.shared.clock.now());
+        let left_ms = durable.begun().deadline.since_ms(now);
         let timeout_ms = match verb {
             Verb::Prepare => self.shared.call_timeout_ms.min(left_ms.max(CALL_TIMEOUT_MS_MIN)),
             Verb::Commit | Verb::CommitOnePhase | Verb::Rollback => self.shared.call_timeout_ms,
@@ -266,7 +259,7 @@ impl Driver {
             verb,
             work,
             attempt,
-            traceparent: live.traceparent.as_deref().map(|trace| child_trace(trace, txn, branch)),
+            trace: live.trace.child(branch),
             patience,
         });
         // A call that is answered at once needs no task of its own.
@@ -306,13 +299,4 @@ impl Driver {
 fn jitter_ms(txn: TxnId, at: Timestamp, now: Timestamp) -> u64 {
     let spread_ms = (at.since_ms(now) / 4).min(JITTER_MS_MAX);
     ((txn.0 as u64) ^ at.0) % (spread_ms + 1)
-}
-
-/// The trace context of one call: the transaction's trace, with the branch as the parent span.
-fn child_trace(traceparent: &str, txn: TxnId, branch: BranchId) -> Arc<str> {
-    let span = (txn.0 as u64).wrapping_add(u64::from(branch.0) + 1).max(1);
-    match traceparent.get(..36) {
-        Some(head) => Arc::from(format!("{head}{span:016x}-01")),
-        None => Arc::from(traceparent),
-    }
 }
