@@ -1,5 +1,6 @@
 //! The command line: every command, flag and help text.
 
+use std::ops::Range;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -66,6 +67,13 @@ Exits with 0 only if the books balance.")]
   unanimous resource check           exits with 1 if one does not answer
   unanimous resource in-doubt wallet")]
     Resource(ResourceArgs),
+
+    /// Run seeded histories full of crashes and check every promise.
+    #[command(after_help = "Examples:
+  unanimous sim --seeds 0..20000
+  unanimous sim --seed 4711 --trace
+  unanimous sim --museum             catches every deliberate bug")]
+    Sim(SimArgs),
 
     /// Print a completion script for a shell.
     #[command(after_help = "Example:
@@ -254,6 +262,45 @@ pub(crate) enum ResourceCommand {
     },
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct SimArgs {
+    /// The histories to run, the last one not included.
+    #[arg(long, value_name = "A..B", value_parser = seeds, required_unless_present_any = ["seed", "museum", "placements"], conflicts_with_all = ["seed", "museum", "placements"])]
+    pub(crate) seeds: Option<Range<u64>>,
+    /// One history.
+    #[arg(long, value_name = "S", conflicts_with_all = ["museum", "placements"])]
+    pub(crate) seed: Option<u64>,
+    /// Print what happens in it.
+    #[arg(long, requires = "seed")]
+    pub(crate) trace: bool,
+    /// The kind of transactions.
+    #[arg(long, value_enum, default_value_t = SimShape::Atomic)]
+    pub(crate) shape: SimShape,
+    /// Run every deliberate bug, and say how many seeds it takes to catch it.
+    #[arg(long, conflicts_with = "placements")]
+    pub(crate) museum: bool,
+    /// Crash the canonical scenarios at every point, and at every pair of points.
+    #[arg(long)]
+    pub(crate) placements: bool,
+    /// Threads; one a processor if not given.
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+}
+
+/// The kind of transactions that a simulation runs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum SimShape {
+    /// Two-phase commit.
+    Atomic,
+}
+
+fn seeds(text: &str) -> Result<Range<u64>, String> {
+    let range =
+        text.split_once("..").and_then(|(from, to)| Some(from.parse().ok()?..to.parse().ok()?));
+    let range: Range<u64> = range.ok_or("write it as A..B, such as 0..20000")?;
+    if range.is_empty() { Err("the range holds no seed".to_owned()) } else { Ok(range) }
+}
+
 fn status(text: &str) -> Result<StatusWord, String> {
     let word = serde_json::Value::String(text.to_uppercase());
     serde_json::from_value(word).map_err(|_| {
@@ -275,5 +322,13 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_range_of_seeds_that_holds_none_is_refused() {
+        assert_eq!(seeds("3..7"), Ok(3..7));
+        for text in ["7..3", "3..3", "3", "a..b", "..", "-1..4"] {
+            assert!(seeds(text).is_err(), "{text}");
+        }
     }
 }

@@ -11,6 +11,7 @@ mod output;
 mod remote;
 mod resource;
 mod serve;
+mod sim;
 mod table;
 mod txn;
 
@@ -41,6 +42,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Demo(args) => in_runtime(demo::demo(args, format)),
         Command::Txn(args) => in_runtime(txn::run(args, format)),
         Command::Resource(args) => in_runtime(resource::run(args, format)),
+        Command::Sim(args) => sim::run(&args, format),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "unanimous", &mut script);

@@ -11,18 +11,17 @@ mod load;
 mod pay;
 mod plan;
 mod report;
+mod settle;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::process::Child;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{Instant, sleep};
-use unanimous_api::StatusWord;
-use unanimous_client::{Client, Filter};
+use tokio::time::Instant;
+use unanimous_client::Client;
 
 use self::books::{Audit, Book};
 use self::child::{Ports, Process};
@@ -30,15 +29,10 @@ use self::load::Pay;
 use self::pay::{Naively, Unanimously};
 use self::plan::{Plan, Role};
 use self::report::{Report, Run};
+use self::settle::Settling;
 use crate::cli::DemoArgs;
 use crate::exit::Failure;
 use crate::output::{self, Format};
-
-/// How long the services may take until none is in doubt, once nothing is killed any more.
-const SETTLE_PATIENCE: Duration = Duration::from_secs(30);
-
-/// Pause between two looks whether anything is in doubt.
-const LOOK_EVERY: Duration = Duration::from_millis(25);
 
 /// Runs the demo, and succeeds only if the books balance.
 pub(crate) async fn demo(args: DemoArgs, format: Format) -> Result<(), Failure> {
@@ -126,13 +120,13 @@ async fn run(
     let started = Instant::now();
     let load = load::run(plan, Arc::new(pay), &mut processes, title).await?;
     let took = started.elapsed();
-    let settled_in = settling.wait().await;
+    let settled = settling.wait().await;
     for process in &mut processes {
         process.kill().await;
     }
     let books = read(settling.folder)?;
     let audit = Audit::of(plan, &books, &load.told);
-    Ok(Run::new(&load, audit, took, settled_in))
+    Ok(Run::new(&load, audit, took, settled))
 }
 
 async fn banks(
@@ -184,46 +178,6 @@ fn read(folder: &Path) -> Result<BTreeMap<Role, Book>, Failure> {
 
 fn unwritable(folder: &Path) -> impl FnOnce(std::io::Error) -> Failure {
     move |error| Failure::not_done(format!("{}: {error}", folder.display()))
-}
-
-/// What to look at until nothing is in doubt.
-struct Settling<'a> {
-    client: Option<Client>,
-    folder: &'a Path,
-}
-
-impl Settling<'_> {
-    /// Waits until no service holds a branch prepared and the coordinator has nothing left to do.
-    /// Says how long that took; what is left at the end of the patience, the audit finds.
-    async fn wait(&self) -> Duration {
-        let started = Instant::now();
-        while !self.is_settled().await && started.elapsed() < SETTLE_PATIENCE {
-            sleep(LOOK_EVERY).await;
-        }
-        started.elapsed()
-    }
-
-    async fn is_settled(&self) -> bool {
-        let prepared = Role::BANKS.map(|role| books::prepared(&book_path(self.folder, role)));
-        if !prepared.iter().all(|prepared| matches!(prepared, Ok(0))) {
-            return false;
-        }
-        let Some(client) = &self.client else { return true };
-        for status in [
-            StatusWord::Initiated,
-            StatusWord::Preparing,
-            StatusWord::Prepared,
-            StatusWord::Committing,
-            StatusWord::Aborting,
-        ] {
-            let filter = Filter { status: Some(status), limit: Some(1), ..Filter::default() };
-            match client.list(&filter).await {
-                Ok(page) if page.transactions.is_empty() => {}
-                Ok(_) | Err(_) => return false,
-            }
-        }
-        true
-    }
 }
 
 /// The folder of one demo, and the process that removes it if the demo is killed.

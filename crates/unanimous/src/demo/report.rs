@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::books::Audit;
 use super::load::{Load, Told};
 use super::plan::Role;
+use super::settle::Settled;
 use crate::output::{count, rupees, span};
 
 /// The whole demo.
@@ -26,10 +27,14 @@ pub(crate) struct Report {
 pub(crate) struct Run {
     took_ms: u64,
     settled_in_ms: u64,
+    /// Transactions that the coordinator has not brought to their end.
+    unfinished: u64,
     committed: u64,
     /// By reason.
     refused: BTreeMap<String, u64>,
     unknown: u64,
+    /// What the first of those who know nothing was told.
+    unknown_example: Option<String>,
     /// Attempts that a crash aborted, by reason. All were made again.
     aborted_and_repeated: BTreeMap<String, u64>,
     kills: BTreeMap<Role, u64>,
@@ -39,24 +44,30 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    pub(crate) fn new(load: &Load, audit: Audit, took: Duration, settled_in: Duration) -> Self {
+    pub(crate) fn new(load: &Load, audit: Audit, took: Duration, settled: Settled) -> Self {
         let (mut committed, mut unknown, mut refused) = (0, 0, BTreeMap::new());
-        for told in load.told.values() {
+        let mut unknown_example = None;
+        for (transfer, told) in &load.told {
             match told {
                 Told::Committed => committed += 1,
                 Told::Refused(kind) | Told::Aborted(kind) => {
                     *refused.entry(kind.clone()).or_default() += 1
                 }
-                Told::Unknown(_) => unknown += 1,
+                Told::Unknown(what) => {
+                    unknown += 1;
+                    unknown_example.get_or_insert_with(|| format!("{transfer}: {what}"));
+                }
             }
         }
         let kills = load.outages.iter().map(|(&role, outages)| (role, outages.len() as u64));
         Self {
             took_ms: ms(took),
-            settled_in_ms: ms(settled_in),
+            settled_in_ms: ms(settled.took),
+            unfinished: settled.unfinished,
             committed,
             refused,
             unknown,
+            unknown_example,
             aborted_and_repeated: load.aborted.clone(),
             kills: kills.collect(),
             outage_ms_max: load.outages.values().flatten().copied().map(ms).max().unwrap_or(0),
@@ -115,7 +126,8 @@ fn seconds(ms: u64) -> String {
 impl Report {
     /// Whether the product has kept its promise.
     pub(crate) fn balances(&self) -> bool {
-        self.unanimously.audit.balances() && self.unanimously.unknown == 0
+        let run = &self.unanimously;
+        run.audit.balances() && run.unknown == 0 && run.unfinished == 0
     }
 
     /// One screen.
@@ -158,8 +170,9 @@ impl Report {
                 count(audit.lied_about)
             ),
             format!(
-                "  in doubt      {} branches left prepared; the last was settled {} after the load",
+                "  in doubt      {} branches left prepared, {} transactions unfinished, {} after the load",
                 count(audit.left_prepared),
+                count(run.unfinished),
                 span(run.settled_in_ms)
             ),
             format!(
@@ -204,6 +217,7 @@ impl Report {
         }
         let mut lines = vec!["THE BOOKS DO NOT BALANCE.".to_owned()];
         lines.extend(self.unanimously.audit.example.clone());
+        lines.extend(self.unanimously.unknown_example.clone());
         lines.push(format!("Run it again with --seed {} --keep and look at the logs.", self.seed));
         lines
     }
