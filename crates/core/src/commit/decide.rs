@@ -73,7 +73,10 @@ impl CommitTxn {
             Phase::Active if self.volatile.deadline <= now => self.expire(now),
             Phase::Active | Phase::Preparing => {
                 if let Some(branch) = self.take_votes(votes) {
-                    let reason = Reason::new("contradiction", "the client brought two votes");
+                    let reason = Reason::new(
+                        "contradiction",
+                        "the client says no to a branch that may be prepared",
+                    );
                     return Ok(self.abort(Some(branch), reason));
                 }
                 let mut records = Vec::new();
@@ -91,20 +94,22 @@ impl CommitTxn {
         }
     }
 
-    /// Notes the votes of branches that the client prepared itself. Where a no follows another vote,
-    /// neither can be trusted: the branch is returned, with its vote unknown.
+    /// Notes the votes of branches that the client prepared itself. A no that follows another vote, or
+    /// the coordinator's own question, cannot be trusted to mean that nothing is prepared: the branch
+    /// is returned, with its vote unknown.
     fn take_votes(&mut self, votes: Vec<(BranchId, Vote)>) -> Option<BranchId> {
         // A branch that the coordinator prepares speaks for itself.
         if self.durable.begun().mode != Mode::Interactive {
             return None;
         }
         for (branch, vote) in votes {
-            let known = &mut self.volatile.branches[branch.index()].vote;
-            if matches!((&known, vote), (Some(Vote::Yes | Vote::ReadOnly), Vote::No)) {
-                *known = None;
+            let progress = &mut self.volatile.branches[branch.index()];
+            let may_be_prepared = progress.vote.is_some() || progress.call != Call::Idle;
+            if vote == Vote::No && may_be_prepared {
+                progress.vote = None;
                 return Some(branch);
             }
-            known.get_or_insert(vote);
+            progress.vote.get_or_insert(vote);
         }
         None
     }

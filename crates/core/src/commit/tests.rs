@@ -347,6 +347,15 @@ fn a_no_after_a_yes_of_the_same_branch_aborts_and_rolls_that_branch_back_too() {
 }
 
 #[test]
+fn a_no_of_the_clients_does_not_spare_the_rollback_of_a_branch_that_was_asked_to_prepare() {
+    let mut txn = interactive();
+    feed(&mut txn, Input::CommitAsked(Vec::new()));
+    let step = feed(&mut txn, Input::CommitAsked(vec![(B0, Vote::No)]));
+    assert_eq!(decision(&step), Some(Decision::Abort));
+    assert_eq!(calls(&answer(&mut txn, B0, Verb::Prepare, yes())), [(B0, Verb::Rollback)]);
+}
+
+#[test]
 fn nobody_votes_for_a_branch_that_the_coordinator_prepares() {
     let mut txn = running(2);
     let votes = vec![(B0, Vote::Yes), (B1, Vote::Yes)];
