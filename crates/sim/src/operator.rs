@@ -48,10 +48,10 @@ impl World {
         let Ok(Txn::Commit(machine)) = Txn::replay(self.journal.read(slot)) else { return };
         let durable = machine.durable();
         let cells = (0_u8..).zip(&self.txns[slot.index()].cells);
-        // A late prepare of a branch that has acknowledged its rollback is the sweeper's.
+        // A late prepare of a branch that has rolled back is the sweeper's.
         let mut held = cells.filter(|&(branch, cell)| {
             let ended = durable.ending(BranchId(u16::from(branch))).is_some();
-            cell.mark == Mark::Prepared && !ended
+            cell.mark == Mark::Prepared && !ended && !cell.barred
         });
         let Some((branch, _)) = held.next() else { return };
         let decision = self.rng.pick(&[Decision::Commit, Decision::Abort]);

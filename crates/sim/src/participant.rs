@@ -57,7 +57,7 @@ pub(crate) struct Cell {
     pub(crate) works: u8,
     /// A manager keeps no mark of having voted read-only.
     pub(crate) read_only: bool,
-    /// A rollback was acknowledged.
+    /// A rollback was carried out.
     pub(crate) barred: bool,
     /// Ended by its policy or by an operator's hand.
     pub(crate) alone: bool,
@@ -216,9 +216,11 @@ impl World {
             (Verb::Commit | Verb::CommitOnePhase, Mark::Prepared) => self.commit(slot, branch),
             (Verb::Commit | Verb::CommitOnePhase, Mark::Committed) => Says::Done,
             (Verb::Commit | Verb::CommitOnePhase, _) => Says::Heuristic(HeuristicKind::Rollback),
-            (Verb::Rollback, Mark::Prepared) => self.roll_back(slot, branch, Mark::Absent),
             (Verb::Rollback, Mark::Committed) => Says::Heuristic(HeuristicKind::Commit),
-            (Verb::Rollback, _) => Says::Done,
+            (Verb::Rollback, _) => {
+                self.cell_mut(slot, branch).barred = true;
+                self.roll_back(slot, branch, Mark::Absent)
+            }
         }
     }
 
