@@ -11,8 +11,9 @@ pub(crate) const BEGIN_BYTES_MAX: usize = 4 << 20;
 /// Milliseconds that records nobody waits for may stay in memory before they are flushed alone.
 pub(crate) const LINGER_MS: u64 = 25;
 
-/// Milliseconds between attempts to prepare a segment on a full disk.
-pub(crate) const FULL_RETRY_MS: u64 = 500;
+/// Milliseconds after which the keeper of segments looks again whether there is something to do, or
+/// room on a full disk, if nobody calls it.
+pub(crate) const KEEPER_PAUSE_MS: u64 = 500;
 
 /// Bytes of ended transactions that are kept in memory until the history has them. Enough for those
 /// that clients ask about right after the end.

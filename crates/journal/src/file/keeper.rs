@@ -13,7 +13,7 @@ use unanimous_core::id::Lsn;
 use super::log::{Spare, segment_name};
 use super::state::{Room, Shared};
 use super::storage::Storage;
-use crate::limits::{FULL_RETRY_MS, RETIRED_MAX};
+use crate::limits::{KEEPER_PAUSE_MS, RETIRED_MAX};
 
 /// Files that become segments have names that begin so.
 const SPARE: &str = "spare-";
@@ -102,16 +102,13 @@ impl Keeper {
             }
             match busy {
                 Ok(Busy::Yes) => {}
-                Ok(Busy::No) => {
-                    drop(self.work.wait(desk).expect("no thread panics with the desk"));
-                }
                 Err(_) if shared.closing() => {
                     // What is left may never find room.
                     drop(desk);
                     return self.stop();
                 }
-                Err(_) => {
-                    let pause = Duration::from_millis(FULL_RETRY_MS);
+                Ok(Busy::No) | Err(_) => {
+                    let pause = Duration::from_millis(KEEPER_PAUSE_MS);
                     let waited = self.work.wait_timeout(desk, pause);
                     drop(waited.expect("no thread panics with the desk"));
                 }
@@ -236,9 +233,16 @@ impl Keeper {
         reaching.or(desk.segments.iter().next()).map_or(0, |(&number, _)| number)
     }
 
-    /// The projection has come to this offset of a segment.
-    pub(crate) fn taken(&self, generation: u64, offset: u64) {
-        self.desk().taken = (generation, offset);
+    /// The projection has come to this segment and offset.
+    pub(crate) fn taken(&self, place: (u64, u64)) {
+        self.desk().taken = place;
+    }
+
+    /// The projection has come to the end.
+    pub(crate) fn taken_all(&self) {
+        let mut desk = self.desk();
+        let last = desk.segments.last_key_value();
+        desk.taken = last.map_or((0, 0), |(&number, facts)| (number, facts.used));
     }
 
     /// Bytes that the projection has not taken.

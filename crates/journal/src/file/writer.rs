@@ -96,7 +96,12 @@ impl Writer {
 
     fn roll(&mut self, head: Head) -> io::Result<Next> {
         let len = Log::room_for(head.snapshot.len(), &self.batch);
-        let Some(spare) = self.keeper.take_spare(len) else { return Ok(Next::Stop) };
+        let Some(spare) = self.keeper.take_spare(len) else {
+            return match self.shared.closing() {
+                true => Err(io::Error::new(io::ErrorKind::StorageFull, "no room for a segment")),
+                false => Ok(Next::Stop),
+            };
+        };
         let start = Instant::now();
         self.log.roll(spare, head, &mut self.batch)?;
         self.keeper.rolled(self.log.generation(), self.batch.first, self.log.offset());

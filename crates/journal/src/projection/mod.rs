@@ -9,8 +9,6 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use store::StoreError;
-
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -28,7 +26,7 @@ use crate::limits::{
     HISTORY_RETRY_MS,
 };
 use crate::query::Filter;
-use store::{Row, Store, Synced};
+use store::{Row, Store, StoreError, Synced};
 
 /// The history as the journal asks it.
 pub(crate) struct Projection {
@@ -65,6 +63,9 @@ pub(crate) struct Projector {
     retention_ms: u64,
     store: Store,
     follower: Follower,
+    /// Read and not yet written, with the bytes of the log that they were read from.
+    rows: Vec<Row>,
+    rows_bytes: u64,
     synced: Lsn,
 }
 
@@ -118,6 +119,8 @@ pub(crate) fn open(site: Site) -> Result<(Arc<Projection>, Projector), JournalEr
         retention_ms,
         store,
         follower,
+        rows: Vec::new(),
+        rows_bytes: 0,
         synced: Lsn(0),
     };
     Ok((projection, projector))
@@ -200,15 +203,15 @@ impl Projector {
             pause = match self.step() {
                 Ok(Progress::Caught) => Duration::from_millis(HISTORY_IDLE_MS),
                 Ok(Progress::Behind) => start.elapsed(),
-                Err(Trouble::Store(error)) => {
-                    self.mend(&error);
-                    Duration::from_millis(HISTORY_RETRY_MS)
-                }
-                Err(Trouble::Journal(error)) => {
+                Err(Trouble::Journal(error @ JournalError::Damaged { .. })) => {
                     let shared = &self.projection.shared;
                     shared.fail(&error.to_string());
                     self.keeper.stop();
                     return listener.failed(Arc::new(error));
+                }
+                Err(trouble) => {
+                    self.mend(&trouble);
+                    Duration::from_millis(HISTORY_RETRY_MS)
                 }
             };
         }
@@ -217,52 +220,42 @@ impl Projector {
     /// Pauses, unless somebody waits or too much has come together.
     fn rest(&self, pause: Duration) -> Duty {
         let desk = self.projection.desk();
-        let hurried = |desk: &Desk| desk.waiting > 0 && desk.trouble.is_none();
         let behind = self.keeper.lag_bytes() > HISTORY_HURRY_BYTES;
-        let caught = self.follower.seen() >= self.projection.shared.flushed();
-        if desk.duty == Duty::Off || (!caught && (behind || hurried(&desk))) {
-            return desk.duty;
-        }
         let waited = self.projection.wake.wait_timeout_while(desk, pause, |desk| {
             let caught = self.follower.seen() >= self.projection.shared.flushed();
-            desk.duty == Duty::On && (caught || !hurried(desk))
+            let hurried = (behind || desk.waiting > 0) && desk.trouble.is_none();
+            desk.duty == Duty::On && (caught || !hurried)
         });
         waited.expect("no thread panics with the desk").0.duty
     }
 
     /// Takes one batch in, syncs if segments wait for it, and prunes.
-    pub(crate) fn step(&mut self) -> Result<Progress, Trouble> {
+    fn step(&mut self) -> Result<Progress, Trouble> {
         let flushed = self.projection.shared.flushed();
-        let (mut rows, mut bytes) = (Vec::new(), 0);
-        while rows.len() < HISTORY_BATCH_TXNS && bytes < HISTORY_BATCH_BYTES {
+        while self.rows.len() < HISTORY_BATCH_TXNS && self.rows_bytes < HISTORY_BATCH_BYTES {
+            let rows = &mut self.rows;
             let read = self.follower.advance(flushed, |ended| {
                 rows.push(Row { lsn: ended.lsn, txn: ended.txn, kept: ended.kept });
             })?;
             match read {
-                Some(read) => bytes += read,
+                Some(bytes) => self.rows_bytes += bytes,
                 None => break,
             }
         }
         let seen = self.follower.seen();
-        if bytes > 0 {
-            // What was read is not read again: a batch that is refused is offered until it is taken.
-            while let Err(error) = self.store.write(&rows, seen) {
-                if let StoreError::Broken(_) = error {
-                    return Err(error.into());
-                }
-                self.projection.desk().trouble = Some(error.to_string());
-                self.projection.shared.wake_waiting();
-                if self.rest(Duration::from_millis(HISTORY_RETRY_MS)) == Duty::Off {
-                    return Ok(Progress::Caught);
-                }
-            }
-            self.projection.desk().trouble = None;
+        if self.rows_bytes > 0 {
+            self.store.write(&self.rows, seen)?;
+            self.rows.clear();
+            self.rows_bytes = 0;
             self.projection.shared.publish_projected(seen);
-            let (generation, offset) = self.follower.place();
-            self.keeper.taken(generation, offset);
+        }
+        match seen < flushed {
+            true => self.keeper.taken(self.follower.place()),
+            false => self.keeper.taken_all(),
         }
         self.sync()?;
         let pruned = self.store.prune(now_ms().saturating_sub(self.retention_ms), HISTORY_PRUNE)?;
+        self.projection.desk().trouble = None;
         match seen < flushed || pruned == HISTORY_PRUNE {
             true => Ok(Progress::Behind),
             false => Ok(Progress::Caught),
@@ -281,11 +274,11 @@ impl Projector {
         Ok(())
     }
 
-    /// Makes the store anew if that is what it needs.
-    fn mend(&mut self, error: &StoreError) {
-        self.projection.desk().trouble = Some(error.to_string());
+    /// Tells those who wait, and makes the store anew if that is what it needs.
+    fn mend(&mut self, trouble: &Trouble) {
+        self.projection.desk().trouble = Some(trouble.to_string());
         self.projection.shared.wake_waiting();
-        let StoreError::Broken(_) = error else { return };
+        let Trouble::Store(StoreError::Broken(_)) = trouble else { return };
         self.keeper.projected(Lsn(0));
         *self.projection.reader.lock().expect("no thread panics while it reads") = None;
         let made = anew(&self.projection.dir, &self.instance).and_then(|store| {
@@ -296,7 +289,8 @@ impl Projector {
             Ok((store, follower)) => {
                 self.projection.shared.publish_projected(Lsn(0));
                 (self.store, self.follower, self.synced) = (store, follower, Lsn(0));
-                self.projection.desk().trouble = None;
+                self.rows.clear();
+                self.rows_bytes = 0;
             }
             Err(error) => self.projection.desk().trouble = Some(error.to_string()),
         }
@@ -305,28 +299,18 @@ impl Projector {
 
 /// Whether the history has everything that is durable.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Progress {
+enum Progress {
     Caught,
     Behind,
 }
 
 /// What can stop the projector.
-#[derive(Debug)]
-pub(crate) enum Trouble {
-    Store(StoreError),
-    Journal(JournalError),
-}
-
-impl From<StoreError> for Trouble {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
-}
-
-impl From<JournalError> for Trouble {
-    fn from(error: JournalError) -> Self {
-        Self::Journal(error)
-    }
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
 }
 
 fn now_ms() -> u64 {
