@@ -115,6 +115,7 @@ impl FileJournal {
             keeper: Arc::clone(&keeper),
             storage,
         })?;
+        shared.lock().table.index_ended(recover::key_of);
         let figures = Arc::new(Figures::default());
         let writer = Writer::new(
             Arc::clone(&shared),

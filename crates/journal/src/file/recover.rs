@@ -18,7 +18,7 @@ use super::layout::{self, Epochs, Item, SEGMENT_HEADER_LEN};
 use super::log::{Batch, Head, Log, Place, Spare, segment_number};
 use super::segment::{Found, Segment};
 use super::storage::Storage;
-use super::table::Table;
+use super::table::{Recent, Table};
 use crate::error::JournalError;
 use crate::limits::FIRST_SEGMENT_BYTES;
 use crate::summary;
@@ -42,6 +42,7 @@ pub(crate) struct Recovered {
 struct Newest {
     place: Place,
     fold: Fold,
+    recent: Recent,
     epochs: Epochs,
     /// The last frame, to be written once more.
     last: Batch,
@@ -63,12 +64,12 @@ pub(crate) fn open(
         Some((&number, _)) => read_newest(storage.as_ref(), number)?,
         None => nothing(storage.as_ref(), &names)?,
     };
-    let Newest { place, fold, epochs, mut last } = newest;
+    let Newest { place, fold, recent, epochs, mut last } = newest;
     check_instance(storage.as_ref(), &names, &place.instance)?;
 
     let instance = place.instance.clone();
     let next = last.next();
-    let table = Table::recovered(fold, Lsn(next.0 - 1), key_of);
+    let table = Table::recovered(fold, recent, key_of);
     let head = Head { snapshot: table.snapshot(), epochs, salt: salt() };
     let len = Log::room_for(head.snapshot.len(), &last);
     let spare = spare(storage.as_ref(), &names, len, segment_bytes)
@@ -89,6 +90,7 @@ fn read_newest(storage: &dyn Storage, number: u64) -> Result<Newest, JournalErro
         .map_err(|error| segment.damaged(SEGMENT_HEADER_LEN as u64, error.what))?;
     let mut epochs = segment.header.epochs;
     let mut last = Batch::new(segment.next_lsn());
+    let mut recent = Recent::default();
     let mut context = Context::FirstFrame;
     loop {
         let (offset, taken) = match segment.next()? {
@@ -96,7 +98,7 @@ fn read_newest(storage: &dyn Storage, number: u64) -> Result<Newest, JournalErro
                 last.restart(frame.first);
                 last.count = frame.count;
                 last.bytes.extend_from_slice(frame.entries_bytes());
-                (offset, take_frame(&mut fold, &mut epochs, &frame, context))
+                (offset, take_frame(&mut fold, &mut recent, &mut epochs, &frame, context))
             }
             Found::End if context == Context::FirstFrame => {
                 let offset = segment.offset();
@@ -112,11 +114,12 @@ fn read_newest(storage: &dyn Storage, number: u64) -> Result<Newest, JournalErro
         generation: number + 1,
         sequence: segment.sequence(),
     };
-    Ok(Newest { place, fold, epochs, last })
+    Ok(Newest { place, fold, recent, epochs, last })
 }
 
 fn take_frame(
     fold: &mut Fold,
+    recent: &mut Recent,
     epochs: &mut Epochs,
     frame: &layout::Frame<'_>,
     context: Context,
@@ -124,8 +127,10 @@ fn take_frame(
     for entry in frame.entries() {
         match entry.map_err(|error| error.what)? {
             (lsn, Item::Records(records), bytes) => {
-                if let Some(ended) = fold.take(lsn, &records, bytes, context)? {
-                    fold.recycle(ended);
+                if let Some(ended) = fold.take(lsn, &records, bytes, context)?
+                    && let Some(dropped) = recent.push(lsn, records.txn, ended)
+                {
+                    fold.recycle(dropped);
                 }
             }
             (_, Item::Claim(shard, epoch), _) => {
@@ -133,6 +138,10 @@ fn take_frame(
                 *held = epoch.max(*held);
             }
         }
+    }
+    if context == Context::FirstFrame {
+        // Of those that ended in it, the beginnings may be in the segment before.
+        *recent = Recent::after(Lsn(frame.next().0 - 1));
     }
     Ok(())
 }
@@ -147,7 +156,8 @@ fn nothing(storage: &dyn Storage, names: &[String]) -> Result<Newest, JournalErr
         });
     }
     let place = Place { instance: new_instance(), generation: 1, sequence: 1 };
-    Ok(Newest { place, fold: Fold::default(), epochs: layout::NO_EPOCHS, last: Batch::new(Lsn(1)) })
+    let (fold, recent, epochs) = (Fold::default(), Recent::default(), layout::NO_EPOCHS);
+    Ok(Newest { place, fold, recent, epochs, last: Batch::new(Lsn(1)) })
 }
 
 /// A prepared segment that a former process left, or a small new one.
@@ -205,7 +215,7 @@ fn write_instance(storage: &dyn Storage, names: &[String], instance: &str) -> io
 }
 
 /// The idempotency key that a transaction with these entries was begun under.
-fn key_of(kept: &[u8]) -> Option<Arc<str>> {
+pub(crate) fn key_of(kept: &[u8]) -> Option<Arc<str>> {
     let (_, records, _) = layout::kept(kept).next()?.ok()?;
     summary::key_of(&records.first().ok()?).cloned()
 }

@@ -33,6 +33,35 @@ struct Slot {
     end: End,
 }
 
+/// Transactions that had ended when the journal was opened, as many as are kept.
+#[derive(Debug, Default)]
+pub(crate) struct Recent {
+    txns: VecDeque<(Lsn, TxnId, Kept)>,
+    bytes: usize,
+    /// Those that ended up to here are not among them.
+    dropped: Lsn,
+}
+
+impl Recent {
+    /// Knows nothing of what ended up to `lsn`.
+    pub(crate) fn after(lsn: Lsn) -> Self {
+        Self { dropped: lsn, ..Self::default() }
+    }
+
+    /// Adds a transaction, and gives back the oldest if there are too many.
+    pub(crate) fn push(&mut self, lsn: Lsn, txn: TxnId, kept: Kept) -> Option<Kept> {
+        self.bytes += kept.bytes.len() + TXN_BYTES;
+        self.txns.push_back((lsn, txn, kept));
+        if self.bytes <= RECENT_BYTES_MAX {
+            return None;
+        }
+        let (lsn, _, oldest) = self.txns.pop_front()?;
+        self.bytes -= oldest.bytes.len() + TXN_BYTES;
+        self.dropped = lsn;
+        Some(oldest)
+    }
+}
+
 /// An entry as [`Table::take`] needs it.
 pub(crate) struct Taken<'a> {
     pub(crate) txn: TxnId,
@@ -45,21 +74,38 @@ pub(crate) struct Taken<'a> {
 }
 
 impl Table {
-    /// The transactions that were open when the journal was opened, with their keys. Those that
-    /// ended before are in the projection once it has come to `last`.
+    /// The transactions that were open when the journal was opened, and some that had ended. The
+    /// keys of the latter come with [`Table::index_ended`].
     pub(crate) fn recovered(
         fold: Fold,
-        last: Lsn,
+        recent: Recent,
         key: impl Fn(&[u8]) -> Option<Arc<str>>,
     ) -> Self {
-        let mut table = Self { evicted: last, ..Self::default() };
+        let mut table = Self { evicted: recent.dropped, ..Self::default() };
         for (txn, kept) in fold.txns {
             let key = key(&kept.bytes);
             table.keys.extend(key.clone().map(|key| (key, txn)));
             table.open_bytes += kept.bytes.len();
             table.txns.insert(txn, Slot { kept, key, end: End::Open });
         }
+        for (lsn, txn, kept) in recent.txns {
+            table.ended_bytes += kept.bytes.len() + TXN_BYTES;
+            table.ended.push_back((lsn, txn));
+            table.txns.insert(txn, Slot { kept, key: None, end: End::Ended });
+        }
         table
+    }
+
+    /// Makes the ended transactions known by their keys.
+    pub(crate) fn index_ended(&mut self, key: impl Fn(&[u8]) -> Option<Arc<str>>) {
+        // The newest transaction under a key is the one it names.
+        for (_, txn) in self.ended.iter().rev() {
+            let slot = self.txns.get_mut(txn).expect("an ended transaction is listed once");
+            slot.key = key(&slot.kept.bytes);
+            if let Some(key) = &slot.key {
+                self.keys.entry(Arc::clone(key)).or_insert(*txn);
+            }
+        }
     }
 
     /// Records that the transaction holds, if another entry may follow them.

@@ -22,8 +22,8 @@ use crate::file::keeper::Keeper;
 use crate::file::state::Shared;
 use crate::file::storage::Storage;
 use crate::limits::{
-    HISTORY_BATCH_BYTES, HISTORY_BATCH_TXNS, HISTORY_HURRY_BYTES, HISTORY_IDLE_MS, HISTORY_PRUNE,
-    HISTORY_RETRY_MS,
+    HISTORY_BATCH_BYTES, HISTORY_BATCH_TXNS, HISTORY_HURRY_BYTES, HISTORY_IDLE_MS,
+    HISTORY_NICENESS, HISTORY_PRUNE, HISTORY_RETRY_MS,
 };
 use crate::query::Filter;
 use store::{Row, Store, StoreError, Synced};
@@ -197,6 +197,9 @@ impl Projection {
 impl Projector {
     /// Works until the journal stops.
     pub(crate) fn run(mut self, listener: &dyn Listener) {
+        // On Linux a thread has a niceness of its own. Where that is not to be had, decisions only
+        // share the processor with the history of earlier ones.
+        let _ = rustix::process::nice(HISTORY_NICENESS);
         let mut pause = Duration::ZERO;
         while self.rest(pause) == Duty::On {
             let start = Instant::now();
