@@ -34,6 +34,6 @@ mod world;
 pub use exhibit::Exhibit;
 pub use museum::{Row, museum, trace_exhibit};
 pub use oracle::Violation;
-pub use placement::{Faults, Placed, placements};
+pub use placement::{Depth, Placed, placements};
 pub use runner::{Shape, run_seeds, trace};
 pub use totals::Totals;

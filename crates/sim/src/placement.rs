@@ -19,11 +19,11 @@ use crate::world::{Names, World};
 
 /// How many faults one history has.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Faults {
+pub enum Depth {
     /// One, of every kind, before every event.
-    One,
+    Single,
     /// Two: one of every kind before every event, and then another before every event that is left.
-    Two,
+    Double,
 }
 
 /// What came of all placements in one scenario.
@@ -78,12 +78,12 @@ const EVERYWHERE: [Blow; 8] = [
 const PAUSE_MS: u64 = 120;
 
 /// Runs all placements of all scenarios on `threads` threads.
-pub fn placements(faults: Faults, threads: usize) -> Vec<Placed> {
+pub fn placements(depth: Depth, threads: usize) -> Vec<Placed> {
     let next = AtomicUsize::new(0);
     let work = || {
         let mut placed = Vec::new();
         while let Some(scenario) = SCENARIOS.get(next.fetch_add(1, Ordering::Relaxed)) {
-            placed.push(place(scenario, faults));
+            placed.push(place(scenario, depth));
         }
         placed
     };
@@ -95,7 +95,7 @@ pub fn placements(faults: Faults, threads: usize) -> Vec<Placed> {
     placed
 }
 
-fn place(scenario: &Scenario, faults: Faults) -> Placed {
+fn place(scenario: &Scenario, depth: Depth) -> Placed {
     let started = Instant::now();
     let names = Names::new();
     let mut totals = Totals::default();
@@ -107,7 +107,7 @@ fn place(scenario: &Scenario, faults: Faults) -> Placed {
             let Some(events) = struck(scenario, &names, &[(first, blow)], &mut totals) else {
                 continue;
             };
-            if faults == Faults::One {
+            if depth == Depth::Single {
                 continue;
             }
             for second in first + 1..events {

@@ -1,8 +1,7 @@
 //! I11: one transaction never has two outcomes, one key never two transactions, and what a
 //! coordinator shows of a transaction only moves forward.
 
-use unanimous_core::barrier::Mark;
-use unanimous_core::commit::Mode;
+use unanimous_core::txn::Txn;
 use unanimous_core::{Decision, Outcome, Stage};
 
 use crate::event::{Reply, Slot};
@@ -57,8 +56,8 @@ impl World {
     /// "Mixed" is told only of what no crash can make look whole again.
     fn check_contradicted(&mut self, slot: Slot) {
         let records = self.journal.durable_records(slot);
-        let known = match unanimous_core::txn::Txn::replay(records) {
-            Ok(unanimous_core::txn::Txn::Commit(machine)) => machine.durable().contradicted(),
+        let known = match Txn::replay(records) {
+            Ok(Txn::Commit(machine)) => machine.durable().contradicted(),
             Err(_) => false,
         };
         if !known {
@@ -78,7 +77,7 @@ impl World {
             !ended && !cell.is_excused()
         });
         if let Some(branch) = left {
-            let mark: Mark = cells[branch].mark;
+            let mark = cells[branch].mark;
             self.violated("I11", slot, || format!("ended is told, but b{branch} is {mark:?}"));
         }
     }
@@ -110,9 +109,8 @@ impl World {
     }
 
     fn check_made(&mut self, order: u8, slot: Slot) {
-        let Some(wanted) = self.orders.get(usize::from(order)) else { return };
-        debug_assert!(wanted.mode != Mode::Run || wanted.at_begin as usize == wanted.shares.len());
-        let made = *self.oracle.made[usize::from(order)].get_or_insert(slot);
+        let Some(made) = self.oracle.made.get_mut(usize::from(order)) else { return };
+        let made = *made.get_or_insert(slot);
         if made != slot {
             self.violated("I11", slot, || format!("order {order} was known to be {made}"));
         }
