@@ -6,11 +6,13 @@
 
 pub mod callback;
 mod code;
+mod object;
 mod problem;
 mod request;
 mod view;
 
 pub use code::{Code, CodeInfo, Repeat};
+pub use object::Object;
 pub use problem::Problem;
 pub use request::{
     AbortRequest, BeginRequest, BranchRequest, CommitRequest, EnlistRequest, Kind, ResolveOutcome,

@@ -24,7 +24,11 @@ pub struct BeginRequest<B = Value> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait: Option<Wait>,
     /// The shares of the participants; none if the application drives the transaction itself.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "crate::object::list",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub branches: Vec<BranchRequest<B>>,
 }
 
