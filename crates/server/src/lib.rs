@@ -21,4 +21,4 @@ mod serve;
 
 pub use metrics::Metrics;
 pub use resources::Resources;
-pub use serve::{Server, StartError};
+pub use serve::{Server, StartError, StopError};

@@ -1,5 +1,7 @@
 //! Every bound of the server that is not configurable, and the defaults of those that are.
 
+use std::time::Duration;
+
 /// Transactions that may be open at once. Each costs a few hundred bytes here and in every snapshot
 /// of the journal.
 pub const OPEN_MAX_DEFAULT: usize = 100_000;
@@ -24,6 +26,10 @@ pub const JITTER_MS_MAX: u64 = 250;
 /// decision that the deadline brings to be made durable and told.
 pub const WAIT_SLACK_MS: u64 = 1_000;
 
+/// Longest time a request waits, in milliseconds. Whoever wants to wait longer asks again; proxies
+/// give up sooner.
+pub const WAIT_MS_MAX: u64 = 300_000;
+
 /// Milliseconds that a transaction's key is remembered in memory after its end. Longer than any
 /// request may be under way between its look into the journal and the driver.
 pub const KEY_MEMORY_MS: u64 = 60_000;
@@ -34,11 +40,47 @@ pub const KEY_CHECK_MS_MAX: u64 = 30_000;
 /// Milliseconds that a shutdown waits for open transactions.
 pub const DRAIN_MS_DEFAULT: u64 = 10_000;
 
+/// How long a shutdown waits for requests to get their last answer, when all that was to be decided
+/// is.
+pub const LAST_ANSWERS: Duration = Duration::from_secs(2);
+
 /// Events that a slow reader of the event stream may be behind.
 pub const EVENTS_BEHIND_MAX: usize = 4_096;
 
 /// Idempotency keys of requests other than begin that are remembered.
 pub const REQUEST_KEYS_MAX: usize = 100_000;
+
+/// How deep the work of a branch may be nested. Parsers elsewhere give up soon after.
+pub const BODY_DEPTH_MAX: usize = 64;
+
+/// Milliseconds that a body may take to come.
+pub const BODY_WAIT_MS_MAX: u64 = 30_000;
+
+/// Bytes of the name an operator gives.
+pub const OPERATOR_LEN_MAX: usize = 128;
+
+/// Connections at once. Each holds a file and a few kilobytes.
+pub const CONNECTIONS_MAX: usize = 4_096;
+
+/// Requests at once on one connection of HTTP/2.
+pub const STREAMS_MAX: u32 = 256;
+
+/// Bytes of a request's line and headers. Ours are far smaller; a proxy adds some.
+pub const HEADER_BYTES_MAX: usize = 32 * 1024;
+
+/// How long a peer may take to send the headers of its next request. Longer than clients usually
+/// keep idle connections (90 s), so that it is they who close them.
+pub const HEADER_WAIT: Duration = Duration::from_secs(100);
+
+/// How often a peer that speaks HTTP/2 is asked whether it is still there.
+pub const PING_INTERVAL: Duration = Duration::from_secs(20);
+
+/// How often an event stream without events shows that it is there. Proxies cut idle ones after 30 s
+/// or more.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// Pause after connections could not be accepted, which passes when others end.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 const _: () = assert!(JITTER_MS_MAX * 2 <= WAIT_SLACK_MS);
 const _: () = assert!(KEY_CHECK_MS_MAX < KEY_MEMORY_MS);

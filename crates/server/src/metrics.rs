@@ -1,6 +1,6 @@
 //! What the coordinator counts, and the closing line of each transaction.
 //!
-//! Labels come from closed sets (statuses, outcomes, causes, verbs) and from the configured
+//! Labels come from closed sets (statuses, outcomes, causes, verbs, error codes) and from the configured
 //! resources, never from a client's text.
 
 use std::sync::atomic::AtomicU64;
@@ -14,6 +14,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+use unanimous_api::Code;
 use unanimous_core::Verb;
 use unanimous_core::id::Timestamp;
 use unanimous_journal::Stats;
@@ -32,6 +33,16 @@ struct Ended {
 #[derive(Clone, Debug, Eq, Hash, PartialEq, EncodeLabelSet)]
 struct Status {
     status: &'static str,
+}
+
+#[derive(Clone, Debug, Eq, Hash, PartialEq, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Eq, Hash, PartialEq, EncodeLabelSet)]
+struct Told {
+    code: &'static str,
 }
 
 #[derive(Clone, Debug, Eq, Hash, PartialEq, EncodeLabelSet)]
@@ -60,9 +71,10 @@ pub struct Metrics {
     overdue: Gauge,
     needs_attention: Gauge,
     pub(crate) quarantined: Counter,
-    duration: Family<Status, Histogram, fn() -> Histogram>,
+    duration: Family<Outcome, Histogram, fn() -> Histogram>,
     calls: Family<Called, Counter>,
     latency: Family<Latency, Histogram, fn() -> Histogram>,
+    problems: Family<Told, Counter>,
     journal: JournalMetrics,
 }
 
@@ -72,6 +84,7 @@ struct JournalMetrics {
     syncs: Counter,
     entries: Counter,
     bytes: Counter,
+    sync_time: Counter<f64, AtomicU64>,
     sync_seconds: Seconds,
     batch: Seconds,
     lag: Gauge,
@@ -114,6 +127,7 @@ impl Metrics {
             duration: Family::new_with_constructor(seconds),
             calls: Family::default(),
             latency: Family::new_with_constructor(seconds),
+            problems: Family::default(),
             journal: JournalMetrics::default(),
         };
         metrics.register_transactions();
@@ -148,11 +162,15 @@ impl Metrics {
         r.register("calls", help, self.calls.clone());
         let help = "Time that calls to participants took";
         r.register_with_unit("call_duration", help, Unit::Seconds, self.latency.clone());
+        let help = "Requests answered with a problem document, by its code";
+        r.register("problems", help, self.problems.clone());
     }
 
     fn register_journal(&mut self) {
         let (r, journal) = (&mut self.registry, &self.journal);
         r.register("journal_syncs", "Syncs of the journal", journal.syncs.clone());
+        let help = "Time spent in syncs of the journal";
+        r.register_with_unit("journal_sync", help, Unit::Seconds, journal.sync_time.clone());
         r.register("journal_entries", "Entries made durable", journal.entries.clone());
         let help = "Bytes made durable";
         r.register_with_unit("journal_written", help, Unit::Bytes, journal.bytes.clone());
@@ -167,15 +185,20 @@ impl Metrics {
 
     /// Counts a transaction that has ended, and writes its closing line.
     pub(crate) fn close(&self, closing: &Closing) {
-        let outcome = outcome_word(closing.outcome).as_str();
-        let reason = closing.reason.as_ref();
-        let cause = reason.map_or("", |(_, reason)| {
-            CAUSES.into_iter().find(|&cause| *cause == *reason.kind).unwrap_or("refused")
-        });
+        let outcome = outcome_word(closing.outcome()).as_str();
+        let cause = match closing.cause() {
+            "" => "",
+            word => CAUSES.into_iter().find(|&cause| cause == word).unwrap_or("refused"),
+        };
         self.ended.get_or_create(&Ended { outcome, cause }).inc();
-        let took = Duration::from_millis(closing.took_ms).as_secs_f64();
-        self.duration.get_or_create(&Status { status: outcome }).observe(took);
+        let took = Duration::from_millis(closing.took_ms()).as_secs_f64();
+        self.duration.get_or_create(&Outcome { outcome }).observe(took);
         closing.write(outcome);
+    }
+
+    /// Counts a request that was answered with a problem.
+    pub(crate) fn problem(&self, code: Code) {
+        self.problems.get_or_create(&Told { code: code.info().code }).inc();
     }
 
     /// The OpenMetrics text.
@@ -207,9 +230,10 @@ impl JournalMetrics {
         self.syncs.inc_by(syncs);
         self.entries.inc_by(entries);
         self.bytes.inc_by(stats.bytes - last.bytes);
+        let seconds = (stats.sync_nanos - last.sync_nanos) as f64 / 1e9;
+        self.sync_time.inc_by(seconds);
         if syncs > 0 {
-            let nanos = (stats.sync_nanos - last.sync_nanos) as f64;
-            self.sync_seconds.set(nanos / 1e9 / syncs as f64);
+            self.sync_seconds.set(seconds / syncs as f64);
             self.batch.set(entries as f64 / syncs as f64);
         }
         self.lag.set(stats.projection_lag_bytes as i64);

@@ -12,6 +12,8 @@ use unanimous_participants::{OpenError, Settings};
 
 use crate::config::Config;
 use crate::driver::{Coordinator, CoordinatorOptions, Ears};
+use crate::http::Lights;
+use crate::limits::LAST_ANSWERS;
 use crate::metrics::Metrics;
 use crate::resources::Resources;
 
@@ -47,15 +49,13 @@ pub enum StopError {
     /// The journal failed. What is decided is safe on disk; the process must not go on.
     #[error("{0}; nothing more is decided or told: mend the disk and start again")]
     Journal(String),
-    /// The socket failed.
-    #[error("cannot accept connections: {0}")]
-    Socket(io::Error),
 }
 
 /// A coordinator that has taken over its journal and listens.
 pub struct Server {
     coordinator: Coordinator,
     listener: TcpListener,
+    metrics: Arc<Metrics>,
     config: Config,
 }
 
@@ -67,33 +67,47 @@ impl Server {
     ///
     /// [`StartError`] with one line that names what to change.
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        let retention = Duration::from_secs(config.limits.retention_days * 24 * 60 * 60);
+        let options = Options {
+            retention_ms: u64::try_from(retention.as_millis()).unwrap_or(u64::MAX),
+            ..Options::default()
+        };
+        let data = config.data.clone();
+        let open = |ears: Arc<Ears>| {
+            Ok(Arc::new(FileJournal::open(&data, options, ears)?) as Arc<dyn Journal>)
+        };
+        Self::start_on(config, open).await
+    }
+
+    /// The same on the journal that `open` makes for those who hear of it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Server::start`].
+    pub async fn start_on(
+        config: Config,
+        open: impl FnOnce(Arc<Ears>) -> Result<Arc<dyn Journal>, JournalError>,
+    ) -> Result<Self, StartError> {
         let address = config.listen;
         let listener = TcpListener::bind(address)
             .await
             .map_err(|error| StartError::Listen { address, error })?;
         let metrics = Arc::new(Metrics::new());
         let resources = resources(&config, &metrics)?;
-        let ears = Ears::new();
-        let retention = Duration::from_secs(config.limits.retention_days * 24 * 60 * 60);
-        let options = Options {
-            retention_ms: u64::try_from(retention.as_millis()).unwrap_or(u64::MAX),
-            ..Options::default()
-        };
         let failed =
             |error| StartError::Journal { folder: config.data.display().to_string(), error };
-        let journal = FileJournal::open(&config.data, options, ears.clone()).map_err(failed)?;
-        let cluster = config.cluster.clone().unwrap_or_else(|| journal.instance().to_owned());
+        let ears = Ears::new();
+        let journal = open(Arc::clone(&ears)).map_err(failed)?;
         let options = CoordinatorOptions {
-            cluster,
+            cluster: config.cluster.clone().unwrap_or_else(|| journal.instance().to_owned()),
             drivers: drivers(),
             call_timeout_ms: config.limits.call_timeout_ms,
             open_max: config.limits.open_max,
             queue_max: config.limits.queue_max,
-            metrics,
+            metrics: Arc::clone(&metrics),
         };
-        let coordinator =
-            Coordinator::start(options, Arc::new(journal), ears, resources).map_err(failed)?;
-        Ok(Self { coordinator, listener, config })
+        let coordinator = Coordinator::start(options, journal, ears, resources).map_err(failed)?;
+        Ok(Self { coordinator, listener, metrics, config })
     }
 
     /// Where it listens: the port is a real one even if the configuration said 0.
@@ -115,28 +129,17 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// [`StopError`] if the journal or the socket failed.
+    /// [`StopError`] if the journal failed.
     pub async fn run(self, mut stop: watch::Receiver<bool>) -> Result<(), StopError> {
-        let Self { coordinator, listener, config } = self;
+        let Self { coordinator, listener, metrics, config } = self;
         let drain = Duration::from_millis(config.limits.drain_ms);
         let (quit, quitting) = watch::channel(false);
-        let app = crate::http::router(coordinator.clone(), &config, quitting);
-        let mut closing = quit.subscribe();
-        let server = axum::serve(tcp_nodelay(listener), app).with_graceful_shutdown(async move {
-            // An error means that the sender is gone: then it is time to stop as well.
-            drop(closing.wait_for(|&quit| quit).await);
-        });
-        let mut serving = tokio::spawn(server.into_future());
-        let failure = tokio::select! {
-            _ = stop.wait_for(|&stop| stop) => None,
-            error = coordinator.failed() => Some(StopError::Journal(error.to_string())),
-            served = &mut serving => match served {
-                Ok(Err(error)) => Some(StopError::Socket(error)),
-                Ok(Ok(())) | Err(_) => None,
-            },
-        };
-        if let Some(failure) = failure {
-            return Err(failure);
+        let lights = Lights { stopping: stop.clone(), quitting: quitting.clone() };
+        let app = crate::http::router(coordinator.clone(), &config, lights);
+        let mut serving = tokio::spawn(crate::http::listen(listener, app, metrics, quitting));
+        tokio::select! {
+            _ = stop.wait_for(|&stop| stop) => {}
+            error = coordinator.failed() => return Err(StopError::Journal(error.to_string())),
         }
         tracing::info!("shutting down: no new transactions; open ones are being decided");
         let drained = tokio::time::timeout(drain, coordinator.drain()).await;
@@ -145,20 +148,10 @@ impl Server {
         }
         quit.send_replace(true);
         // Requests that are being answered get a moment; event streams end by themselves.
-        drop(tokio::time::timeout(Duration::from_secs(2), &mut serving).await);
+        drop(tokio::time::timeout(LAST_ANSWERS, &mut serving).await);
+        serving.abort();
         coordinator.close().await.map_err(|error| StopError::Journal(error.to_string()))
     }
-}
-
-fn tcp_nodelay(
-    listener: TcpListener,
-) -> axum::serve::TapIo<TcpListener, fn(&mut tokio::net::TcpStream)> {
-    use axum::serve::ListenerExt;
-    fn nodelay(stream: &mut tokio::net::TcpStream) {
-        // Without it answers only wait longer.
-        drop(stream.set_nodelay(true));
-    }
-    listener.tap_io(nodelay as fn(&mut tokio::net::TcpStream))
 }
 
 fn drivers() -> usize {

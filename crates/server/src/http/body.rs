@@ -1,21 +1,32 @@
-//! From bytes to wire types, with errors that point at the field.
+//! From bytes and headers to wire types, with errors that point at the field.
+
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::HeaderMap;
 use bytes::Bytes;
-use serde::de::DeserializeOwned;
+use http_body_util::LengthLimitError;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::error::Category;
-use unanimous_api::{Code, KEY_LEN_MAX, Problem, header};
-use unanimous_core::id::TxnId;
+use unanimous_api::{Code, KEY_LEN_MAX, Object, Problem, header};
+use unanimous_participants::Trace;
 
 use super::{App, Failure};
+use crate::limits::BODY_WAIT_MS_MAX;
 
-/// Reads a body, as far as it is allowed to go.
+/// Reads a body, as far and as long as it is allowed to go.
 pub(super) async fn read(app: &App, body: Body) -> Result<Bytes, Failure> {
-    axum::body::to_bytes(body, app.body_bytes_max).await.map_err(|error| {
+    let whole = axum::body::to_bytes(body, app.body_bytes_max);
+    let read = tokio::time::timeout(Duration::from_millis(BODY_WAIT_MS_MAX), whole).await;
+    let Ok(read) = read else {
+        let detail = format!("the body did not end within {BODY_WAIT_MS_MAX} ms");
+        return Err(Failure::new(Code::SlowBody, detail));
+    };
+    read.map_err(|error| {
         let mut source: Option<&dyn std::error::Error> = Some(&error);
         while let Some(inner) = source {
-            if inner.is::<http_body_util::LengthLimitError>() {
+            if inner.is::<LengthLimitError>() {
                 let detail = format!("the body has more than {} bytes", app.body_bytes_max);
                 return Failure::new(Code::BodyTooLarge, detail);
             }
@@ -25,33 +36,52 @@ pub(super) async fn read(app: &App, body: Body) -> Result<Bytes, Failure> {
     })
 }
 
-/// Parses a body of JSON.
-pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
-    let mut json = serde_json::Deserializer::from_slice(bytes);
-    let parsed = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        let pointer = pointer(error.path());
-        let inner = error.into_inner();
-        match inner.classify() {
-            Category::Data => {
-                Failure::of(Problem::new(Code::BadField, inner.to_string()).at(pointer))
-            }
-            Category::Syntax | Category::Eof | Category::Io => {
-                Failure::new(Code::MalformedJson, inner.to_string())
-            }
-        }
-    })?;
-    match json.end() {
-        Ok(()) => Ok(parsed),
-        Err(error) => Err(Failure::new(Code::MalformedJson, error.to_string())),
+/// Parses a body of JSON, which has to be an object.
+pub(super) fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Failure> {
+    // Where it is wrong is found out only if it is wrong: keeping track costs more than parsing.
+    match serde_json::from_slice(bytes) {
+        Ok(Object(parsed)) => Ok(parsed),
+        Err(error) => Err(whats_wrong::<Object<T>>(bytes, &error)),
     }
 }
 
 /// Parses a body that may be left out.
-pub(super) fn parse_or_default<T: DeserializeOwned + Default>(bytes: &[u8]) -> Result<T, Failure> {
+pub(super) fn parse_or_default<'a, T>(bytes: &'a [u8]) -> Result<T, Failure>
+where
+    T: Deserialize<'a> + Default,
+{
     match bytes.trim_ascii().is_empty() {
         true => Ok(T::default()),
         false => parse(bytes),
     }
+}
+
+fn whats_wrong<'a, T: Deserialize<'a>>(bytes: &'a [u8], error: &serde_json::Error) -> Failure {
+    if let Err(error) = std::str::from_utf8(bytes) {
+        return Failure::new(Code::MalformedJson, format!("the body is not UTF-8: {error}"));
+    }
+    // Where a word of ours is expected, anything else is a mistake of syntax to the parser.
+    if let Err(error) = serde_json::from_slice::<IgnoredAny>(bytes) {
+        return Failure::new(Code::MalformedJson, error.to_string());
+    }
+    let detail = match error.classify() {
+        Category::Data => error.to_string(),
+        Category::Syntax | Category::Eof | Category::Io => {
+            format!("wrong type at line {} column {}", error.line(), error.column())
+        }
+    };
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let mut place = match serde_path_to_error::deserialize::<_, T>(&mut json) {
+        Ok(_) => String::new(),
+        Err(error) => pointer(error.path()),
+    };
+    // For a member that is missing or repeated the parser blames its parent.
+    let named = detail.strip_prefix("missing field `");
+    let named = named.or_else(|| detail.strip_prefix("duplicate field `"));
+    if let Some((name, _)) = named.and_then(|named| named.split_once('`')) {
+        place = format!("{place}/{name}");
+    }
+    Failure::of(Problem::new(Code::BadField, detail).at(place))
 }
 
 /// A JSON pointer (RFC 6901).
@@ -63,7 +93,7 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
             Segment::Seq { index } => pointer.push_str(&format!("/{index}")),
             Segment::Map { key } => {
                 pointer.push('/');
-                pointer.push_str(&key.replace('~', "~0").replace('/', "~1"));
+                pointer.push_str(&escaped(key));
             }
             Segment::Enum { .. } | Segment::Unknown => {}
         }
@@ -71,44 +101,34 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
     pointer
 }
 
-/// The transaction that a path names.
-pub(super) fn txn_id(text: &str) -> Result<TxnId, Failure> {
-    text.parse().map_err(|error: unanimous_core::id::NotAnId| {
-        Failure::new(Code::NotATransactionId, error.to_string())
-    })
+/// A name as a segment of a JSON pointer.
+pub(super) fn escaped(name: &str) -> String {
+    let mut name = name.replace('~', "~0").replace('/', "~1");
+    name.truncate(name.floor_char_boundary(KEY_LEN_MAX));
+    name
 }
 
 /// The idempotency key of a request.
 pub(super) fn key(headers: &HeaderMap) -> Result<Option<&str>, Failure> {
-    let Some(value) = headers.get(header::IDEMPOTENCY_KEY) else { return Ok(None) };
+    let mut values = headers.get_all(header::IDEMPOTENCY_KEY).iter();
+    let Some(value) = values.next() else { return Ok(None) };
     let usable = |key: &&str| {
         (1..=KEY_LEN_MAX).contains(&key.len())
             && key.bytes().all(|byte| (0x20..0x7F).contains(&byte))
     };
-    match value.to_str().ok().filter(usable) {
-        Some(key) => Ok(Some(key)),
-        None => Err(Failure::new(
+    match (value.to_str().ok().filter(usable), values.next()) {
+        (Some(key), None) => Ok(Some(key)),
+        (Some(_), Some(_)) => {
+            Err(Failure::new(Code::BadIdempotencyKey, "the request has two idempotency keys"))
+        }
+        (None, _) => Err(Failure::new(
             Code::BadIdempotencyKey,
             format!("Idempotency-Key has to be 1 to {KEY_LEN_MAX} printable ASCII characters"),
         )),
     }
 }
 
-/// The W3C trace context of a request; one that is not valid is passed over, as the standard asks.
-pub(super) fn traceparent(headers: &HeaderMap) -> Option<String> {
-    let text = headers.get(header::TRACEPARENT)?.to_str().ok()?;
-    let fields: Vec<&str> = text.split('-').collect();
-    let hex = |field: &str, len: usize| {
-        field.len() == len && field.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    };
-    let [version, trace, span, flags, ..] = fields[..] else { return None };
-    let valid = hex(version, 2)
-        && version != "ff"
-        && (version != "00" || fields.len() == 4)
-        && hex(trace, 32)
-        && trace.bytes().any(|byte| byte != b'0')
-        && hex(span, 16)
-        && span.bytes().any(|byte| byte != b'0')
-        && hex(flags, 2);
-    valid.then(|| format!("00-{trace}-{span}-{flags}"))
+/// The trace of a request; one that is not valid is passed over, as the standard asks.
+pub(super) fn trace(headers: &HeaderMap) -> Option<Trace> {
+    headers.get(header::TRACEPARENT)?.to_str().ok()?.parse().ok()
 }

@@ -1,28 +1,30 @@
 //! `/v1/events`: every change of state, as server-sent events.
 //!
-//! A reader that is too slow is told that it missed some, and goes on with what comes next.
+//! A stream of one transaction begins with its present state and never goes back behind what it has
+//! shown. A reader that is too slow is told that it missed some, and goes on with what comes next.
 
 use std::convert::Infallible;
-use std::time::Duration;
 
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::stream::{self, Stream, StreamExt};
 use tokio::sync::broadcast::error::RecvError;
-use unanimous_api::{Code, EventView, TransactionView};
+use unanimous_api::{Code, EventView, StatusWord, TransactionView};
 
-use super::{App, Failure, body};
+use super::extract::{Parameters, txn_id};
+use super::{App, Failure};
+use crate::limits::KEEP_ALIVE;
 
 pub(super) async fn stream(
     State(app): State<App>,
-    Query(parameters): Query<Vec<(String, String)>>,
+    Parameters(parameters): Parameters,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Failure> {
     let mut only = None;
     for (name, value) in &parameters {
         match &**name {
-            "transaction" => only = Some(body::txn_id(value)?),
+            "transaction" => only = Some(txn_id(value)?),
             _ => {
-                let detail = format!("no parameter {name}; there is: transaction");
+                let detail = format!("no parameter {name:?}; there is: transaction");
                 return Err(Failure::new(Code::BadQuery, detail));
             }
         }
@@ -37,10 +39,10 @@ pub(super) async fn stream(
             Some(now(view.ok_or_else(unknown)?))
         }
     };
-    let only = only.map(|txn| txn.to_string());
+    let shown = first.clone();
     let quitting = app.quitting.clone();
     let changes = stream::unfold((events, quitting), move |(mut events, mut quitting)| {
-        let only = only.clone();
+        let shown = shown.clone();
         async move {
             loop {
                 let received = tokio::select! {
@@ -48,7 +50,9 @@ pub(super) async fn stream(
                     _ = quitting.wait_for(|&quit| quit) => return None,
                 };
                 let event = match received {
-                    Ok(view) if only.as_ref().is_none_or(|id| *id == view.id) => changed(&view),
+                    Ok(view) if shown.as_ref().is_none_or(|shown| follows(&view, shown)) => {
+                        changed(&view)
+                    }
                     Ok(_) => continue,
                     Err(RecvError::Lagged(count)) => {
                         Event::default().event("missed").data(count.to_string())
@@ -60,8 +64,26 @@ pub(super) async fn stream(
         }
     });
     let first = stream::iter(first.map(|view| Ok(changed(&view))));
-    let alive = KeepAlive::new().interval(Duration::from_secs(15));
+    let alive = KeepAlive::new().interval(KEEP_ALIVE);
     Ok(Sse::new(first.chain(changes)).keep_alive(alive))
+}
+
+/// Whether an event says more than the state that the stream began with. Events that were on their
+/// way when that was read may be older.
+fn follows(event: &EventView, shown: &EventView) -> bool {
+    let (new, old) = (progress(event.status), progress(shown.status));
+    event.id == shown.id && (new > old || (new == old && event.at_ms > shown.at_ms))
+}
+
+/// How far a transaction has come. It only grows.
+fn progress(status: StatusWord) -> u8 {
+    match status {
+        StatusWord::Initiated => 0,
+        StatusWord::Preparing => 1,
+        StatusWord::Prepared => 2,
+        StatusWord::Committing | StatusWord::Aborting => 3,
+        StatusWord::Committed | StatusWord::Aborted => 4,
+    }
 }
 
 fn changed(view: &EventView) -> Event {

@@ -1,11 +1,19 @@
 //! The HTTP face of the coordinator: `/v1` as the contract has it, health and metrics.
 //!
 //! A handler parses into the wire types of `unanimous-api`, checks what can be checked without the
-//! driver, and asks the driver. Whatever goes wrong leaves as one problem document.
+//! driver, and asks the driver. Whatever goes wrong leaves as one problem document. What a client
+//! wrote is bounded and made plain before it is kept or shown to anybody.
 
+mod answer;
+mod begin;
 mod body;
 mod events;
+mod extract;
+mod failure;
+mod guard;
 mod keys;
+mod list;
+mod listen;
 mod system;
 mod transactions;
 mod validate;
@@ -13,43 +21,56 @@ mod validate;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Request, State};
-use axum::http::{HeaderValue, Method, StatusCode, header};
-use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
+use axum::extract::Request;
+use axum::http::Method;
+use axum::middleware;
+use axum::response::Response;
 use axum::routing::{get, post};
 use tokio::sync::watch;
-use unanimous_api::{Code, Problem};
+use unanimous_api::Code;
 
 use crate::config::{Config, Secret};
 use crate::driver::Coordinator;
 
+pub(crate) use failure::Failure;
+pub(crate) use listen::listen;
+
+type Reply = Result<Response, Failure>;
+
+/// Where the process is on its way to its end.
+#[derive(Clone, Debug)]
+pub struct Lights {
+    /// It is about to stop: send new work elsewhere.
+    pub stopping: watch::Receiver<bool>,
+    /// It stops now: event streams end, and requests that wait get the state so far.
+    pub quitting: watch::Receiver<bool>,
+}
+
 /// What every handler has.
-#[derive(Clone)]
-pub(crate) struct App {
+pub(crate) struct State {
     coordinator: Coordinator,
-    keys: Arc<keys::Keys>,
-    token: Option<Arc<Secret>>,
+    keys: keys::Keys,
+    token: Option<Secret>,
     body_bytes_max: usize,
+    stopping: watch::Receiver<bool>,
     quitting: watch::Receiver<bool>,
 }
 
-/// Everything that is served. Event streams end when `quitting` is set.
-pub fn router(
-    coordinator: Coordinator,
-    config: &Config,
-    quitting: watch::Receiver<bool>,
-) -> Router {
-    let app = App {
+type App = Arc<State>;
+
+/// Everything that is served.
+pub fn router(coordinator: Coordinator, config: &Config, lights: Lights) -> Router {
+    let app = Arc::new(State {
         coordinator,
-        keys: Arc::default(),
-        token: config.token.clone().map(Arc::new),
+        keys: keys::Keys::default(),
+        token: config.token.clone(),
         body_bytes_max: config.limits.body_bytes_max,
-        quitting,
-    };
+        stopping: lights.stopping,
+        quitting: lights.quitting,
+    });
     let transaction = "/v1/transactions/{id}";
     let closed = Router::new()
-        .route("/v1/transactions", get(transactions::list).post(transactions::begin))
+        .route("/v1/transactions", get(list::list).post(begin::begin))
         .route(transaction, get(transactions::show))
         .route(&format!("{transaction}/log"), get(transactions::log))
         .route(&format!("{transaction}/participants"), post(transactions::enlist))
@@ -61,7 +82,7 @@ pub fn router(
         .route("/v1/resources/{name}/in-doubt", get(system::in_doubt))
         .route("/v1/events", get(events::stream))
         .route("/metrics", get(system::metrics))
-        .layer(middleware::from_fn_with_state(app.clone(), authorize));
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), guard::guard));
     Router::new()
         .merge(closed)
         .route("/healthz", get(system::healthz))
@@ -71,84 +92,6 @@ pub fn router(
         .fallback(no_such_path)
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(app)
-}
-
-/// A problem on its way out.
-pub(crate) struct Failure(Box<Problem>);
-
-impl Failure {
-    fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self::of(Problem::new(code, detail))
-    }
-
-    fn of(problem: Problem) -> Self {
-        Self(Box::new(problem))
-    }
-}
-
-impl IntoResponse for Failure {
-    fn into_response(self) -> Response {
-        let status =
-            StatusCode::from_u16(self.0.http()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let body = serde_json::to_vec(&self.0).expect("a problem is always JSON");
-        let mut response = (status, body).into_response();
-        let headers = response.headers_mut();
-        let problem = HeaderValue::from_static("application/problem+json");
-        headers.insert(header::CONTENT_TYPE, problem);
-        let again = Code::parse(&self.0.code).is_some_and(|code| match code {
-            Code::Overloaded | Code::KeyInUse | Code::JournalFull | Code::ShuttingDown => true,
-            Code::MalformedJson
-            | Code::BadField
-            | Code::OutOfBounds
-            | Code::UnknownResource
-            | Code::BodyTooLarge
-            | Code::TooManyBranches
-            | Code::DuplicateParticipant
-            | Code::NotATransactionId
-            | Code::BadQuery
-            | Code::UnknownParticipant
-            | Code::BadIdempotencyKey
-            | Code::NoSuchPath
-            | Code::MethodNotAllowed
-            | Code::Aborted
-            | Code::AlreadyCommitted
-            | Code::NotEnlisting
-            | Code::KeyReused
-            | Code::UnknownTransaction
-            | Code::Mixed
-            | Code::ContradictsDecision
-            | Code::Undecided
-            | Code::NothingToResolve
-            | Code::Delegated
-            | Code::OtherCluster
-            | Code::Unauthorized
-            | Code::Internal => false,
-        });
-        if again {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-        }
-        if status == StatusCode::UNAUTHORIZED {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
-        response
-    }
-}
-
-impl From<unanimous_journal::JournalError> for Failure {
-    fn from(error: unanimous_journal::JournalError) -> Self {
-        Self::new(Code::Internal, error.to_string())
-    }
-}
-
-async fn authorize(State(app): State<App>, request: Request, next: Next) -> Response {
-    let Some(token) = &app.token else { return next.run(request).await };
-    let offered = request.headers().get(header::AUTHORIZATION);
-    let offered = offered.and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-    match offered {
-        Some(offered) if token.is(offered.trim()) => next.run(request).await,
-        Some(_) => Failure::new(Code::Unauthorized, "the token is wrong").into_response(),
-        None => Failure::new(Code::Unauthorized, "the request has no token").into_response(),
-    }
 }
 
 async fn no_such_path(request: Request) -> Failure {

@@ -1,12 +1,13 @@
 //! Resources, health, metrics, and what explains the contract.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use unanimous_api::{BranchInDoubt, Code, ResourceView, ResourcesView};
 
+use super::extract::Name;
 use super::{App, Failure, validate};
 
 pub(super) async fn resources(State(app): State<App>) -> Json<ResourcesView> {
@@ -27,9 +28,9 @@ pub(super) async fn resources(State(app): State<App>) -> Json<ResourcesView> {
 
 pub(super) async fn in_doubt(
     State(app): State<App>,
-    Path(name): Path<String>,
+    Name(name): Name,
 ) -> Result<Json<Vec<BranchInDoubt>>, Failure> {
-    if validate::known(app.coordinator.resources(), &name, String::new()).is_err() {
+    if validate::known(app.coordinator.resources(), &name, String::new).is_err() {
         return Err(Failure::new(Code::NoSuchPath, format!("no resource {name:?} is configured")));
     }
     Ok(Json(app.coordinator.in_doubt(&name).await?))
@@ -42,14 +43,13 @@ pub(super) async fn healthz() -> &'static str {
 
 /// New transactions are taken.
 pub(super) async fn readyz(State(app): State<App>) -> Response {
-    let ready = app.coordinator.journal().has_room() && !*app.quitting.borrow();
-    match ready {
-        true => (StatusCode::OK, Json(json!({"ready": true}))).into_response(),
-        false => {
-            let reply = json!({"ready": false, "reason": "no new transactions are taken"});
-            (StatusCode::SERVICE_UNAVAILABLE, Json(reply)).into_response()
-        }
-    }
+    let why_not = match (*app.stopping.borrow(), app.coordinator.journal().has_room()) {
+        (true, _) => "the coordinator is shutting down",
+        (false, false) => "the journal takes no new transactions",
+        (false, true) => return Json(json!({"ready": true})).into_response(),
+    };
+    let reply = json!({"ready": false, "reason": why_not});
+    (StatusCode::SERVICE_UNAVAILABLE, Json(reply)).into_response()
 }
 
 pub(super) async fn metrics(State(app): State<App>) -> Response {
@@ -63,7 +63,7 @@ pub(super) async fn openapi() -> Response {
 }
 
 /// What an error code means, for whoever follows a problem's `type`.
-pub(super) async fn explain(Path(code): Path<String>) -> Result<String, Failure> {
+pub(super) async fn explain(Name(code): Name) -> Result<String, Failure> {
     let known = Code::parse(&code.to_ascii_uppercase());
     let info = known
         .ok_or_else(|| Failure::new(Code::NoSuchPath, format!("no error code {code:?}")))?

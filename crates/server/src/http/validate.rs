@@ -2,28 +2,27 @@
 
 use std::collections::HashSet;
 
-use serde_json::Value;
-use unanimous_api::{
-    BeginRequest, BranchRequest, Code, Problem, TIMEOUT_MS_DEFAULT, TIMEOUT_MS_MAX,
-};
+use serde_json::value::RawValue;
+use unanimous_api::{BranchRequest, Code, Problem, TIMEOUT_MS_DEFAULT, TIMEOUT_MS_MAX};
 use unanimous_core::Opaque;
-use unanimous_core::limits::{BRANCHES_MAX, NAME_LEN_MAX};
+use unanimous_core::limits::{BRANCHES_MAX, NAME_LEN_MAX, TEXT_LEN_MAX};
 
 use super::Failure;
 use crate::config::is_name;
+use crate::limits::{BODY_DEPTH_MAX, OPERATOR_LEN_MAX};
 use crate::resources::Resources;
 
 /// Name, resource and work of each participant.
 pub(super) type Branches = Vec<(String, String, Opaque)>;
 
 /// The timeout of a request, within its bounds.
-pub(super) fn timeout_ms(request: &BeginRequest) -> Result<u64, Failure> {
-    let timeout_ms = request.timeout_ms.unwrap_or(TIMEOUT_MS_DEFAULT);
+pub(super) fn timeout_ms(asked: Option<u64>) -> Result<u64, Failure> {
+    let timeout_ms = asked.unwrap_or(TIMEOUT_MS_DEFAULT);
     match (1..=TIMEOUT_MS_MAX).contains(&timeout_ms) {
         true => Ok(timeout_ms),
         false => {
             let detail = format!("timeout_ms is {timeout_ms}, not within 1 to {TIMEOUT_MS_MAX}");
-            Err(Failure::of(Problem::new(Code::OutOfBounds, detail).at("/timeout_ms")))
+            Err(out_of_bounds(detail, "/timeout_ms"))
         }
     }
 }
@@ -31,7 +30,7 @@ pub(super) fn timeout_ms(request: &BeginRequest) -> Result<u64, Failure> {
 /// The branches of a request: known resources, and names of their own.
 pub(super) fn branches(
     resources: &Resources,
-    branches: Vec<BranchRequest>,
+    branches: Vec<BranchRequest<&RawValue>>,
 ) -> Result<Branches, Failure> {
     if branches.len() > BRANCHES_MAX {
         let detail = format!("{} branches, at most {BRANCHES_MAX} are allowed", branches.len());
@@ -41,34 +40,39 @@ pub(super) fn branches(
     let mut valid = Vec::with_capacity(branches.len());
     for (index, branch) in branches.into_iter().enumerate() {
         let at = |field: &str| format!("/branches/{index}/{field}");
-        known(resources, &branch.resource, at("resource"))?;
+        known(resources, &branch.resource, || at("resource"))?;
         let name = branch.participant.unwrap_or_else(|| branch.resource.clone());
-        participant(&name, at("participant"))?;
+        participant(&name, || at("participant"))?;
         if !names.insert(name.clone()) {
             let detail = format!("two branches have the participant name {name}");
             let problem = Problem::new(Code::DuplicateParticipant, detail).at(at("participant"));
             return Err(Failure::of(problem));
         }
-        valid.push((name, branch.resource, work(branch.body.as_ref())));
+        valid.push((name, branch.resource, work(branch.body, || at("body"))?));
     }
     Ok(valid)
 }
 
 /// A resource that is configured.
-pub(super) fn known(resources: &Resources, name: &str, pointer: String) -> Result<(), Failure> {
+pub(super) fn known(
+    resources: &Resources,
+    name: &str,
+    pointer: impl FnOnce() -> String,
+) -> Result<(), Failure> {
     match resources.get(name) {
         Some(_) => Ok(()),
         None => {
             let known: Vec<&str> = resources.iter().map(|(name, _)| &**name).collect();
             let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-            let detail = format!("no resource {name:?} is configured; configured: {known}");
-            Err(Failure::of(Problem::new(Code::UnknownResource, detail).at(pointer)))
+            let detail =
+                format!("no resource {:?} is configured; configured: {known}", brief(name));
+            Err(Failure::of(Problem::new(Code::UnknownResource, detail).at(pointer())))
         }
     }
 }
 
 /// A name that a participant may have.
-pub(super) fn participant(name: &str, pointer: String) -> Result<(), Failure> {
+pub(super) fn participant(name: &str, pointer: impl FnOnce() -> String) -> Result<(), Failure> {
     match is_name(name) {
         true => Ok(()),
         false => {
@@ -76,14 +80,113 @@ pub(super) fn participant(name: &str, pointer: String) -> Result<(), Failure> {
                 "a participant's name has 1 to {NAME_LEN_MAX} letters, digits, dashes, dots and \
                  underscores"
             );
-            Err(Failure::of(Problem::new(Code::OutOfBounds, detail).at(pointer)))
+            Err(out_of_bounds(detail, pointer()))
         }
     }
 }
 
-/// What a branch is asked to do, as its adapter reads it.
-pub(super) fn work(body: Option<&Value>) -> Opaque {
-    body.map_or_else(Opaque::default, |body| {
-        Opaque::new(&serde_json::to_vec(body).expect("a JSON value is always JSON"))
-    })
+/// What a branch is asked to do, as it was written: its adapter reads it.
+pub(super) fn work(
+    body: Option<&RawValue>,
+    pointer: impl FnOnce() -> String,
+) -> Result<Opaque, Failure> {
+    let Some(body) = body else { return Ok(Opaque::default()) };
+    match depth(body.get()) <= BODY_DEPTH_MAX {
+        true => Ok(Opaque::new(body.get().as_bytes())),
+        false => {
+            let detail = format!("the body is nested deeper than {BODY_DEPTH_MAX} levels");
+            Err(out_of_bounds(detail, pointer()))
+        }
+    }
+}
+
+/// How deep JSON is nested.
+fn depth(json: &str) -> usize {
+    let (mut depth, mut deepest): (usize, usize) = (0, 0);
+    let mut bytes = json.bytes();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'{' | b'[' => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b'}' | b']' => depth -= 1,
+            // To the end of the string, over whatever is escaped in it.
+            b'"' => {
+                while let Some(byte) = bytes.next() {
+                    match byte {
+                        b'"' => break,
+                        b'\\' => drop(bytes.next()),
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    deepest
+}
+
+/// What an operator gives as the reason of a resolution. It is kept for the audit, so it is refused
+/// rather than cut.
+pub(super) fn reason(text: &str) -> Result<String, Failure> {
+    let plain = plain(text);
+    match plain.len() {
+        0 => Err(out_of_bounds("a resolution needs a reason", "/reason")),
+        1..=TEXT_LEN_MAX => Ok(plain),
+        len => {
+            let detail = format!("the reason has {len} bytes, at most {TEXT_LEN_MAX} are kept");
+            Err(out_of_bounds(detail, "/reason"))
+        }
+    }
+}
+
+/// Who an operator says to be.
+pub(super) fn operator(name: Option<&str>) -> Result<String, Failure> {
+    let plain = plain(name.unwrap_or("operator"));
+    match (1..=OPERATOR_LEN_MAX).contains(&plain.len()) {
+        true => Ok(plain),
+        false => {
+            let detail = format!("an operator's name has 1 to {OPERATOR_LEN_MAX} bytes");
+            Err(out_of_bounds(detail, "/by"))
+        }
+    }
+}
+
+/// A text in one line, without what could forge a second one in a log or move a terminal's cursor.
+pub(super) fn plain(text: &str) -> String {
+    let plain: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    plain.trim().to_owned()
+}
+
+/// The beginning of what a client wrote, for a message.
+fn brief(text: &str) -> &str {
+    &text[..text.floor_char_boundary(2 * NAME_LEN_MAX)]
+}
+
+fn out_of_bounds(detail: impl Into<String>, pointer: impl Into<String>) -> Failure {
+    Failure::of(Problem::new(Code::OutOfBounds, detail).at(pointer))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn depth_counts_what_is_open_at_once_and_nothing_in_strings() {
+        for (json, deep) in [
+            ("1", 0),
+            ("[]", 1),
+            (r#"{"a":[1,{"b":2}],"c":[]}"#, 3),
+            (r#"["[[[[\"[[[[","\\",[]]"#, 2),
+            (r#"{"[[\\":"]]"}"#, 1),
+        ] {
+            assert_eq!(depth(json), deep, "{json}");
+        }
+    }
+
+    #[test]
+    fn a_text_for_people_is_one_line() {
+        assert_eq!(plain(" a\r\nlevel=ERROR \u{1b}[2Jb\0 "), "a  level=ERROR  [2Jb");
+    }
 }

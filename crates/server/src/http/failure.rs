@@ -1,0 +1,50 @@
+//! A problem on its way out.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use unanimous_api::{Code, Problem, Repeat};
+use unanimous_journal::JournalError;
+
+/// Bytes of a detail. What a client sent is quoted in it, so it is cut.
+const DETAIL_LEN_MAX: usize = 1_024;
+
+/// A problem on its way out.
+pub(crate) struct Failure(Box<Problem>);
+
+impl Failure {
+    pub(super) fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self::of(Problem::new(code, detail))
+    }
+
+    pub(super) fn of(mut problem: Problem) -> Self {
+        problem.detail.truncate(problem.detail.floor_char_boundary(DETAIL_LEN_MAX));
+        Self(Box::new(problem))
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let code = Code::parse(&self.0.code).unwrap_or(Code::Internal);
+        let status = StatusCode::from_u16(code.info().http).expect("codes have valid statuses");
+        let body = serde_json::to_vec(&self.0).expect("a problem is always JSON");
+        let mut response = (status, body).into_response();
+        // Whoever counts replies reads it back.
+        response.extensions_mut().insert(code);
+        let headers = response.headers_mut();
+        let kind = HeaderValue::from_static("application/problem+json");
+        headers.insert(header::CONTENT_TYPE, kind);
+        if code.info().repeat == Repeat::Later {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if code == Code::Unauthorized {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+impl From<JournalError> for Failure {
+    fn from(error: JournalError) -> Self {
+        Self::new(Code::Internal, error.to_string())
+    }
+}
