@@ -112,7 +112,7 @@ pub(crate) struct ServeArgs {
     /// How log lines look.
     #[arg(long, value_enum, default_value_t = LogFormat::Text, env = "UNANIMOUS_LOG_FORMAT")]
     pub(crate) log_format: LogFormat,
-    /// Stop when standard input closes, so as not to outlive the parent process.
+    /// End when standard input closes, so as not to outlive the parent process.
     #[arg(long, hide = true)]
     pub(crate) with_parent: bool,
 }

@@ -61,7 +61,7 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let exit = match &error {
             Error::Usage(_) => Exit::Usage,
-            Error::Refused(_) if error.code() == Some(Code::Unauthorized) => Exit::Usage,
+            Error::Refused(_) if error.code().is_some_and(is_usage) => Exit::Usage,
             Error::Aborted(_)
             | Error::Mixed(_)
             | Error::Refused(_)
@@ -73,4 +73,9 @@ impl From<Error> for Failure {
         };
         Self { exit, message: error.to_string(), code: error.code() }
     }
+}
+
+/// Whether a code says that the command was wrong, and not what it was about.
+fn is_usage(code: Code) -> bool {
+    code == Code::Unauthorized || code.info().code.starts_with("UNA01")
 }

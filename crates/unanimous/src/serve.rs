@@ -1,6 +1,6 @@
 //! `unanimous serve`: the coordinator as a process.
 
-use std::io::Read;
+use std::io::{IsTerminal, Read};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -24,10 +24,8 @@ pub(crate) async fn serve(args: ServeArgs) -> Result<(), Failure> {
         .map_err(|error| Failure::usage(error.to_string()))?;
     let (stop, stopped) = watch::channel(false);
     if args.with_parent {
-        let stop = stop.clone();
-        when_parent_ends(move || {
-            stop.send_replace(true);
-        });
+        // At once, as if killed: whoever could want what is under way is gone.
+        when_parent_ends(|| std::process::exit(0));
     }
     stop_at_signals(stop)
         .map_err(|error| Failure::not_done(format!("cannot listen for signals: {error}")))?;
@@ -65,7 +63,10 @@ fn stop_at_signals(stop: watch::Sender<bool>) -> std::io::Result<()> {
 fn start_logging(format: LogFormat) {
     let filter =
         EnvFilter::try_from_env("UNANIMOUS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     match format {
         LogFormat::Text => lines.init(),
         LogFormat::Json => lines.json().flatten_event(true).init(),

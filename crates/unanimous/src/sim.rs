@@ -5,7 +5,7 @@ use std::ops::Range;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 use unanimous_sim::{
-    Faults, Placed, Row, Shape, Totals, Violation, museum, placements, run_seeds, trace,
+    Depth, Placed, Row, Shape, Totals, Violation, museum, placements, run_seeds, trace,
 };
 
 use crate::cli::{SimArgs, SimShape};
@@ -29,7 +29,7 @@ pub(crate) fn run(args: &SimArgs, format: Format) -> Result<(), Failure> {
     let whole = if args.museum {
         show_museum(&museum(VISITS, VISIT_SEEDS_MAX, threads), format)
     } else if args.placements {
-        show_placements(&placements(Faults::Two, threads), format)
+        show_placements(&placements(Depth::Double, threads), format)
     } else if let Some(seed) = args.seed.filter(|_| args.trace) {
         show_trace(&trace(seed, shape), format)
     } else {

@@ -1,0 +1,101 @@
+//! The demo as its readers run it: it succeeds, and leaves nothing behind however it ends.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// How long the processes of a demo may take to be there, or gone.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn demo(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_unanimous"));
+    command.arg("demo").args(arguments).env("TMPDIR", folder).stdin(Stdio::null());
+    command
+}
+
+/// How many processes have the folder in their command lines.
+fn processes_in(folder: &Path) -> usize {
+    let folder = folder.display().to_string();
+    let processes = fs::read_dir("/proc").expect("a Linux machine").flatten();
+    let command_lines = processes.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
+    command_lines.filter(|line| String::from_utf8_lossy(line).contains(&folder)).count()
+}
+
+fn is_empty(folder: &Path) -> bool {
+    fs::read_dir(folder).expect("it is there").next().is_none()
+}
+
+fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "still not: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn the_books_balance_and_nothing_is_left_behind() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let output = demo(folder.path(), &["--transfers", "200", "--seed", "1", "--json"])
+        .output()
+        .expect("it starts");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("one JSON document");
+    assert!(output.status.success(), "{report:#}");
+    let run = &report["unanimously"];
+    let (committed, refused) = (&run["committed"], &run["refused"]["insufficient_balance"]);
+    assert_eq!(committed.as_u64().zip(refused.as_u64()).map(|(a, b)| a + b), Some(200), "{run:#}");
+    for (role, kills) in run["kills"].as_object().expect("by process") {
+        assert!(kills.as_u64() >= Some(3), "{role} was killed {kills} times");
+    }
+    let totals = &run["audit"]["totals"];
+    assert_eq!((&totals["wallet"], &totals["ledger"]), (&totals["ledger"], &totals["audit"]));
+    assert!(totals["wallet"].as_u64() > Some(0), "nothing was transferred");
+    assert!(is_empty(folder.path()), "the demo left its folder");
+    assert_eq!(processes_in(folder.path()), 0, "the demo left processes");
+}
+
+#[test]
+fn a_demo_that_is_to_be_kept_keeps_its_databases() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let output = demo(folder.path(), &["--transfers", "20", "--seed", "2", "--keep"])
+        .output()
+        .expect("it starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    let text = String::from_utf8(output.stdout).expect("output is UTF-8");
+    let (_, kept) = text.trim_end().rsplit_once("are in ").expect("it says where");
+    assert!(Path::new(kept).join("unanimous/wallet.sqlite").is_file(), "{kept}");
+    assert_eq!(processes_in(folder.path()), 0, "the demo left processes");
+}
+
+/// A demo that goes on for minutes unless it is stopped, with all its processes running.
+fn long_demo(folder: &Path) -> Child {
+    let arguments = ["--transfers", "1000000", "--seed", "3"];
+    let quiet = demo(folder, &arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    let child = quiet.expect("it starts");
+    wait_until("three services, a coordinator and a janitor run", || processes_in(folder) >= 5);
+    child
+}
+
+#[test]
+fn a_demo_that_is_interrupted_cleans_up_and_exits_with_1() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut child = long_demo(folder.path());
+    let interrupt = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(interrupt.expect("kill is everywhere").success());
+    assert_eq!(child.wait().expect("it ends").code(), Some(1));
+    assert!(is_empty(folder.path()), "the demo left its folder");
+    wait_until("no process is left", || processes_in(folder.path()) == 0);
+}
+
+#[test]
+fn a_demo_that_is_killed_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut child = long_demo(folder.path());
+    child.kill().expect("it runs");
+    child.wait().expect("it can be waited for");
+    wait_until("no process is left", || processes_in(folder.path()) == 0);
+    assert!(is_empty(folder.path()), "the demo left its folder");
+}
