@@ -196,16 +196,18 @@ impl Keeper {
         }
     }
 
-    /// The present segment is in use up to `offset`.
-    pub(crate) fn advanced(&self, generation: u64, offset: u64) {
-        if let Some(facts) = self.desk().segments.get_mut(&generation) {
+    /// The present segment is durable up to `offset`.
+    pub(crate) fn advanced(&self, generation: u64, offset: u64) -> SpareState {
+        let mut desk = self.desk();
+        if let Some(facts) = desk.segments.get_mut(&generation) {
             facts.used = offset;
         }
+        if desk.spare.is_some() { SpareState::Ready } else { SpareState::Missing }
     }
 
     /// A new segment is the present one.
-    pub(crate) fn rolled(&self, generation: u64, base: Lsn, offset: u64) {
-        self.desk().segments.insert(generation, SegmentFacts { base, used: offset });
+    pub(crate) fn rolled(&self, generation: u64, base: Lsn) {
+        self.desk().segments.insert(generation, SegmentFacts { base, used: 0 });
         self.work.notify_all();
     }
 
@@ -238,11 +240,11 @@ impl Keeper {
         self.desk().taken = place;
     }
 
-    /// The projection has come to the end.
-    pub(crate) fn taken_all(&self) {
-        let mut desk = self.desk();
+    /// The present segment, and the offset up to which it is durable.
+    pub(crate) fn end(&self) -> (u64, u64) {
+        let desk = self.desk();
         let last = desk.segments.last_key_value();
-        desk.taken = last.map_or((0, 0), |(&number, facts)| (number, facts.used));
+        last.map_or((0, 0), |(&number, facts)| (number, facts.used))
     }
 
     /// Bytes that the projection has not taken.
@@ -258,6 +260,13 @@ impl Keeper {
         self.work.notify_all();
         self.ready.notify_all();
     }
+}
+
+/// Whether a segment is prepared.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum SpareState {
+    Ready,
+    Missing,
 }
 
 /// Whether the keeper found something to do.

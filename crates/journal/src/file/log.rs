@@ -104,6 +104,16 @@ impl Log {
         self.offset + batch.frame_len() <= self.len
     }
 
+    /// Bytes of the segment.
+    pub(crate) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Bytes of the segment that are left.
+    pub(crate) fn left(&self) -> u64 {
+        self.len - self.offset
+    }
+
     /// Number of the segment that is written to.
     pub(crate) fn generation(&self) -> u64 {
         self.generation

@@ -10,10 +10,10 @@ use std::time::Instant;
 
 use unanimous_core::id::Lsn;
 
-use super::keeper::Keeper;
+use super::keeper::{Keeper, SpareState};
 use super::log::{Batch, Head, Log};
 use super::recover;
-use super::state::{Shared, Work};
+use super::state::{Room, Shared, Work};
 use crate::Listener;
 use crate::error::JournalError;
 use crate::limits::BUFFER_KEPT_BYTES;
@@ -68,6 +68,10 @@ impl Writer {
             return Next::Stop;
         }
         state.swap_batch(&mut self.batch);
+        if self.batch.count == 0 {
+            drop(state);
+            return self.seal();
+        }
         let mut head = None;
         if !self.log.fits(&self.batch) {
             let (snapshot, epochs) = (state.table.snapshot(), state.epochs);
@@ -89,7 +93,6 @@ impl Writer {
     fn write(&mut self) -> io::Result<Next> {
         let start = Instant::now();
         self.log.write(&mut self.batch)?;
-        self.keeper.advanced(self.log.generation(), self.log.offset());
         self.flushed(start);
         Ok(Next::Again)
     }
@@ -104,7 +107,7 @@ impl Writer {
         };
         let start = Instant::now();
         self.log.roll(spare, head, &mut self.batch)?;
-        self.keeper.rolled(self.log.generation(), self.batch.first, self.log.offset());
+        self.keeper.rolled(self.log.generation(), self.batch.first);
         self.flushed(start);
         Ok(Next::Again)
     }
@@ -118,6 +121,7 @@ impl Writer {
         let last = Lsn(self.batch.next().0 - 1);
         self.shared.publish_flushed(last);
         self.listener.flushed(last);
+        self.keep_room();
         if self.batch.bytes.capacity() > BUFFER_KEPT_BYTES
             && self.batch.bytes.len() < BUFFER_KEPT_BYTES / 2
         {
@@ -125,7 +129,16 @@ impl Writer {
         }
     }
 
-    /// Ends the log with an empty frame: after a close in good order, damage to the last entries is
+    /// Keeps the last quarter of a segment for open transactions, while there is no next one.
+    fn keep_room(&self) {
+        // Told only now: the projection takes what it is told of for durable.
+        let spare = self.keeper.advanced(self.log.generation(), self.log.offset());
+        if spare == SpareState::Missing && self.log.left() < self.log.len() / 4 {
+            self.shared.set_room(Room::None("the next segment is not prepared".into()));
+        }
+    }
+
+    /// Ends the log with an empty frame, when nothing is left to write: after a close in good order, damage to the last entries is
     /// told from a torn end.
     fn seal(&mut self) -> Next {
         self.batch.restart(self.batch.next());

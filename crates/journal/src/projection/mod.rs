@@ -234,6 +234,8 @@ impl Projector {
 
     /// Takes one batch in, syncs if segments wait for it, and prunes.
     fn step(&mut self) -> Result<Progress, Trouble> {
+        // In this order: whoever has seen all that is flushed has come to that end, or further.
+        let end = self.keeper.end();
         let flushed = self.projection.shared.flushed();
         while self.rows.len() < HISTORY_BATCH_TXNS && self.rows_bytes < HISTORY_BATCH_BYTES {
             let rows = &mut self.rows;
@@ -252,10 +254,7 @@ impl Projector {
             self.rows_bytes = 0;
             self.projection.shared.publish_projected(seen);
         }
-        match seen < flushed {
-            true => self.keeper.taken(self.follower.place()),
-            false => self.keeper.taken_all(),
-        }
+        self.keeper.taken(if seen < flushed { self.follower.place() } else { end });
         self.sync()?;
         let pruned = self.store.prune(now_ms().saturating_sub(self.retention_ms), HISTORY_PRUNE)?;
         self.projection.desk().trouble = None;

@@ -238,6 +238,7 @@ impl Life {
                 return Err(JournalError::Failed("stopped".into()));
             }
             assert_eq!(flushed, model.last(), "a flush takes everything");
+            while let Ok(Busy::Yes) = self.keeper.step(&self.shared) {}
         }
         Ok(())
     }
