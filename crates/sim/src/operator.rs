@@ -9,7 +9,7 @@ use unanimous_core::txn::Txn;
 use unanimous_core::{Decision, Force, Outcome, Stage};
 
 use crate::event::{Request, Slot};
-use crate::participant::Kind;
+use crate::participant::{Cell, Kind};
 use crate::world::World;
 
 /// Stands for an operator where a request names an order.
@@ -48,10 +48,9 @@ impl World {
         let Ok(Txn::Commit(machine)) = Txn::replay(self.journal.read(slot)) else { return };
         let durable = machine.durable();
         let cells = (0_u8..).zip(&self.txns[slot.index()].cells);
-        // A late prepare of a branch that has rolled back is the sweeper's.
         let mut held = cells.filter(|&(branch, cell)| {
             let ended = durable.ending(BranchId(u16::from(branch))).is_some();
-            cell.mark == Mark::Prepared && !ended && !cell.barred
+            is_in_doubt(cell) && !ended
         });
         let Some((branch, _)) = held.next() else { return };
         let decision = self.rng.pick(&[Decision::Commit, Decision::Abort]);
@@ -93,8 +92,7 @@ impl World {
         };
         let pending: Vec<_> = machine.durable().pending().map(|it| it.0 as u8).collect();
         let cells = &self.txns[slot.index()].cells;
-        let endable =
-            |&it: &u8| cells.get(usize::from(it)).is_some_and(|cell| cell.mark == Mark::Prepared);
+        let endable = |&it: &u8| cells.get(usize::from(it)).is_some_and(is_in_doubt);
         if pending.is_empty() || !pending.iter().all(endable) {
             return false;
         }
@@ -130,4 +128,10 @@ impl World {
             }
         }
     }
+}
+
+/// Whether an operator may end a branch by hand. A late prepare of one that has rolled back is the
+/// sweeper's: nobody could notice how it ended.
+fn is_in_doubt(cell: &Cell) -> bool {
+    cell.mark == Mark::Prepared && !cell.barred
 }
