@@ -75,6 +75,9 @@ Exits with 0 only if the books balance.")]
   unanimous sim --museum             catches every deliberate bug")]
     Sim(SimArgs),
 
+    /// Measure what the coordinator costs, side by side with bare loops.
+    Bench(crate::bench::BenchArgs),
+
     /// Print a completion script for a shell.
     #[command(after_help = "Example:
   unanimous completions bash > /etc/bash_completion.d/unanimous")]

@@ -4,6 +4,7 @@
 //! out, 2 bad usage or configuration, 3 the server cannot be reached. Results go to standard
 //! output, as text or, with `--json`, as one JSON document; everything else goes to standard error.
 
+mod bench;
 mod cli;
 mod demo;
 mod exit;
@@ -43,6 +44,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Txn(args) => in_runtime(txn::run(args, format)),
         Command::Resource(args) => in_runtime(resource::run(args, format)),
         Command::Sim(args) => sim::run(&args, format),
+        Command::Bench(args) => in_runtime(bench::run(args, format)),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "unanimous", &mut script);

@@ -2,6 +2,7 @@
 //!
 //! Depends on nothing, not even on our own crates: it builds in a second, before anything else.
 
+mod bench;
 mod components;
 mod step;
 mod test;
@@ -10,7 +11,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// What can be asked for, in the order of the help text.
-const COMMANDS: [Command; 1] = [Command { name: "test", help: test::HELP, run: test::run }];
+const COMMANDS: [Command; 2] = [
+    Command { name: "test", help: test::HELP, run: test::run },
+    Command { name: "bench", help: bench::HELP, run: bench::run },
+];
 
 struct Command {
     name: &'static str,

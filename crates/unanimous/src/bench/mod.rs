@@ -1,0 +1,81 @@
+//! `unanimous bench`: what the coordinator costs, as ratios side by side in one run.
+//!
+//! Machines are noisy, so nothing here is an absolute promise: each figure stands beside a floor that
+//! was measured in turn with it, on the same disk, and what counts is the ratio of the medians.
+
+mod coordinator;
+mod http;
+mod loops;
+mod process;
+mod startup;
+mod stats;
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use crate::exit::Failure;
+use crate::output::Format;
+
+/// Arguments of `unanimous bench`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  unanimous bench coordinator                 durable decisions a second against bare loops
+  unanimous bench http --seconds 5            over HTTP, with processor time per transaction
+  unanimous bench startup --finished 1000000  restart with much history and much left open")]
+pub(crate) struct BenchArgs {
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+#[derive(Debug, Subcommand)]
+enum Bench {
+    /// In this process, with branches that agree at once, against two bare write loops.
+    Coordinator(Shape),
+    /// Over HTTP with two services that agree at once, each in a process of its own.
+    Http(Shape),
+    /// Start-up, recovery after kill -9 and memory, with much history.
+    Startup(startup::StartupArgs),
+    /// A service that agrees to everything; a part of `http`.
+    #[command(hide = true)]
+    Service,
+}
+
+/// How long and how often to measure.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Shape {
+    /// Seconds of each measurement.
+    #[arg(long, default_value_t = 3)]
+    pub(crate) seconds: u64,
+    /// Measurements of each figure; the median counts.
+    #[arg(long, default_value_t = 5)]
+    pub(crate) rounds: usize,
+    /// Transactions in flight; may be repeated.
+    #[arg(long)]
+    pub(crate) in_flight: Vec<usize>,
+    /// Folder for the journals; a temporary one unless it is given.
+    #[arg(long)]
+    pub(crate) folder: Option<PathBuf>,
+}
+
+/// Runs one benchmark.
+pub(crate) async fn run(args: BenchArgs, format: Format) -> Result<(), Failure> {
+    match args.bench {
+        Bench::Coordinator(shape) => coordinator::run(&shape, format).await,
+        Bench::Http(shape) => http::run(&shape, format).await,
+        Bench::Startup(args) => startup::run(&args, format).await,
+        Bench::Service => process::serve_agreeing().await,
+    }
+}
+
+/// A folder to measure in, and what removes it in the end.
+fn folder(wanted: Option<&PathBuf>) -> Result<(PathBuf, Option<tempfile::TempDir>), Failure> {
+    match wanted {
+        Some(folder) => Ok((folder.clone(), None)),
+        None => {
+            let made = tempfile::Builder::new().prefix("unanimous-bench-").tempdir();
+            let made = made.map_err(|error| Failure::not_done(format!("no folder: {error}")))?;
+            Ok((made.path().to_owned(), Some(made)))
+        }
+    }
+}
