@@ -275,6 +275,8 @@ fn claims(bench: &mut Bench<'_>) {
     let other = ShardId::of(6);
     let claimed = bench.journal().claim_all(&[bench.shard, other]).expect("claimable");
     assert!(claimed[0] > bench.epoch);
+    assert_eq!(bench.journal().claim_all(&[]).expect("nothing to claim"), []);
+    assert!(bench.journal().claim(other).expect("claimable") > claimed[1]);
     bench.reopen();
     assert!(bench.epoch > claimed[0]);
     assert!(bench.journal().claim(other).expect("claimable") > claimed[1]);

@@ -31,6 +31,7 @@ pub(crate) struct Keeper {
 
 struct Desk {
     spare: Option<Spare>,
+    attempt: Attempt,
     /// Length that the next spare must have.
     wanted: u64,
     /// Spares made so far. One may still have its name while the next is made.
@@ -52,6 +53,15 @@ pub(crate) struct SegmentFacts {
     pub(crate) used: u64,
 }
 
+/// What became of the latest attempt to prepare a segment.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Attempt {
+    /// It is not known yet.
+    UnderWay,
+    /// The disk refused.
+    Refused,
+}
+
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Duty {
     On,
@@ -71,6 +81,7 @@ impl Keeper {
         };
         let desk = Desk {
             spare: None,
+            attempt: Attempt::UnderWay,
             wanted: segment_bytes,
             made: 0,
             segments: segments.iter().map(facts).collect(),
@@ -132,7 +143,8 @@ impl Keeper {
             return match made {
                 Ok(spare) => {
                     shared.set_room(self.room());
-                    self.desk().spare = Some(spare);
+                    let mut desk = self.desk();
+                    (desk.spare, desk.attempt) = (Some(spare), Attempt::UnderWay);
                     self.ready.notify_all();
                     Ok(Busy::Yes)
                 }
@@ -140,6 +152,8 @@ impl Keeper {
                     let path = self.storage.path("");
                     let text = format!("{}: {error}", path.display());
                     shared.set_room(Room::None(text.into()));
+                    self.desk().attempt = Attempt::Refused;
+                    self.ready.notify_all();
                     Err(error)
                 }
             };
@@ -197,12 +211,18 @@ impl Keeper {
     }
 
     /// The present segment is durable up to `offset`.
-    pub(crate) fn advanced(&self, generation: u64, offset: u64) -> SpareState {
-        let mut desk = self.desk();
-        if let Some(facts) = desk.segments.get_mut(&generation) {
+    pub(crate) fn advanced(&self, generation: u64, offset: u64) {
+        if let Some(facts) = self.desk().segments.get_mut(&generation) {
             facts.used = offset;
         }
-        if desk.spare.is_some() { SpareState::Ready } else { SpareState::Missing }
+    }
+
+    /// Waits until the next segment is prepared, or the disk has refused that.
+    pub(crate) fn wait_verdict(&self) {
+        let waited = self.ready.wait_while(self.desk(), |desk| {
+            desk.spare.is_none() && desk.attempt == Attempt::UnderWay && desk.duty == Duty::On
+        });
+        drop(waited.expect("no thread panics with the desk"));
     }
 
     /// A new segment is the present one.
@@ -260,13 +280,6 @@ impl Keeper {
         self.work.notify_all();
         self.ready.notify_all();
     }
-}
-
-/// Whether a segment is prepared.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum SpareState {
-    Ready,
-    Missing,
 }
 
 /// Whether the keeper found something to do.

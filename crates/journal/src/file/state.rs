@@ -179,7 +179,9 @@ impl Shared {
             claimed.push(epoch);
         }
         let last = Lsn(state.batch.next().0 - 1);
-        self.wake(state, Urgency::Forced);
+        if state.batch.count > 0 {
+            self.wake(state, Urgency::Forced);
+        }
         Ok((claimed, last))
     }
 

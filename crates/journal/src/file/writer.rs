@@ -10,10 +10,10 @@ use std::time::Instant;
 
 use unanimous_core::id::Lsn;
 
-use super::keeper::{Keeper, SpareState};
+use super::keeper::Keeper;
 use super::log::{Batch, Head, Log};
 use super::recover;
-use super::state::{Room, Shared, Work};
+use super::state::{Shared, Work};
 use crate::Listener;
 use crate::error::JournalError;
 use crate::limits::BUFFER_KEPT_BYTES;
@@ -68,17 +68,15 @@ impl Writer {
             return Next::Stop;
         }
         state.swap_batch(&mut self.batch);
-        if self.batch.count == 0 {
-            drop(state);
-            return self.seal();
-        }
-        let mut head = None;
-        if !self.log.fits(&self.batch) {
-            let (snapshot, epochs) = (state.table.snapshot(), state.epochs);
-            head = Some(Head { snapshot, epochs, salt: recover::salt() });
-        }
+        let fits = self.log.fits(&self.batch);
+        let head = (!fits).then(|| Head {
+            snapshot: state.table.snapshot(),
+            epochs: state.epochs,
+            salt: recover::salt(),
+        });
         drop(state);
         let written = match head {
+            _ if self.batch.count == 0 => Ok(Next::Again),
             None => self.write(),
             Some(head) => self.roll(head),
         };
@@ -129,16 +127,17 @@ impl Writer {
         }
     }
 
-    /// Keeps the last quarter of a segment for open transactions, while there is no next one.
+    /// Keeps the last quarter of a segment for open transactions: goes on in it only when it is
+    /// known whether there will be a next one, so that new transactions are refused in time if not.
     fn keep_room(&self) {
         // Told only now: the projection takes what it is told of for durable.
-        let spare = self.keeper.advanced(self.log.generation(), self.log.offset());
-        if spare == SpareState::Missing && self.log.left() < self.log.len() / 4 {
-            self.shared.set_room(Room::None("the next segment is not prepared".into()));
+        self.keeper.advanced(self.log.generation(), self.log.offset());
+        if self.log.left() < self.log.len() / 4 {
+            self.keeper.wait_verdict();
         }
     }
 
-    /// Ends the log with an empty frame, when nothing is left to write: after a close in good order, damage to the last entries is
+    /// Ends the log with an empty frame: after a close in good order, damage to the last entries is
     /// told from a torn end.
     fn seal(&mut self) -> Next {
         self.batch.restart(self.batch.next());

@@ -277,12 +277,9 @@ impl Store {
         let mut found = Vec::new();
         while let Some(row) = rows.next()? {
             let id: Vec<u8> = row.get(0)?;
-            found.extend(
-                to_id(&id)
-                    .map(|txn| Ok((txn, row.get(1)?)))
-                    .transpose()
-                    .map_err(|error: rusqlite::Error| StoreError::from(error))?,
-            );
+            if let Some(txn) = to_id(&id) {
+                found.push((txn, row.get(1)?));
+            }
         }
         Ok(found)
     }
