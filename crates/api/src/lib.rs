@@ -16,7 +16,7 @@ pub use object::Object;
 pub use problem::Problem;
 pub use request::{
     AbortRequest, BeginRequest, BranchRequest, CommitRequest, EnlistRequest, Kind, ResolveOutcome,
-    ResolveRequest, VoteWord, Wait,
+    ResolveRequest, StatementRequest, VoteWord, Wait,
 };
 pub use view::{
     BranchInDoubt, EnlistedView, EventView, LogEvent, LogView, OutcomeWord, ParticipantView,

@@ -44,6 +44,15 @@ where
     Ok(objects.into_iter().map(|Object(inner)| inner).collect())
 }
 
+/// The same where the list may be left out.
+pub(crate) fn optional_list<'de, D, T>(json: D) -> Result<Option<Vec<T>>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    list(json).map(Some)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

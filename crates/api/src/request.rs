@@ -65,6 +65,27 @@ pub struct BranchRequest<B = Value> {
     /// For a service: the JSON body of its `prepare` call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<B>,
+    /// For a database: what to run in it, in this order.
+    #[serde(
+        default,
+        deserialize_with = "crate::object::optional_list",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub statements: Option<Vec<StatementRequest<B>>>,
+}
+
+/// One statement of a branch in a database.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields, bound(deserialize = "B: Deserialize<'de>"))]
+pub struct StatementRequest<B = Value> {
+    /// A single statement in the database's own language, with its own placeholders.
+    pub sql: String,
+    /// The values of the placeholders, in their order.
+    #[serde(default = "Vec::new", skip_serializing_if = "Vec::is_empty")]
+    pub params: Vec<B>,
+    /// How many rows it must change or return. Any other number is a vote against the commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expect_rows: Option<u64>,
 }
 
 /// `POST /v1/transactions/{id}/participants`.

@@ -248,7 +248,7 @@ impl Run {
 
     fn with(mut self, resource: String, participant: Option<String>, body: Value) -> Self {
         let body = (!body.is_null()).then_some(body);
-        self.branches.push(BranchRequest { resource, participant, body });
+        self.branches.push(BranchRequest { resource, participant, body, statements: None });
         self
     }
 

@@ -20,7 +20,7 @@ use unanimous_core::{Answer, Reason, Verb};
 use crate::circuit::{Admission, Circuit, Pass};
 use crate::limits::TELLING_PATIENCE;
 use crate::open::Settings;
-use crate::{Call, Calling, Resource, State};
+use crate::{Call, Calling, Listing, Resource, State, Takes};
 
 /// Speaks the language of one kind of resource.
 pub trait Adapter: Send + Sync + 'static {
@@ -35,6 +35,16 @@ pub trait Adapter: Send + Sync + 'static {
 
     /// As [`Resource::location`].
     fn location(&self) -> &str;
+
+    /// As [`Resource::takes`].
+    fn takes(&self) -> Takes {
+        Takes::Body
+    }
+
+    /// As [`Resource::in_doubt`], and ends within `patience`.
+    fn in_doubt(&self, _patience: Duration) -> Listing {
+        Box::pin(std::future::ready(Ok(None)))
+    }
 }
 
 /// A call that is under way in an adapter.
@@ -183,6 +193,14 @@ impl Resource for Guarded {
 
     fn location(&self) -> &str {
         self.shared.adapter.location()
+    }
+
+    fn takes(&self) -> Takes {
+        self.shared.adapter.takes()
+    }
+
+    fn in_doubt(&self, patience: Duration) -> Listing {
+        self.shared.adapter.in_doubt(patience)
     }
 
     fn state(&self) -> State {

@@ -7,6 +7,9 @@
 //! [`open`] makes the resource that a configured URL names: the adapter of its scheme ([`http`])
 //! behind a guard ([`guard`]) that bounds its calls and gives up early on what does not answer.
 //! [`local`] answers inside the process, for benchmarks and tests.
+//!
+//! A service is sent the JSON that the request had for it; a database runs [`statement`]s. What an
+//! adapter wants to know again when the branch is finished, it returns with its vote ([`returned`]).
 
 pub mod circuit;
 pub mod guard;
@@ -14,10 +17,12 @@ pub mod http;
 pub mod limits;
 pub mod local;
 mod open;
+pub mod returned;
+pub mod statement;
 mod trace;
 
 pub use guard::{AnswerKind, Observer, Unobserved};
-pub use open::{OpenError, Settings, open};
+pub use open::{OpenError, Password, Settings, open};
 pub use trace::{NotATrace, Trace};
 
 use std::future::Future;
@@ -26,11 +31,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use unanimous_core::commit::Phases;
-use unanimous_core::id::BranchName;
+use unanimous_core::id::{BranchName, Timestamp};
 use unanimous_core::{Answer, Opaque, Verb};
 
 /// A call that is under way.
 pub type Calling = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+/// A question about what is in doubt, under way.
+pub type Listing = Pin<Box<dyn Future<Output = Result<Option<Vec<Held>>, String>> + Send>>;
 
 /// A configured database, broker or service.
 pub trait Resource: Send + Sync + 'static {
@@ -46,10 +54,44 @@ pub trait Resource: Send + Sync + 'static {
     /// Where it is, without any secret.
     fn location(&self) -> &str;
 
+    /// What the work of its branches is written as.
+    fn takes(&self) -> Takes {
+        Takes::Body
+    }
+
+    /// Asks what it holds prepared under identifiers that start with `una:`, of whichever cluster.
+    /// `None` from a resource that cannot be asked, because it asks for the outcome by itself.
+    ///
+    /// # Errors
+    ///
+    /// What was seen if no complete list came within `patience`: nothing may be concluded.
+    fn in_doubt(&self, _patience: Duration) -> Listing {
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
     /// How it has been answering. A resource that nobody guards is always well.
     fn state(&self) -> State {
         State::default()
     }
+}
+
+/// What the work of a branch is written as.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Takes {
+    /// Any JSON; only the service knows its meaning.
+    Body,
+    /// Statements, or nothing if the application prepares the branch itself. A vote of yes for such a
+    /// branch is confirmed: a first phase without work looks whether it is prepared.
+    Statements,
+}
+
+/// A branch that a resource holds prepared.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Held {
+    /// The identifier as the resource spells it.
+    pub name: String,
+    /// Since when, by the resource's own clock, if it knows.
+    pub since: Option<Timestamp>,
 }
 
 /// Everything an adapter needs to know of one call.
@@ -61,6 +103,8 @@ pub struct Call {
     pub verb: Verb,
     /// What the branch is asked to do, as the request had it.
     pub work: Opaque,
+    /// What it returned with its vote, in the second phase; empty if that is not known.
+    pub returned: Opaque,
     /// Which attempt this is, counted from one since the coordinator's start.
     pub attempt: u32,
     /// The trace it is part of.

@@ -38,6 +38,18 @@ pub const TELLING_PATIENCE: Duration = Duration::from_secs(1);
 /// Bytes of a reply that are read. Results are for the client's eyes, not for bulk.
 pub const REPLY_BYTES_MAX: usize = 64 * 1024;
 
+/// Statements of one branch. Each is a message to the database and a line in the results.
+pub const STATEMENTS_MAX: usize = 64;
+
+/// Values of one statement. PostgreSQL's protocol counts them in 16 bits; MySQL's does too.
+pub const PARAMS_MAX: usize = 32_767;
+
+/// Rows of one statement that are kept. Results are for the client's eyes, not for bulk.
+pub const RESULT_ROWS_MAX: usize = 100;
+
+/// Bytes of all results of one branch that are kept: they travel in the decision's record.
+pub const RESULT_BYTES_MAX: usize = REPLY_BYTES_MAX;
+
 /// Bytes of the word that says why a service refused. It becomes part of metrics.
 pub const REASON_KIND_LEN_MAX: usize = 48;
 

@@ -1,5 +1,6 @@
 //! From a configured URL to a resource.
 
+use std::fmt;
 use std::sync::Arc;
 
 use unanimous_core::commit::Phases;
@@ -22,6 +23,30 @@ pub struct Settings {
     /// transaction. A service has to be able to do it, so the default is two: one that does not know
     /// the header `unanimous-phases` takes such a commit for one of a branch that it never heard of.
     pub phases: Phases,
+    /// What the resource asks for, if it asks.
+    pub password: Option<Password>,
+}
+
+/// A password, which is never shown.
+#[derive(Clone, Eq, PartialEq)]
+pub struct Password(String);
+
+impl Password {
+    /// Hides `text`.
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// For the one who has to prove that it is known.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
 }
 
 impl Default for Settings {
@@ -31,6 +56,7 @@ impl Default for Settings {
             second_phase_calls_max: SECOND_PHASE_CALLS_MAX,
             waiting_max: WAITING_MAX,
             phases: Phases::Two,
+            password: None,
         }
     }
 }

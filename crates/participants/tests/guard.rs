@@ -96,6 +96,7 @@ fn call(verb: Verb, attempt: u32) -> Call {
         name: BranchName { cluster: "main".to_owned(), txn, branch: BranchId(0) },
         verb,
         work: Opaque::default(),
+        returned: Opaque::default(),
         attempt,
         trace: unanimous_participants::Trace::of(txn),
         patience: Duration::from_secs(5),

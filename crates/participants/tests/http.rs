@@ -91,6 +91,7 @@ fn call(verb: Verb) -> Call {
         name: BranchName { cluster: "main".to_owned(), txn, branch: BranchId(1) },
         verb,
         work: Opaque::new(br#"{"amount":500}"#),
+        returned: Opaque::default(),
         attempt: 2,
         trace: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse().expect("a trace"),
         patience: Duration::from_secs(10),

@@ -244,6 +244,7 @@ impl Driver {
             return self.answers.push_back((txn, branch, verb, answer));
         };
         let work = about.work.clone();
+        let returned = durable.result(branch).cloned().unwrap_or_default();
         let left_ms = durable.begun().deadline.since_ms(now);
         let timeout_ms = match verb {
             Verb::Prepare => self.shared.call_timeout_ms.min(left_ms.max(CALL_TIMEOUT_MS_MIN)),
@@ -258,6 +259,7 @@ impl Driver {
             name: view::branch_name(&self.shared.cluster, txn, branch),
             verb,
             work,
+            returned,
             attempt,
             trace: live.trace.child(branch),
             patience,

@@ -1,6 +1,5 @@
 //! How a machine looks to those outside.
 
-use serde_json::Value;
 use unanimous_api::{
     Kind, LogEvent, OutcomeWord, ParticipantView, ReasonView, ResolutionView, ResolveOutcome,
     StatusWord, TransactionView, VoteWord,
@@ -10,6 +9,7 @@ use unanimous_core::id::{BranchId, BranchName, Timestamp, TxnId};
 use unanimous_core::txn;
 use unanimous_core::{Decision, HeuristicKind, Opaque, Outcome, Vote};
 use unanimous_journal::Stored;
+use unanimous_participants::returned;
 
 use crate::resources::Resources;
 
@@ -96,7 +96,7 @@ impl Frame<'_> {
             },
             attempts: progress.map_or(0, |progress| progress.attempts()),
             last_error: progress.and_then(|it| it.last_error()).map(str::to_owned),
-            results: serde_json::from_slice::<Vec<Value>>(results).unwrap_or_default(),
+            results: returned::results(results),
         }
     }
 }

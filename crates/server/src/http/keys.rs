@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
-use unanimous_api::{BeginRequest, BranchRequest, Code};
+use unanimous_api::{BeginRequest, BranchRequest, Code, StatementRequest};
 use unanimous_core::id::TxnId;
 
 use super::Failure;
@@ -36,6 +36,7 @@ pub(super) fn of_begin(request: &BeginRequest<&RawValue>) -> Print {
         resource: branch.resource.clone(),
         participant: branch.participant.clone(),
         body: branch.body.map(canonical),
+        statements: branch.statements.as_ref().map(|list| list.iter().map(statement).collect()),
     });
     let canonical = BeginRequest {
         kind: request.kind,
@@ -45,6 +46,14 @@ pub(super) fn of_begin(request: &BeginRequest<&RawValue>) -> Print {
     };
     let canonical = serde_json::to_vec(&canonical).expect("a request is always JSON");
     digest(&[b"/v1/transactions", &canonical])
+}
+
+fn statement(statement: &StatementRequest<&RawValue>) -> StatementRequest<Box<RawValue>> {
+    StatementRequest {
+        sql: statement.sql.clone(),
+        params: statement.params.iter().map(|param| canonical(param)).collect(),
+        expect_rows: statement.expect_rows,
+    }
 }
 
 /// Digest of another request.
@@ -170,5 +179,22 @@ mod tests {
         assert_ne!(with("[1,2]"), with("[2,1]"));
         assert_ne!(with("null"), with(r#""null""#));
         assert_ne!(with("{}"), with("[]"));
+    }
+
+    #[test]
+    fn a_begin_with_other_statements_is_another() {
+        let with = |statement: &str| {
+            let branch = format!(r#"{{"resource":"a","statements":[{statement}]}}"#);
+            print(&format!(r#"{{"kind":"atomic","branches":[{branch}]}}"#))
+        };
+        let one = with(r#"{"sql":"x","params":[1],"expect_rows":1}"#);
+        assert_eq!(one, with(r#"{"params": [1], "expect_rows":1, "sql":"x"}"#));
+        for other in [
+            r#"{"sql":"y","params":[1],"expect_rows":1}"#,
+            r#"{"sql":"x","params":[2],"expect_rows":1}"#,
+            r#"{"sql":"x","params":[1]}"#,
+        ] {
+            assert_ne!(one, with(other), "{other}");
+        }
     }
 }

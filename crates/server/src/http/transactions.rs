@@ -75,6 +75,7 @@ pub(super) async fn enlist(
     let request: EnlistRequest<&RawValue> = body::parse(&bytes)?;
     validate::known(app.coordinator.resources(), &request.resource, || "/resource".to_owned())?;
     validate::participant(&request.participant, || "/participant".to_owned())?;
+    validate::no_work(app.coordinator.resources(), &request.resource, request.body)?;
     let work = validate::work(request.body, || "/body".to_owned())?;
     let seen = take_key(&app, &headers, txn, "participants", &bytes)?;
     let enlisted = app.coordinator.enlist(txn, &request.participant, &request.resource, work).await;

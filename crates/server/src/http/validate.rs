@@ -3,9 +3,13 @@
 use std::collections::HashSet;
 
 use serde_json::value::RawValue;
-use unanimous_api::{BranchRequest, Code, Problem, TIMEOUT_MS_DEFAULT, TIMEOUT_MS_MAX};
+use unanimous_api::{
+    BranchRequest, Code, Problem, StatementRequest, TIMEOUT_MS_DEFAULT, TIMEOUT_MS_MAX,
+};
 use unanimous_core::Opaque;
 use unanimous_core::limits::{BRANCHES_MAX, NAME_LEN_MAX, TEXT_LEN_MAX};
+use unanimous_participants::Takes;
+use unanimous_participants::limits::{PARAMS_MAX, STATEMENTS_MAX};
 
 use super::Failure;
 use crate::config::is_name;
@@ -48,7 +52,17 @@ pub(super) fn branches(
             let problem = Problem::new(Code::DuplicateParticipant, detail).at(at("participant"));
             return Err(Failure::of(problem));
         }
-        valid.push((name, branch.resource, work(branch.body, || at("body"))?));
+        let work = match takes(resources, &branch.resource) {
+            Takes::Body => {
+                not_for(branch.statements.as_ref(), "body", || at("statements"))?;
+                work(branch.body, || at("body"))?
+            }
+            Takes::Statements => {
+                not_for(branch.body, "statements", || at("body"))?;
+                statements(branch.statements.as_deref(), &at("statements"))?
+            }
+        };
+        valid.push((name, branch.resource, work));
     }
     Ok(valid)
 }
@@ -98,6 +112,66 @@ pub(super) fn work(
             Err(out_of_bounds(detail, pointer()))
         }
     }
+}
+
+fn takes(resources: &Resources, name: &str) -> Takes {
+    resources.get(name).map_or(Takes::Body, |(_, resource)| resource.takes())
+}
+
+/// A field that the resource does not take; `instead` is the one it does.
+fn not_for<T>(
+    given: Option<T>,
+    instead: &str,
+    pointer: impl FnOnce() -> String,
+) -> Result<(), Failure> {
+    match given {
+        None => Ok(()),
+        Some(_) => {
+            let detail = format!("the resource is of a kind that takes {instead}, not this");
+            Err(Failure::of(Problem::new(Code::BadField, detail).at(pointer())))
+        }
+    }
+}
+
+/// A branch that the application prepares itself has no work that the coordinator knows of.
+pub(super) fn no_work(
+    resources: &Resources,
+    name: &str,
+    body: Option<&RawValue>,
+) -> Result<(), Failure> {
+    match takes(resources, name) {
+        Takes::Body => Ok(()),
+        Takes::Statements => not_for(body, "no body when it is enlisted", || "/body".to_owned()),
+    }
+}
+
+/// What a database is asked to run, as it was written: its adapter reads it.
+fn statements(
+    statements: Option<&[StatementRequest<&RawValue>]>,
+    pointer: &str,
+) -> Result<Opaque, Failure> {
+    let statements = statements.unwrap_or_default();
+    if !(1..=STATEMENTS_MAX).contains(&statements.len()) {
+        let detail = format!(
+            "{} statements; a branch in a database has 1 to {STATEMENTS_MAX}",
+            statements.len()
+        );
+        return Err(out_of_bounds(detail, pointer));
+    }
+    for (index, statement) in statements.iter().enumerate() {
+        if statement.sql.trim().is_empty() || statement.sql.contains('\0') {
+            let detail = "a statement is a text that is not empty and has no zero bytes";
+            return Err(out_of_bounds(detail, format!("{pointer}/{index}/sql")));
+        }
+        if statement.params.len() > PARAMS_MAX {
+            let detail = format!("{} values, at most {PARAMS_MAX}", statement.params.len());
+            return Err(out_of_bounds(detail, format!("{pointer}/{index}/params")));
+        }
+        for (param, value) in statement.params.iter().enumerate() {
+            work(Some(value), || format!("{pointer}/{index}/params/{param}"))?;
+        }
+    }
+    Ok(Opaque::new(&serde_json::to_vec(statements).expect("a request is always JSON")))
 }
 
 /// How deep JSON is nested.
