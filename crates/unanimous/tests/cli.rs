@@ -195,12 +195,9 @@ fn a_port_that_is_taken_and_a_data_folder_that_is_held_exit_with_2_and_are_named
 fn a_server_that_is_not_there_exits_with_3_and_is_named() {
     let url = format!("http://{}", free_address());
     let id = "01939f6e-7a30-7c41-9b1d-3f2a5c7e9d10";
-    for arguments in [
-        &["txn", "list"][..],
-        &["txn", "watch", id],
-        &["txn", "abort", id],
-        &["resource", "check"],
-    ] {
+    for arguments in
+        [&["txn", "list"][..], &["txn", "watch", id], &["txn", "abort", id], &["resource", "check"]]
+    {
         let output = unanimous(arguments).env("UNANIMOUS_SERVER", &url).output().expect("starts");
         let stderr = text(&output.stderr);
         assert_eq!(code(&output), 3, "{arguments:?}: {stderr}");

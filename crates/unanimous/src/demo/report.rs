@@ -86,7 +86,7 @@ impl Run {
         let refused: u64 = self.refused.values().sum();
         let (committed, unknown) = (count(self.committed), count(self.unknown));
         let kinds = kinds(&self.refused);
-        format!("{committed} made, {} refused{kinds}, {unknown} nobody can say", count(refused))
+        format!("{committed} made, {} refused{kinds}, {unknown} unknown", count(refused))
     }
 
     fn repeats(&self) -> String {
@@ -208,14 +208,23 @@ impl Report {
 
     fn meaning(&self) -> Vec<String> {
         if self.balances() {
+            let without = &self.naively.audit;
             return vec![
                 "THE BOOKS BALANCE to the rupee. Every transfer took effect in all three services \
                  or in none,"
                     .to_owned(),
-                "and every client was told the truth, whatever died and when.".to_owned(),
+                "and every client was told the truth, whatever died and when. Without a \
+                 coordinator, somebody"
+                    .to_owned(),
+                format!(
+                    "would now have to find {} in {} transfers that are in some books and not in \
+                     others.",
+                    rupees(without.broken_amount),
+                    count(without.broken)
+                ),
             ];
         }
-        let mut lines = vec!["THE BOOKS DO NOT BALANCE.".to_owned()];
+        let mut lines = vec!["THE PROMISE IS BROKEN.".to_owned()];
         lines.extend(self.unanimously.audit.example.clone());
         lines.extend(self.unanimously.unknown_example.clone());
         lines.push(format!("Run it again with --seed {} --keep and look at the logs.", self.seed));
