@@ -159,7 +159,7 @@ impl<'a> Bench<'a> {
 
     /// Runs a transaction of one branch to its end.
     fn whole(&self, txn: TxnId, begun: Begun, decision: Decision) -> Lsn {
-        self.must(txn, 0, &[Record::Commit(commit::Record::Begun(begun))], End::Open);
+        self.must(txn, 0, &[Record::Commit(commit::Record::Begun(begun.into()))], End::Open);
         self.must(txn, 1, &[decided(decision)], End::Open);
         self.must(txn, 2, &[finished()], End::Ended)
     }
@@ -192,7 +192,7 @@ fn begun(resource: &str, key: Option<&str>) -> Begun {
 }
 
 fn begin() -> Record {
-    Record::Commit(commit::Record::Begun(begun("wallet", None)))
+    Record::Commit(commit::Record::Begun(begun("wallet", None).into()))
 }
 
 fn decided(decision: Decision) -> Record {
@@ -319,7 +319,7 @@ fn finds_keys(bench: &mut Bench<'_>) {
     let key = format!("key of {txn}");
     let found = |bench: &Bench<'_>| bench.journal().find_key(&key).expect("readable");
     assert_eq!(found(bench), None);
-    let record = Record::Commit(commit::Record::Begun(begun("wallet", Some(&key))));
+    let record = Record::Commit(commit::Record::Begun(begun("wallet", Some(&key)).into()));
     bench.must(txn, 0, &[record], End::Open);
     assert_eq!(found(bench), Some(txn));
     bench.must(txn, 1, &[decided(Decision::Commit)], End::Open);
@@ -335,7 +335,7 @@ fn lists_states(bench: &mut Bench<'_>) {
     let ids: [TxnId; 4] = std::array::from_fn(|_| mint(bench.shard));
     let resource = format!("resource of {}", ids[0]);
     let key = format!("key of {}", ids[0]);
-    let open = |key| Record::Commit(commit::Record::Begun(begun(&resource, key)));
+    let open = |key| Record::Commit(commit::Record::Begun(begun(&resource, key).into()));
     bench.must(ids[0], 0, &[open(Some(&key))], End::Open);
     bench.must(ids[1], 0, &[open(None)], End::Open);
     bench.must(ids[1], 1, &[decided(Decision::Commit)], End::Open);
@@ -380,7 +380,7 @@ fn pages(bench: &mut Bench<'_>) {
     for (index, &txn) in ids.iter().enumerate() {
         match index % 3 {
             0 => {
-                let record = Record::Commit(commit::Record::Begun(begun(&resource, None)));
+                let record = Record::Commit(commit::Record::Begun(begun(&resource, None).into()));
                 bench.must(txn, 0, &[record], End::Open);
             }
             _ => {

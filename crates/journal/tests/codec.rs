@@ -7,6 +7,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use unanimous_core::commit::{Begun, Branch, Ending, Key, Mode, Phases, Record as Commit};
 use unanimous_core::id::{BranchId, Timestamp};
@@ -88,7 +89,7 @@ impl Rng {
 
     fn record(&mut self) -> Record {
         Record::Commit(match self.below(7) {
-            0 => Commit::Begun(Begun {
+            0 => Commit::Begun(Arc::new(Begun {
                 mode: self.pick(&[Mode::Run, Mode::RunLater, Mode::Interactive]),
                 timeout_ms: self.number(),
                 deadline: Timestamp(self.number()),
@@ -98,7 +99,7 @@ impl Rng {
                     fingerprint: std::array::from_fn(|_| rng.next() as u8),
                 }),
                 memo: self.opaque(),
-            }),
+            })),
             1 => Commit::Enlisted(self.branch()),
             2 => Commit::Preparing,
             3 => Commit::Delegated(self.branch_id()),
@@ -133,14 +134,14 @@ fn samples() -> Vec<(&'static str, Record)> {
         work: Opaque::new(work),
     };
     let begun = |mode, key, branches| {
-        Commit::Begun(Begun {
+        Commit::Begun(Arc::new(Begun {
             mode,
             timeout_ms: 30_000,
             deadline: Timestamp(1_763_700_030_123),
             branches,
             key,
             memo: Opaque::new(b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
-        })
+        }))
     };
     let two = || vec![branch("wallet", Phases::Two, b"{}"), branch("ledger", Phases::One, b"")];
     let key = Key { text: "order-42".into(), fingerprint: *b"0123456789abcdef" };

@@ -67,14 +67,14 @@ impl Client {
         Self {
             journal: Arc::clone(journal),
             epoch,
-            begin: [record(commit::Record::Begun(Begun {
+            begin: [record(commit::Record::Begun(Arc::new(Begun {
                 mode: Mode::Run,
                 timeout_ms: 30_000,
                 deadline: now().after_ms(30_000),
                 branches: vec![branch("wallet"), branch("ledger")],
                 key: None,
                 memo: Opaque::default(),
-            }))],
+            })))],
             decide: [record(commit::Record::Decided {
                 decision: Decision::Commit,
                 votes: vec![Some(Vote::Yes); 2],

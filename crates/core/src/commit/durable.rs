@@ -4,6 +4,7 @@
 //! [`Durable::apply`], so they cannot disagree.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::record::{Begun, Branch, Ending, Record};
 use crate::id::BranchId;
@@ -47,7 +48,7 @@ impl Phase {
 /// What the journal knows.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Durable {
-    begun: Begun,
+    begun: Arc<Begun>,
     phase: Phase,
     decision: Option<Decision>,
     votes: Vec<Option<Vote>>,
@@ -82,12 +83,12 @@ impl Durable {
         let Some(Record::Begun(begun)) = records.next() else {
             return Err(Misfit("the first record does not begin the transaction"));
         };
-        let mut durable = Self::begin(begun.clone())?;
+        let mut durable = Self::begin(Arc::clone(begun))?;
         records.try_for_each(|record| durable.apply(record))?;
         Ok(durable)
     }
 
-    fn begin(begun: Begun) -> Result<Self, Misfit> {
+    fn begin(begun: Arc<Begun>) -> Result<Self, Misfit> {
         if begun.branches.len() > BRANCHES_MAX {
             return Err(Misfit("more branches than allowed"));
         }
@@ -187,7 +188,7 @@ impl Durable {
         if self.endings.len() == BRANCHES_MAX {
             return Err(Misfit("more branches than allowed"));
         }
-        self.begun.branches.push(branch.clone());
+        Arc::make_mut(&mut self.begun).branches.push(branch.clone());
         self.endings.push(None);
         Ok(())
     }

@@ -50,7 +50,7 @@ impl CommitTxn {
     ///
     /// With more than [`crate::limits::BRANCHES_MAX`] branches: refuse the request before.
     pub fn begin(begun: Begun, now: Timestamp) -> (Self, Step<Record>) {
-        let mut records = vec![Record::Begun(begun)];
+        let mut records = vec![Record::Begun(Arc::new(begun))];
         let mut txn = Self::replay(&records).expect("the request was checked");
         if txn.durable.phase() == Phase::Preparing {
             records.extend(txn.tally());

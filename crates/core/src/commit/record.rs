@@ -11,7 +11,7 @@ use crate::step::{Decision, Durability, HeuristicKind, Opaque, Reason, Resolutio
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Record {
     /// The transaction exists.
-    Begun(Begun),
+    Begun(Arc<Begun>),
     /// The client added a participant.
     Enlisted(Branch),
     /// The client asked for commit: the participants are fixed, and votes are being collected.

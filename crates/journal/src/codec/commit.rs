@@ -3,6 +3,8 @@
 //! docs/journal-format.md draws them. A kind, once written by a release, is never given another
 //! meaning.
 
+use std::sync::Arc;
+
 use unanimous_core::commit::{Begun, Branch, Ending, Key, Mode, Phases, Record};
 use unanimous_core::id::{BranchId, Timestamp};
 use unanimous_core::{Decision, Force, HeuristicKind, Opaque, Reason, Resolution, Vote};
@@ -65,7 +67,7 @@ pub(super) fn encode(record: &Record, out: &mut Vec<u8>) {
 /// Reads what follows the kind; `None` if no release knew the kind.
 pub(super) fn decode(kind: u8, reader: &mut Reader<'_>) -> Result<Option<Record>, Undecodable> {
     let record = match kind {
-        BEGUN => Record::Begun(begun(reader)?),
+        BEGUN => Record::Begun(Arc::new(begun(reader)?)),
         ENLISTED => Record::Enlisted(branch(reader)?),
         PREPARING => Record::Preparing,
         DELEGATED => Record::Delegated(branch_id(reader)?),

@@ -285,7 +285,7 @@ pub(crate) fn begin_with_key(key: &str) -> Record {
 }
 
 fn begun(work: &[u8], key: &str) -> Record {
-    Record::Commit(commit::Record::Begun(Begun {
+    Record::Commit(commit::Record::Begun(Arc::new(Begun {
         mode: Mode::Run,
         timeout_ms: 30_000,
         deadline: Timestamp(31_000),
@@ -297,7 +297,7 @@ fn begun(work: &[u8], key: &str) -> Record {
         }],
         key: Some(Key { text: Arc::from(key), fingerprint: [3; 16] }),
         memo: Opaque::default(),
-    }))
+    })))
 }
 
 pub(crate) fn decided(decision: Decision) -> Record {
