@@ -489,9 +489,14 @@ impl Coordinator {
 
     /// Refuses new transactions from now on, and returns when every open one is decided and told.
     pub async fn drain(&self) {
-        for driver in self.drivers.iter() {
+        // All of them are told before the first is waited for.
+        let told = self.drivers.iter().map(|driver| {
             let (reply, drained) = oneshot::channel();
             self.shared.queue(driver, Event::Drain(reply));
+            drained
+        });
+        let told: Vec<_> = told.collect();
+        for drained in told {
             // An error means that the driver has stopped: then nothing is left to wait for.
             drop(drained.await);
         }

@@ -72,6 +72,14 @@ pub(super) enum Want {
 }
 
 impl Want {
+    /// Whether nobody listens any more.
+    pub(super) fn has_left(&self) -> bool {
+        match self {
+            Self::View(reply) => reply.is_closed(),
+            Self::Outcome(reply) => reply.is_closed(),
+        }
+    }
+
     pub(super) fn refuse(self, error: AskError) {
         // The receiver may have left: then nobody minds.
         match self {

@@ -45,6 +45,15 @@ impl Live {
         let Txn::Commit(machine) = &self.machine;
         machine
     }
+
+    /// Adds a waiter. Those who have left make room first, so that a transaction that stays open for
+    /// long does not collect everybody who ever asked.
+    fn wait(&mut self, waiter: Waiter) {
+        if self.waiters.len() == self.waiters.capacity() {
+            self.waiters.retain(|waiter| !waiter.want.has_left());
+        }
+        self.waiters.push(waiter);
+    }
 }
 
 /// The trace a transaction began in, or one of its own.
@@ -335,7 +344,7 @@ impl Driver {
     fn join(&mut self, txn: TxnId, waiter: Waiter) {
         match self.live.get_mut(&txn) {
             Some(live) => {
-                live.waiters.push(waiter);
+                live.wait(waiter);
                 self.tell_waiters(txn);
             }
             None => waiter.want.refuse(AskError::NotOpen),
@@ -346,7 +355,7 @@ impl Driver {
         let Some(live) = self.live.get_mut(&txn) else {
             return waiter.want.refuse(AskError::NotOpen);
         };
-        live.waiters.push(waiter);
+        live.wait(waiter);
         match self.feed(txn, input) {
             Some(refusal) => {
                 let view = self.view(txn).map(Box::new);
