@@ -53,8 +53,8 @@ pub const REQUEST_KEYS_MAX: usize = 100_000;
 /// How deep the work of a branch may be nested. Parsers elsewhere give up soon after.
 pub const BODY_DEPTH_MAX: usize = 64;
 
-/// Milliseconds that a body may take to come.
-pub const BODY_WAIT_MS_MAX: u64 = 30_000;
+/// How long a body may take to come.
+pub const BODY_WAIT: Duration = Duration::from_secs(30);
 
 /// Bytes of the name an operator gives.
 pub const OPERATOR_LEN_MAX: usize = 128;

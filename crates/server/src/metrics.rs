@@ -1,7 +1,7 @@
 //! What the coordinator counts, and the closing line of each transaction.
 //!
-//! Labels come from closed sets (statuses, outcomes, causes, verbs, error codes) and from the configured
-//! resources, never from a client's text.
+//! Labels come from closed sets (statuses, outcomes, causes, verbs, error codes) and from the
+//! configured resources, never from a client's text.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
@@ -15,8 +15,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use unanimous_api::Code;
-use unanimous_core::Verb;
 use unanimous_core::id::Timestamp;
+use unanimous_core::{Outcome, Verb};
 use unanimous_journal::Stats;
 use unanimous_participants::{AnswerKind, Observer};
 
@@ -36,7 +36,7 @@ struct Status {
 }
 
 #[derive(Clone, Debug, Eq, Hash, PartialEq, EncodeLabelSet)]
-struct Outcome {
+struct EndedAs {
     outcome: &'static str,
 }
 
@@ -71,7 +71,7 @@ pub struct Metrics {
     overdue: Gauge,
     needs_attention: Gauge,
     pub(crate) quarantined: Counter,
-    duration: Family<Outcome, Histogram, fn() -> Histogram>,
+    duration: Family<EndedAs, Histogram, fn() -> Histogram>,
     calls: Family<Called, Counter>,
     latency: Family<Latency, Histogram, fn() -> Histogram>,
     problems: Family<Told, Counter>,
@@ -94,8 +94,10 @@ struct JournalMetrics {
 const STATUSES: [&str; 6] =
     ["INITIATED", "PREPARING", "COMMITTING", "COMMITTED", "ABORTING", "ABORTED"];
 
-/// Causes of an abort that have a label of their own; every other word of a participant counts as
-/// `refused`, so that labels stay few.
+/// What every word of a participant counts as that is not among [`CAUSES`], so that labels stay few.
+const OTHER_CAUSE: &str = "refused";
+
+/// Causes of an abort that have a label of their own.
 const CAUSES: [&str; 8] = [
     "timeout",
     "client",
@@ -132,7 +134,23 @@ impl Metrics {
         };
         metrics.register_transactions();
         metrics.register_journal();
+        metrics.start_at_zero();
         metrics
+    }
+
+    /// What has not happened yet is zero and not missing: alerts see the first time as well.
+    fn start_at_zero(&self) {
+        for outcome in [Outcome::Committed, Outcome::Aborted, Outcome::Mixed] {
+            drop(self.duration.get_or_create(&EndedAs { outcome: outcome_word(outcome).as_str() }));
+        }
+        for outcome in [Outcome::Committed, Outcome::Mixed] {
+            let outcome = outcome_word(outcome).as_str();
+            drop(self.ended.get_or_create(&Ended { outcome, cause: "" }));
+        }
+        let outcome = outcome_word(Outcome::Aborted).as_str();
+        for cause in CAUSES.into_iter().chain([OTHER_CAUSE]) {
+            drop(self.ended.get_or_create(&Ended { outcome, cause }));
+        }
     }
 
     fn register_transactions(&mut self) {
@@ -188,11 +206,11 @@ impl Metrics {
         let outcome = outcome_word(closing.outcome()).as_str();
         let cause = match closing.cause() {
             "" => "",
-            word => CAUSES.into_iter().find(|&cause| cause == word).unwrap_or("refused"),
+            word => CAUSES.into_iter().find(|&cause| cause == word).unwrap_or(OTHER_CAUSE),
         };
         self.ended.get_or_create(&Ended { outcome, cause }).inc();
         let took = Duration::from_millis(closing.took_ms()).as_secs_f64();
-        self.duration.get_or_create(&Outcome { outcome }).observe(took);
+        self.duration.get_or_create(&EndedAs { outcome }).observe(took);
         closing.write(outcome);
     }
 

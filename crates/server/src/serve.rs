@@ -12,7 +12,7 @@ use unanimous_participants::{OpenError, Settings};
 
 use crate::config::Config;
 use crate::driver::{Coordinator, CoordinatorOptions, Ears};
-use crate::http::Lights;
+use crate::http::{self, Lights};
 use crate::limits::LAST_ANSWERS;
 use crate::metrics::Metrics;
 use crate::resources::Resources;
@@ -135,8 +135,9 @@ impl Server {
         let drain = Duration::from_millis(config.limits.drain_ms);
         let (quit, quitting) = watch::channel(false);
         let lights = Lights { stopping: stop.clone(), quitting: quitting.clone() };
-        let app = crate::http::router(coordinator.clone(), &config, lights);
-        let mut serving = tokio::spawn(crate::http::listen(listener, app, metrics, quitting));
+        let app = http::router(coordinator.clone(), &config, lights);
+        let serving = http::listen(listener, app, http::Bounds::default(), metrics, quitting);
+        let mut serving = tokio::spawn(serving);
         tokio::select! {
             _ = stop.wait_for(|&stop| stop) => {}
             error = coordinator.failed() => return Err(StopError::Journal(error.to_string())),

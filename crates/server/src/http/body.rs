@@ -13,21 +13,23 @@ use unanimous_api::{Code, KEY_LEN_MAX, Object, Problem, header};
 use unanimous_participants::Trace;
 
 use super::{App, Failure};
-use crate::limits::BODY_WAIT_MS_MAX;
+use crate::limits::BODY_WAIT;
 
 /// Reads a body, as far and as long as it is allowed to go.
 pub(super) async fn read(app: &App, body: Body) -> Result<Bytes, Failure> {
-    let whole = axum::body::to_bytes(body, app.body_bytes_max);
-    let read = tokio::time::timeout(Duration::from_millis(BODY_WAIT_MS_MAX), whole).await;
-    let Ok(read) = read else {
-        let detail = format!("the body did not end within {BODY_WAIT_MS_MAX} ms");
+    within(body, app.body_bytes_max, BODY_WAIT).await
+}
+
+async fn within(body: Body, bytes_max: usize, wait: Duration) -> Result<Bytes, Failure> {
+    let Ok(read) = tokio::time::timeout(wait, axum::body::to_bytes(body, bytes_max)).await else {
+        let detail = format!("the body did not end within {} ms", wait.as_millis());
         return Err(Failure::new(Code::SlowBody, detail));
     };
     read.map_err(|error| {
         let mut source: Option<&dyn std::error::Error> = Some(&error);
         while let Some(inner) = source {
             if inner.is::<LengthLimitError>() {
-                let detail = format!("the body has more than {} bytes", app.body_bytes_max);
+                let detail = format!("the body has more than {bytes_max} bytes");
                 return Failure::new(Code::BodyTooLarge, detail);
             }
             source = inner.source();
@@ -131,4 +133,25 @@ pub(super) fn key(headers: &HeaderMap) -> Result<Option<&str>, Failure> {
 /// The trace of a request; one that is not valid is passed over, as the standard asks.
 pub(super) fn trace(headers: &HeaderMap) -> Option<Trace> {
     headers.get(header::TRACEPARENT)?.to_str().ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_that_does_not_end_is_given_up() {
+        let body =
+            Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>());
+        let failure = within(body, 10, Duration::from_millis(20)).await.expect_err("no end");
+        assert_eq!(failure.code(), Code::SlowBody);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_breaks_off_is_no_body() {
+        let broken = [Ok(Bytes::from("{}")), Err(std::io::Error::other("reset"))];
+        let body = Body::from_stream(futures_util::stream::iter(broken));
+        let failure = within(body, 10, Duration::from_secs(5)).await.expect_err("broken");
+        assert_eq!(failure.code(), Code::MalformedJson);
+    }
 }

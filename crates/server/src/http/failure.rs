@@ -20,11 +20,15 @@ impl Failure {
         problem.detail.truncate(problem.detail.floor_char_boundary(DETAIL_LEN_MAX));
         Self(Box::new(problem))
     }
+
+    pub(super) fn code(&self) -> Code {
+        Code::parse(&self.0.code).unwrap_or(Code::Internal)
+    }
 }
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        let code = Code::parse(&self.0.code).unwrap_or(Code::Internal);
+        let code = self.code();
         let status = StatusCode::from_u16(code.info().http).expect("codes have valid statuses");
         let body = serde_json::to_vec(&self.0).expect("a problem is always JSON");
         let mut response = (status, body).into_response();

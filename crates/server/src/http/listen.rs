@@ -6,6 +6,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -23,15 +24,29 @@ use crate::limits::{
 };
 use crate::metrics::Metrics;
 
+/// How much is taken from peers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    connections_max: usize,
+    header_wait: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { connections_max: CONNECTIONS_MAX, header_wait: HEADER_WAIT }
+    }
+}
+
 /// Serves connections until `quitting` is set; returns when the last of them has ended.
 pub(crate) async fn listen(
     listener: TcpListener,
     app: Router,
+    bounds: Bounds,
     metrics: Arc<Metrics>,
     mut quitting: watch::Receiver<bool>,
 ) {
-    let builder = builder();
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let builder = builder(bounds);
+    let places = Arc::new(Semaphore::new(bounds.connections_max));
     let graceful = GracefulShutdown::new();
     loop {
         let next = async {
@@ -69,7 +84,7 @@ pub(crate) async fn listen(
             tokio::select! {
                 // A connection that breaks is its peer's affair.
                 _ = &mut connection => return,
-                () = tokio::time::sleep(HEADER_WAIT) => {}
+                () = tokio::time::sleep(bounds.header_wait) => {}
             }
             if spoke.load(Ordering::Relaxed) {
                 let _ = connection.await;
@@ -80,12 +95,12 @@ pub(crate) async fn listen(
     graceful.shutdown().await;
 }
 
-fn builder() -> Builder<TokioExecutor> {
+fn builder(bounds: Bounds) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_WAIT)
+        .header_read_timeout(bounds.header_wait)
         .max_buf_size(HEADER_BYTES_MAX);
     builder
         .http2()
@@ -122,4 +137,75 @@ fn is_of_one_connection(error: &io::Error) -> bool {
             | io::ErrorKind::ConnectionAborted
             | io::ErrorKind::ConnectionReset
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::time::Instant;
+
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+
+    async fn serve(bounds: Bounds) -> (SocketAddr, watch::Sender<bool>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let app = Router::new().route("/", get(|| async { "ok" }));
+        let (quit, quitting) = watch::channel(false);
+        tokio::spawn(listen(listener, app, bounds, Arc::new(Metrics::new()), quitting));
+        (address, quit)
+    }
+
+    async fn send(address: SocketAddr, bytes: &[u8]) -> TcpStream {
+        let mut stream = TcpStream::connect(address).await.expect("it accepts");
+        stream.write_all(bytes).await.expect("it reads");
+        stream
+    }
+
+    /// Everything that comes back before the other side closes.
+    async fn heard(mut stream: TcpStream) -> String {
+        let mut seen = Vec::new();
+        let read = stream.read_to_end(&mut seen);
+        let read = tokio::time::timeout(Duration::from_secs(10), read).await;
+        // A connection that is reset is closed too.
+        drop(read.expect("it closes in time"));
+        String::from_utf8_lossy(&seen).into_owned()
+    }
+
+    #[tokio::test]
+    async fn peers_that_stop_in_the_middle_are_cut_off() {
+        let bounds = Bounds { header_wait: Duration::from_millis(100), ..Bounds::default() };
+        let (address, _quit) = serve(bounds).await;
+        for begun in [&b""[..], b"G", b"PRI * HTTP/2.0\r\n", &REQUEST[..REQUEST.len() - 1]] {
+            let started = Instant::now();
+            assert!(!heard(send(address, begun).await).await.contains("200"));
+            assert!(started.elapsed() < Duration::from_secs(5));
+        }
+        let idle = heard(send(address, REQUEST).await).await;
+        assert!(idle.starts_with("HTTP/1.1 200"), "{idle}");
+    }
+
+    #[tokio::test]
+    async fn those_for_whom_there_is_no_place_wait_until_there_is() {
+        let bounds = Bounds { connections_max: 2, header_wait: Duration::from_millis(300) };
+        let (address, _quit) = serve(bounds).await;
+        let _silent = [send(address, b"").await, send(address, b"").await];
+        let reply = heard(send(address, REQUEST).await).await;
+        assert!(reply.starts_with("HTTP/1.1 200"), "{reply}");
+    }
+
+    #[tokio::test]
+    async fn idle_connections_end_with_the_server() {
+        let (address, quit) = serve(Bounds::default()).await;
+        let mut stream = send(address, REQUEST).await;
+        let mut seen = [0; 12];
+        stream.read_exact(&mut seen).await.expect("an answer");
+        quit.send_replace(true);
+        heard(stream).await;
+        assert!(TcpStream::connect(address).await.is_err());
+    }
 }

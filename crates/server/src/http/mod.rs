@@ -33,7 +33,7 @@ use crate::config::{Config, Secret};
 use crate::driver::Coordinator;
 
 pub(crate) use failure::Failure;
-pub(crate) use listen::listen;
+pub(crate) use listen::{Bounds, listen};
 
 type Reply = Result<Response, Failure>;
 
@@ -68,16 +68,15 @@ pub fn router(coordinator: Coordinator, config: &Config, lights: Lights) -> Rout
         stopping: lights.stopping,
         quitting: lights.quitting,
     });
-    let transaction = "/v1/transactions/{id}";
     let closed = Router::new()
         .route("/v1/transactions", get(list::list).post(begin::begin))
-        .route(transaction, get(transactions::show))
-        .route(&format!("{transaction}/log"), get(transactions::log))
-        .route(&format!("{transaction}/participants"), post(transactions::enlist))
-        .route(&format!("{transaction}/commit"), post(transactions::commit))
-        .route(&format!("{transaction}/abort"), post(transactions::abort))
-        .route(&format!("{transaction}/retry"), post(transactions::retry))
-        .route(&format!("{transaction}/resolve"), post(transactions::resolve))
+        .route("/v1/transactions/{id}", get(transactions::show))
+        .route("/v1/transactions/{id}/log", get(transactions::log))
+        .route("/v1/transactions/{id}/participants", post(transactions::enlist))
+        .route("/v1/transactions/{id}/commit", post(transactions::commit))
+        .route("/v1/transactions/{id}/abort", post(transactions::abort))
+        .route("/v1/transactions/{id}/retry", post(transactions::retry))
+        .route("/v1/transactions/{id}/resolve", post(transactions::resolve))
         .route("/v1/resources", get(system::resources))
         .route("/v1/resources/{name}/in-doubt", get(system::in_doubt))
         .route("/v1/events", get(events::stream))
