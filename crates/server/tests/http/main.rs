@@ -1,10 +1,23 @@
 //! The server as its clients see it: a coordinator in this process, services whose answers a test
 //! sets, and the contract checked over real connections.
 
-#[allow(dead_code, unused_imports, reason = "more modules are to come")]
 mod common;
 
 mod atomic;
 mod bad_requests;
+mod connections;
+mod events;
+mod fuzz;
+mod gate;
+mod isolation;
 mod keys;
+mod lists;
+mod metrics;
+mod openapi;
+mod operator;
+mod overload;
+mod races;
+mod services;
+mod shutdown;
+mod token;
 mod waits;

@@ -160,7 +160,8 @@ impl Stream {
                 }
             }
             let frame = tokio::time::timeout(Duration::from_secs(10), self.body.frame());
-            let frame = frame.await.expect("an event comes in time")?.expect("the stream is whole");
+            let frame = frame.await.expect("an event comes in time")?;
+            let frame = frame.expect("the stream is whole");
             if let Ok(data) = frame.into_data() {
                 self.text.push_str(std::str::from_utf8(&data).expect("events are text"));
             }

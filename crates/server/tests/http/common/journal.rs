@@ -31,7 +31,7 @@ struct Held {
 struct State {
     holding: bool,
     full: bool,
-    flushed: Lsn,
+    on_disk: Lsn,
     told: Lsn,
     decisions: usize,
 }
@@ -49,9 +49,9 @@ impl HeldJournal {
 impl Listener for Held {
     fn flushed(&self, lsn: Lsn) {
         let mut state = self.state.lock().expect("nothing panics while it is held");
-        state.flushed = state.flushed.max(lsn);
+        state.on_disk = state.on_disk.max(lsn);
         if !state.holding {
-            state.told = state.flushed;
+            state.told = state.on_disk;
             self.ears.flushed(state.told);
         }
     }
@@ -73,12 +73,12 @@ impl Hand {
 
     /// What was held back is reported now, and the rest when it comes.
     pub(crate) fn let_go(&self) {
-        let flushed = {
+        let on_disk = {
             let mut state = self.state();
             state.holding = false;
-            state.flushed
+            state.on_disk
         };
-        self.0.flushed(flushed);
+        self.0.flushed(on_disk);
     }
 
     /// There is no room for new transactions from now on, although it looks like it.

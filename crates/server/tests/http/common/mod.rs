@@ -16,7 +16,7 @@ use unanimous_core::commit::Phases;
 use unanimous_server::config::{Config, Limits, Overrides, ResourceConfig};
 use unanimous_server::{Server, StopError};
 
-pub(crate) use client::{Client, Reply, Stream, raw};
+pub(crate) use client::{Client, Reply, raw};
 pub(crate) use journal::{Hand, HeldJournal};
 pub(crate) use service::{Called, Service};
 
@@ -122,7 +122,14 @@ impl Coordinator {
     pub(crate) async fn restart(mut self) -> Self {
         self.begin_stop();
         self.ended().await.expect("it stops");
-        let server = Server::start(self.config.clone()).await.expect("it starts again");
+        let mut server = None;
+        // Calls that were under way hold on to the journal until they are given up.
+        eventually("started again", async || {
+            server = Server::start(self.config.clone()).await.ok();
+            server.is_some()
+        })
+        .await;
+        let server = server.expect("started");
         Self::run(server, self.config.clone(), Arc::clone(&self.folder))
     }
 
