@@ -114,6 +114,14 @@ fn malformed_begins() -> Vec<Bad> {
         begin(r#"{"kind":"atomic","branches":[{}]}"#, 400, field).at("/branches/0/resource"),
         begin(TWO.replace("\"resource\":\"ledger\"", "\"resource\":5"), 400, field)
             .at("/branches/1/resource"),
+        begin(TWO.replacen("\"body\"", "\"statements\"", 1), 400, field)
+            .at("/branches/0/statements"),
+        begin(
+            TWO.replacen("{\"amount\":500}", "{},\"statements\":[{\"sql\":\"x\"}]", 1),
+            400,
+            field,
+        )
+        .at("/branches/0/statements"),
         begin(TWO.replacen("\"body\"", "\"work\"", 1), 400, field).at("/branches/0/work"),
         begin(TWO.replacen("\"body\"", "\"a/~b\"", 1), 400, field).at("/branches/0/a~1~0b"),
         begin(

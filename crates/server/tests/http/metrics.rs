@@ -124,8 +124,9 @@ async fn everything_that_somebody_has_to_be_woken_for_is_counted() {
     assert_eq!((ended("committed", ""), ended("aborted", "refused")), (1.0, 1.0));
     assert_eq!(after.value("unanimous_in_flight"), 4.0);
     assert_eq!(after.value(r#"unanimous_open_transactions{status="INITIATED"}"#), 1.0);
-    assert!(after.value("unanimous_oldest_undecided_age_seconds") > 0.0);
-    assert!(after.value("unanimous_oldest_in_doubt_age_seconds") > 0.0);
+    for age in ["unanimous_oldest_undecided_age_seconds", "unanimous_oldest_in_doubt_age_seconds"] {
+        eventually("aged", async || Scrape::of(&coordinator).await.value(age) > 0.0).await;
+    }
     let late =
         async || Scrape::of(&coordinator).await.value("unanimous_overdue_transactions") == 1.0;
     eventually("overdue", late).await;

@@ -264,13 +264,13 @@ fn requests() -> Vec<(&'static str, Value)> {
         resource: text(),
         participant: Some(text()),
         body: body(),
-        statements: Some(vec![statement]),
+        statements: Some(vec![statement.clone()]),
     };
     let begin = BeginRequest {
         kind: Kind::Atomic,
         timeout_ms: Some(1),
         wait: Some(Wait::Decided),
-        branches: vec![branch],
+        branches: vec![branch.clone()],
     };
     let enlist = EnlistRequest { participant: text(), resource: text(), body: body() };
     let commit =
@@ -284,6 +284,8 @@ fn requests() -> Vec<(&'static str, Value)> {
     };
     vec![
         ("BeginRequest", json!(begin)),
+        ("BranchRequest", json!(branch)),
+        ("StatementRequest", json!(statement)),
         ("EnlistRequest", json!(enlist)),
         ("CommitRequest", json!(commit)),
         ("AbortRequest", json!(abort)),
@@ -313,6 +315,8 @@ fn requests_are_documented_as_closed_and_with_the_fields_they_need() {
             let text = sample.to_string();
             match name {
                 "BeginRequest" => serde_json::from_str::<BeginRequest>(&text).is_ok(),
+                "BranchRequest" => serde_json::from_str::<BranchRequest>(&text).is_ok(),
+                "StatementRequest" => serde_json::from_str::<StatementRequest>(&text).is_ok(),
                 "EnlistRequest" => serde_json::from_str::<EnlistRequest>(&text).is_ok(),
                 "CommitRequest" => serde_json::from_str::<CommitRequest>(&text).is_ok(),
                 "AbortRequest" => serde_json::from_str::<AbortRequest>(&text).is_ok(),
