@@ -4,7 +4,8 @@
 //! [`Answer`]. It never decides anything, and it never turns an unknown result into a known one: a
 //! reply that did not come is [`Answer::Silent`].
 //!
-//! [`open`] makes the resource that a configured URL names: the adapter of its scheme ([`http`])
+//! [`open`] makes the resource that a configured URL names: the adapter of its scheme ([`http`],
+//! [`postgres`])
 //! behind a guard ([`guard`]) that bounds its calls and gives up early on what does not answer.
 //! [`local`] answers inside the process, for benchmarks and tests.
 //!
@@ -17,8 +18,11 @@ pub mod http;
 pub mod limits;
 pub mod local;
 mod open;
+pub mod postgres;
 pub mod returned;
 pub mod statement;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod trace;
 
 pub use guard::{AnswerKind, Observer, Unobserved};

@@ -61,4 +61,17 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// proxies, which close without a word.
 pub const IDLE_CONNECTION_KEPT: Duration = Duration::from_secs(30);
 
+/// Connections to a PostgreSQL server for the first phase, and half as many for the second. With
+/// more than 8 to 16 a server gets less done.
+pub const POSTGRES_CONNECTIONS: usize = 16;
+
+/// Most connections that can be configured: a server's own limit is 100 unless it was raised.
+pub const POSTGRES_CONNECTIONS_MAX: usize = 256;
+
+/// Bytes of one message of a PostgreSQL server: a single row, mostly.
+pub const POSTGRES_MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Statements whose placeholders' types are remembered. Programs have few that take lists.
+pub const STATEMENT_TYPES_KEPT_MAX: usize = 1_000;
+
 const _: () = assert!(FAILURES_TO_OPEN > 0);

@@ -9,6 +9,7 @@ use crate::Resource;
 use crate::guard::{Guarded, Observer};
 use crate::http::HttpAdapter;
 use crate::limits::{FIRST_PHASE_CALLS_MAX, SECOND_PHASE_CALLS_MAX, WAITING_MAX};
+use crate::postgres::PostgresAdapter;
 
 /// What can be set for one resource.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -99,6 +100,15 @@ pub fn open(
             "https is not supported yet; use http:// to a proxy on this machine that speaks tls"
                 .to_owned(),
         )),
-        unknown => Err(wrong(format!("unknown scheme {unknown:?} in its url; known: http"))),
+        "postgres" | "postgresql" => {
+            let adapter = PostgresAdapter::new(url, settings).map_err(wrong)?;
+            // More would only wait for a connection.
+            let calls_max = settings.first_phase_calls_max.min(adapter.connections());
+            let settings = Settings { first_phase_calls_max: calls_max, ..settings.clone() };
+            Ok(Arc::new(Guarded::new(name, adapter, &settings, observer)))
+        }
+        unknown => {
+            Err(wrong(format!("unknown scheme {unknown:?} in its url; known: http, postgres")))
+        }
     }
 }

@@ -60,6 +60,13 @@ pub(crate) const STRACE: Component = Component {
     install: Install::Apt(&["strace"]),
 };
 
+/// A database that takes part. The tests start servers of their own; the system's is left alone.
+pub(crate) const POSTGRESQL: Component = Component {
+    name: "postgresql",
+    probe: &["sh", "-c", "ls /usr/lib/postgresql/*/bin/postgres"],
+    install: Install::Apt(&["postgresql"]),
+};
+
 /// Never there, and refused by cargo before it looks for it.
 #[cfg(test)]
 pub(crate) const MISSING: Component =

@@ -1,0 +1,139 @@
+//! Connecting and proving who we are.
+//!
+//! The password is sent as it is only if the server asks for that; SCRAM-SHA-256 and MD5 show no
+//! more than that it is known.
+
+use fallible_iterator::FallibleIterator;
+use postgres_protocol::authentication::md5_hash;
+use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
+use postgres_protocol::message::backend::{AuthenticationSaslBody, Message};
+use postgres_protocol::message::frontend;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::address::Address;
+use super::wire::{Broken, Connection, Refused, refused, senseless, unsendable};
+use crate::limits::CONNECT_TIMEOUT;
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub(super) enum NoConnection {
+    /// Nobody answered, or not in a way that makes sense.
+    Unheard(String),
+    /// The server is there and does not let us in now.
+    Refused(Refused),
+    /// It asks for a password and none is configured, or for what we cannot do.
+    Unable(String),
+}
+
+impl From<Broken> for NoConnection {
+    fn from(Broken(seen): Broken) -> Self {
+        Self::Unheard(seen)
+    }
+}
+
+/// Makes a connection, within [`CONNECT_TIMEOUT`].
+pub(super) async fn connect(address: &Address) -> Result<Connection, NoConnection> {
+    match timeout(CONNECT_TIMEOUT, login(address)).await {
+        Ok(connection) => connection,
+        Err(_) => Err(NoConnection::Unheard(format!(
+            "no connection within {} ms",
+            CONNECT_TIMEOUT.as_millis()
+        ))),
+    }
+}
+
+async fn login(address: &Address) -> Result<Connection, NoConnection> {
+    let stream = TcpStream::connect((&*address.host, address.port)).await;
+    let stream = stream.map_err(|error| NoConnection::Unheard(error.to_string()))?;
+    stream.set_nodelay(true).map_err(|error| NoConnection::Unheard(error.to_string()))?;
+    let mut connection = Connection::new(stream);
+    let parameters = [
+        ("user", &*address.user),
+        ("database", &*address.database),
+        ("application_name", "unanimous"),
+        ("client_encoding", "UTF8"),
+        ("DateStyle", "ISO"),
+    ];
+    frontend::startup_message(parameters, &mut connection.output).map_err(unsendable)?;
+    connection.send().await?;
+    authenticate(&mut connection, address).await?;
+    match connection.ready().await? {
+        Ok(()) => Ok(connection),
+        Err(refused) => Err(NoConnection::Refused(refused)),
+    }
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "the protocol's messages, not ours")]
+async fn authenticate(connection: &mut Connection, address: &Address) -> Result<(), NoConnection> {
+    loop {
+        match connection.next().await? {
+            Message::AuthenticationOk => return Ok(()),
+            Message::AuthenticationCleartextPassword => {
+                let password = password(address)?;
+                frontend::password_message(password, &mut connection.output).map_err(unsendable)?;
+                connection.send().await?;
+            }
+            Message::AuthenticationMd5Password(body) => {
+                let hash = md5_hash(address.user.as_bytes(), password(address)?, body.salt());
+                frontend::password_message(hash.as_bytes(), &mut connection.output)
+                    .map_err(unsendable)?;
+                connection.send().await?;
+            }
+            Message::AuthenticationSasl(body) => scram(connection, address, &body).await?,
+            Message::ErrorResponse(body) => {
+                return Err(NoConnection::Refused(refused(body.fields())?));
+            }
+            _ => {
+                let why = "it asks for a way to log in that is not supported; supported: scram, md5, \
+                           password, trust";
+                return Err(NoConnection::Unable(why.to_owned()));
+            }
+        }
+    }
+}
+
+fn password(address: &Address) -> Result<&[u8], NoConnection> {
+    let none = || {
+        let why = "it asks for a password: set password_env or password_file of the resource";
+        NoConnection::Unable(why.to_owned())
+    };
+    address.password.as_ref().map(|it| it.reveal().as_bytes()).ok_or_else(none)
+}
+
+/// RFC 5802 and 7677. The server proves that it knows the password, too.
+async fn scram(
+    connection: &mut Connection,
+    address: &Address,
+    body: &AuthenticationSaslBody,
+) -> Result<(), NoConnection> {
+    let offered = body.mechanisms().any(|it| Ok(it == SCRAM_SHA_256)).map_err(senseless)?;
+    if !offered {
+        let why = "it offers no SCRAM-SHA-256 without tls".to_owned();
+        return Err(NoConnection::Unable(why));
+    }
+    let mut scram = ScramSha256::new(password(address)?, ChannelBinding::unsupported());
+    frontend::sasl_initial_response(SCRAM_SHA_256, scram.message(), &mut connection.output)
+        .map_err(unsendable)?;
+    connection.send().await?;
+    let Message::AuthenticationSaslContinue(body) = reply(connection).await? else {
+        return Err(out_of_turn());
+    };
+    scram.update(body.data()).map_err(senseless)?;
+    frontend::sasl_response(scram.message(), &mut connection.output).map_err(unsendable)?;
+    connection.send().await?;
+    let Message::AuthenticationSaslFinal(body) = reply(connection).await? else {
+        return Err(out_of_turn());
+    };
+    Ok(scram.finish(body.data()).map_err(senseless)?)
+}
+
+async fn reply(connection: &mut Connection) -> Result<Message, NoConnection> {
+    let message = connection.next().await?;
+    let Message::ErrorResponse(body) = message else { return Ok(message) };
+    Err(NoConnection::Refused(refused(body.fields())?))
+}
+
+fn out_of_turn() -> NoConnection {
+    NoConnection::Unheard("an answer out of turn while logging in".to_owned())
+}

@@ -1,0 +1,218 @@
+//! PostgreSQL as a participant, spoken to in its own protocol.
+//!
+//! A branch is one transaction, prepared under the branch's name and finished by that name over any
+//! connection. The drivers at hand hide the command tag, which alone tells whether a transaction was
+//! prepared; so this adapter encodes the protocol itself.
+//!
+//! What always holds: yes is said only of a transaction that is prepared; work is sent once; a branch
+//! that is gone is never simply taken for done (see `finish`). It never commits in one phase: after a
+//! restart of the coordinator nobody could tell whether such a commit whose answer was lost was
+//! carried out.
+//!
+//! | file | what |
+//! |---|---|
+//! | `prepare` | the first phase |
+//! | `finish` | the second phase, and what is in doubt |
+//! | `sqlstate` | what each error means |
+//! | `keyword`, `value` | statements and values |
+//! | `address`, `login`, `pool`, `wire` | connections |
+
+mod address;
+mod finish;
+mod keyword;
+mod login;
+mod pool;
+mod prepare;
+mod sqlstate;
+mod value;
+mod wire;
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::timeout;
+use unanimous_core::commit::Phases;
+use unanimous_core::id::BranchName;
+use unanimous_core::limits::TEXT_LEN_MAX;
+use unanimous_core::{Answer, Verb};
+
+use self::address::Address;
+use self::login::NoConnection;
+use self::pool::Pool;
+use self::wire::Broken;
+use crate::guard::{Adapter, Contact, Heard, Hearing};
+use crate::limits::{POSTGRES_CONNECTIONS_MAX, STATEMENT_TYPES_KEPT_MAX};
+use crate::open::Settings;
+use crate::statement::Statement;
+use crate::{Call, Listing, Takes};
+
+/// A PostgreSQL database that takes part.
+pub struct PostgresAdapter {
+    location: String,
+    connections: usize,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    first_phase: Pool,
+    /// Connections of its own: it sets locks free that the first phase may be waiting for.
+    second_phase: Pool,
+    begun: Begun,
+    types: Types,
+}
+
+impl PostgresAdapter {
+    /// The database that `url` names. Connects to nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the configuration, for the one who wrote it.
+    pub fn new(url: &str, settings: &Settings) -> Result<Self, String> {
+        if settings.phases == Phases::One {
+            return Err("a database cannot commit in one phase: remove one_phase".to_owned());
+        }
+        let address = Arc::new(Address::parse(url, settings.password.clone())?);
+        let connections = address.connections;
+        let inner = Inner {
+            first_phase: Pool::new(Arc::clone(&address), connections),
+            second_phase: Pool::new(Arc::clone(&address), connections.div_ceil(2)),
+            begun: Begun::default(),
+            types: Types::default(),
+        };
+        Ok(Self { location: address.shown(), connections, inner: Arc::new(inner) })
+    }
+
+    /// Calls of the first phase that it can make at once.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.min(POSTGRES_CONNECTIONS_MAX)
+    }
+}
+
+impl Adapter for PostgresAdapter {
+    fn call(&self, call: Call) -> Hearing {
+        let inner = Arc::clone(&self.inner);
+        Box::pin(async move {
+            match call.verb {
+                Verb::Prepare => prepare::prepare(&inner, &call).await,
+                Verb::Commit | Verb::Rollback => {
+                    inner.begun.remove(&call.name);
+                    finish::finish(&inner, &call).await
+                }
+                Verb::CommitOnePhase => {
+                    let answer = silent("a database is not committed in one phase");
+                    Heard { answer, contact: Contact::Made }
+                }
+            }
+        })
+    }
+
+    fn phases(&self) -> Phases {
+        Phases::Two
+    }
+
+    fn kind(&self) -> &'static str {
+        "postgres"
+    }
+
+    fn location(&self) -> &str {
+        &self.location
+    }
+
+    fn takes(&self) -> Takes {
+        Takes::Statements
+    }
+
+    fn in_doubt(&self, patience: Duration) -> Listing {
+        let inner = Arc::clone(&self.inner);
+        Box::pin(async move {
+            match timeout(patience, finish::in_doubt(&inner)).await {
+                Ok(held) => held.map(Some),
+                Err(_) => Err(format!("no list within {} ms", patience.as_millis())),
+            }
+        })
+    }
+}
+
+/// Branches whose work has been sent, and that have not come to an end that is known.
+#[derive(Default)]
+struct Begun(Mutex<HashSet<BranchName>>);
+
+impl Begun {
+    /// Whether it was not among them.
+    fn insert(&self, name: &BranchName) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone())
+    }
+
+    fn remove(&self, name: &BranchName) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+}
+
+/// The types of the placeholders of statements that have had lists as values.
+#[derive(Default)]
+struct Types(Mutex<HashMap<String, Vec<u32>>>);
+
+impl Types {
+    fn get(&self, sql: &str) -> Option<Vec<u32>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(sql).cloned()
+    }
+
+    fn keep(&self, sql: &str, types: &[u32]) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= STATEMENT_TYPES_KEPT_MAX {
+            all.clear();
+        }
+        all.insert(sql.to_owned(), types.to_vec());
+    }
+
+    fn forget(&self, statements: &[Statement]) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        statements.iter().for_each(|statement| drop(all.remove(&statement.sql)));
+    }
+}
+
+impl NoConnection {
+    /// Whether it may be different later without anybody's help.
+    fn may_pass(&self) -> bool {
+        match self {
+            Self::Unheard(_) => true,
+            Self::Refused(refused) => sqlstate::may_pass(refused),
+            Self::Unable(_) => false,
+        }
+    }
+}
+
+impl fmt::Display for NoConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unheard(seen) => write!(f, "no connection: {seen}"),
+            Self::Refused(refused) => write!(f, "no connection: {refused}"),
+            Self::Unable(why) => f.write_str(why),
+        }
+    }
+}
+
+fn silent(seen: &str) -> Answer {
+    Answer::Silent(Arc::from(&seen[..seen.floor_char_boundary(TEXT_LEN_MAX)]))
+}
+
+/// No connection: nothing was sent.
+fn unreached(why: &NoConnection) -> Heard {
+    let contact = match why {
+        NoConnection::Unheard(_) | NoConnection::Refused(_) => Contact::Broken,
+        NoConnection::Unable(_) => Contact::Made,
+    };
+    Heard { answer: silent(&why.to_string()), contact }
+}
+
+/// The connection broke while it was asked.
+fn failed(what: &str, Broken(seen): Broken) -> Heard {
+    Heard { answer: silent(&format!("{what}: {seen}")), contact: Contact::Broken }
+}
+
+fn timed_out(call: &Call) -> Heard {
+    let seen = format!("no answer within {} ms", call.patience.as_millis());
+    Heard { answer: silent(&seen), contact: Contact::TimedOut }
+}

@@ -1,0 +1,306 @@
+//! One connection: messages out, messages in, and what the server said to a statement.
+//!
+//! A reply counts only when it has come whole. Whatever breaks a connection, or makes no sense, ends
+//! it: a connection that is given back to its pool is always between two questions, outside of any
+//! transaction.
+
+use std::fmt;
+use std::io::ErrorKind;
+use std::time::Instant;
+
+use bytes::BytesMut;
+use fallible_iterator::FallibleIterator;
+use postgres_protocol::IsNull;
+use postgres_protocol::message::backend::{DataRowBody, ErrorFields, Header, Message};
+use postgres_protocol::message::frontend;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::value::{self, Column};
+use crate::limits::{POSTGRES_MESSAGE_BYTES_MAX, RESULT_BYTES_MAX, RESULT_ROWS_MAX};
+use crate::statement::StatementResult;
+
+/// A connection that has been logged in.
+pub(super) struct Connection {
+    pub(super) stream: TcpStream,
+    pub(super) output: BytesMut,
+    pub(super) input: BytesMut,
+    /// The transaction's state as of the last answer: idle, in a transaction, in a failed one.
+    status: u8,
+    pub(super) idle_since: Instant,
+    /// Whether the server gave up waiting for a standby since the last question.
+    pub(super) unreplicated: bool,
+}
+
+/// The connection is of no more use. The text says what was seen.
+#[derive(Debug)]
+pub(super) struct Broken(pub(super) String);
+
+/// An error that the server reported.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Refused {
+    /// SQLSTATE.
+    pub(super) code: String,
+    pub(super) message: String,
+    pub(super) detail: Option<String>,
+    /// Whether the server closes the connection after it.
+    pub(super) fatal: bool,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.message, self.code)?;
+        self.detail.iter().try_for_each(|detail| write!(f, ": {detail}"))
+    }
+}
+
+impl Refused {
+    /// An error after which the server closes the connection says why that is of no more use.
+    fn or_broken(self) -> Result<Self, Broken> {
+        match self.fatal {
+            true => Err(Broken(self.to_string())),
+            false => Ok(self),
+        }
+    }
+}
+
+/// What came of one statement.
+#[derive(Debug, Default)]
+pub(super) struct Executed {
+    /// Such as `UPDATE 1`.
+    pub(super) tag: String,
+    pub(super) result: StatementResult,
+    /// The first field of the first row, if there is one that is not null.
+    pub(super) first: Option<String>,
+}
+
+pub(super) type Answered<T> = Result<Result<T, Refused>, Broken>;
+
+impl Connection {
+    pub(super) fn new(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            output: BytesMut::new(),
+            input: BytesMut::new(),
+            status: b'I',
+            idle_since: Instant::now(),
+            unreplicated: false,
+        }
+    }
+
+    /// Whether it can be used again: nothing was said or closed since it was given back.
+    pub(super) fn is_quiet(&self) -> bool {
+        let mut byte = [0];
+        let quiet =
+            self.stream.try_read(&mut byte).is_err_and(|e| e.kind() == ErrorKind::WouldBlock);
+        quiet && self.input.is_empty() && self.is_outside()
+    }
+
+    /// Whether no transaction is open.
+    pub(super) fn is_outside(&self) -> bool {
+        self.status == b'I'
+    }
+
+    /// Whether a transaction is open and has not failed.
+    pub(super) fn is_inside(&self) -> bool {
+        self.status == b'T'
+    }
+
+    /// Adds a statement of the extended protocol; values are texts, whose types the server infers.
+    pub(super) fn statement(&mut self, sql: &str, params: &[Option<String>]) -> Result<(), Broken> {
+        let out = &mut self.output;
+        frontend::parse("", sql, [], out).map_err(unsendable)?;
+        let write = |value: &Option<String>, out: &mut BytesMut| match value {
+            None => Ok(IsNull::Yes),
+            Some(text) => {
+                out.extend_from_slice(text.as_bytes());
+                Ok(IsNull::No)
+            }
+        };
+        frontend::bind("", "", [], params, write, [], out)
+            .map_err(|_| Broken("the values of a statement cannot be sent".to_owned()))?;
+        frontend::describe(b'P', "", out).map_err(unsendable)?;
+        frontend::execute("", 0, out).map_err(unsendable)
+    }
+
+    /// Ends a group of statements: the server answers all of them, or up to the first error.
+    pub(super) fn sync(&mut self) {
+        frontend::sync(&mut self.output);
+    }
+
+    /// Sends what was added. Reads meanwhile: a server that cannot get rid of its answers stops
+    /// reading.
+    pub(super) async fn send(&mut self) -> Result<(), Broken> {
+        self.unreplicated = false;
+        let (mut reader, mut writer) = self.stream.split();
+        while !self.output.is_empty() {
+            tokio::select! {
+                biased;
+                written = writer.write_buf(&mut self.output) => {
+                    written.map_err(|error| Broken(error.to_string()))?;
+                }
+                read = reader.read_buf(&mut self.input) => some(read)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The next message that is about a question.
+    pub(super) async fn next(&mut self) -> Result<Message, Broken> {
+        loop {
+            if let Some(header) = Header::parse(&self.input).map_err(senseless)?
+                && header.len() as usize > POSTGRES_MESSAGE_BYTES_MAX
+            {
+                return Err(Broken(format!(
+                    "a message of {} bytes, more than {POSTGRES_MESSAGE_BYTES_MAX}",
+                    header.len()
+                )));
+            }
+            match Message::parse(&mut self.input).map_err(senseless)? {
+                None => some(self.stream.read_buf(&mut self.input).await)?,
+                Some(Message::NoticeResponse(notice)) => {
+                    let notice = refused(notice.fields())?;
+                    self.unreplicated |= notice.message.contains("synchronous replication");
+                }
+                Some(Message::ParameterStatus(_) | Message::NotificationResponse(_)) => {}
+                Some(message) => return Ok(message),
+            }
+        }
+    }
+
+    /// What came of the next statement. After a refusal the rest of its group is not answered.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the protocol's messages, not ours")]
+    pub(super) async fn executed(&mut self) -> Answered<Executed> {
+        let mut executed = Executed::default();
+        let mut columns: Vec<Column> = Vec::new();
+        let mut bytes = 0;
+        loop {
+            match self.next().await? {
+                Message::ParseComplete | Message::BindComplete | Message::NoData => {}
+                Message::RowDescription(body) => {
+                    columns = value::columns(&body).map_err(senseless)?;
+                    executed.result.rows = Some(Vec::new());
+                }
+                Message::DataRow(row) => {
+                    executed.keep(&columns, &row, &mut bytes).map_err(senseless)?;
+                }
+                Message::CommandComplete(body) => {
+                    executed.tag = body.tag().map_err(senseless)?.to_owned();
+                    let count = executed.tag.rsplit(' ').next().and_then(|it| it.parse().ok());
+                    executed.result.rows_affected = count.unwrap_or_default();
+                    return Ok(Ok(executed));
+                }
+                Message::EmptyQueryResponse => return Ok(Ok(executed)),
+                Message::ErrorResponse(body) => {
+                    return refused(body.fields())?.or_broken().map(Err);
+                }
+                _ => return Err(Broken("a message that answers nothing that was asked".into())),
+            }
+        }
+    }
+
+    /// Reads up to the end of the group.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the protocol's messages, not ours")]
+    pub(super) async fn ready(&mut self) -> Answered<()> {
+        let mut answer = Ok(());
+        loop {
+            match self.next().await? {
+                Message::ReadyForQuery(body) => {
+                    self.status = body.status();
+                    return Ok(answer);
+                }
+                // An error at the very end, such as of a deferred constraint at a commit.
+                Message::ErrorResponse(body) => answer = Err(refused(body.fields())?.or_broken()?),
+                Message::CopyInResponse(_) | Message::CopyOutResponse(_) => {
+                    return Err(Broken("a statement wants to copy".to_owned()));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Sends a text of statements without values and reads the answers to it.
+    pub(super) async fn simple(&mut self, sql: &str) -> Answered<Executed> {
+        frontend::query(sql, &mut self.output).map_err(unsendable)?;
+        self.send().await?;
+        let executed = self.executed().await?;
+        let ready = self.ready().await?;
+        Ok(executed.and_then(|executed| ready.map(|()| executed)))
+    }
+
+    /// The types that the server infers for the placeholders of a statement.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the protocol's messages, not ours")]
+    pub(super) async fn types(&mut self, sql: &str) -> Answered<Vec<u32>> {
+        frontend::parse("", sql, [], &mut self.output).map_err(unsendable)?;
+        frontend::describe(b'S', "", &mut self.output).map_err(unsendable)?;
+        self.sync();
+        self.send().await?;
+        let mut answer = Ok(Vec::new());
+        loop {
+            match self.next().await? {
+                Message::ParameterDescription(body) => {
+                    answer = Ok(body.parameters().collect().map_err(senseless)?);
+                }
+                Message::ErrorResponse(body) => answer = Err(refused(body.fields())?.or_broken()?),
+                Message::ReadyForQuery(body) => {
+                    self.status = body.status();
+                    return Ok(answer);
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+impl Executed {
+    fn keep(
+        &mut self,
+        columns: &[Column],
+        row: &DataRowBody,
+        bytes: &mut usize,
+    ) -> std::io::Result<()> {
+        let Some(rows) = &mut self.result.rows else { return Ok(()) };
+        *bytes += row.buffer().len();
+        if rows.is_empty() && self.first.is_none() {
+            self.first = value::first(row)?;
+        }
+        if rows.len() == RESULT_ROWS_MAX || *bytes > RESULT_BYTES_MAX {
+            self.result.truncated = true;
+            return Ok(());
+        }
+        rows.push(value::row(columns, row)?);
+        Ok(())
+    }
+}
+
+fn some(read: std::io::Result<usize>) -> Result<(), Broken> {
+    match read {
+        Ok(0) => Err(Broken("the server closed the connection".to_owned())),
+        Ok(_) => Ok(()),
+        Err(error) => Err(Broken(error.to_string())),
+    }
+}
+
+pub(super) fn senseless(error: std::io::Error) -> Broken {
+    Broken(format!("an answer that is not of the protocol: {error}"))
+}
+
+pub(super) fn unsendable(error: std::io::Error) -> Broken {
+    Broken(format!("a question that cannot be sent: {error}"))
+}
+
+pub(super) fn refused(mut fields: ErrorFields<'_>) -> Result<Refused, Broken> {
+    let mut refused =
+        Refused { code: String::new(), message: String::new(), detail: None, fatal: false };
+    while let Some(field) = fields.next().map_err(senseless)? {
+        let text = String::from_utf8_lossy(field.value_bytes()).into_owned();
+        match field.type_() {
+            b'V' => refused.fatal = matches!(&*text, "FATAL" | "PANIC"),
+            b'C' => refused.code = text,
+            b'M' => refused.message = text,
+            b'D' => refused.detail = Some(text),
+            _ => {}
+        }
+    }
+    Ok(refused)
+}

@@ -1,0 +1,48 @@
+//! For tests of adapters: one suite that each has to pass, and private servers to run it on.
+//!
+//! A server lives in a temporary folder, listens on a free port of this machine, and is killed when
+//! its handle goes. Where its programs are missing a test skips itself, loudly; in CI it fails.
+
+pub mod conformance;
+mod postgres;
+
+pub use postgres::PrivatePostgres;
+
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+/// Longest wait for anything in a test.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Says that a test cannot run here.
+///
+/// # Panics
+///
+/// In CI, where `CI=true`.
+pub fn skip(what: &str) {
+    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{what} is not there");
+    eprintln!("SKIPPED: {what} is not there");
+}
+
+/// A port that nobody listens on now.
+///
+/// # Panics
+///
+/// If there is none.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("this machine has a free port");
+    listener.local_addr().expect("it is bound").port()
+}
+
+/// Waits until something holds.
+///
+/// # Panics
+///
+/// If it does not within [`PATIENCE`].
+pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds().await {
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

@@ -1,0 +1,5 @@
+//! PostgreSQL as a participant, against real servers of the tests' own.
+
+mod common;
+mod conformance;
+mod errors;
