@@ -58,6 +58,11 @@ struct Latency {
     verb: &'static str,
 }
 
+#[derive(Clone, Debug, Eq, Hash, PartialEq, EncodeLabelSet)]
+struct Held {
+    resource: String,
+}
+
 type Seconds = Gauge<f64, AtomicU64>;
 
 /// Counters and gauges of one process.
@@ -71,7 +76,12 @@ pub struct Metrics {
     overdue: Gauge,
     needs_attention: Gauge,
     pub(crate) quarantined: Counter,
+    orphans: Family<Held, Counter>,
+    strays: Family<Held, Gauge>,
     duration: Family<EndedAs, Histogram, fn() -> Histogram>,
+    /// The entries of `ended` and `duration` that nearly every transaction needs, at hand.
+    committed: Counter,
+    committed_duration: Histogram,
     calls: Family<Called, Counter>,
     latency: Family<Latency, Histogram, fn() -> Histogram>,
     problems: Family<Told, Counter>,
@@ -116,9 +126,15 @@ impl Metrics {
         let seconds: fn() -> Histogram = || {
             Histogram::new([0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0])
         };
+        let outcome = outcome_word(Outcome::Committed).as_str();
+        let ended = Family::<Ended, Counter>::default();
+        let duration = Family::new_with_constructor(seconds);
         let mut metrics = Self {
             registry: Registry::with_prefix("unanimous"),
-            ended: Family::default(),
+            committed: ended.get_or_create_owned(&Ended { outcome, cause: "" }),
+            committed_duration: duration.get_or_create_owned(&EndedAs { outcome }),
+            ended,
+            duration,
             open: Family::default(),
             in_flight: Gauge::default(),
             oldest_undecided: Seconds::default(),
@@ -126,7 +142,8 @@ impl Metrics {
             overdue: Gauge::default(),
             needs_attention: Gauge::default(),
             quarantined: Counter::default(),
-            duration: Family::new_with_constructor(seconds),
+            orphans: Family::default(),
+            strays: Family::default(),
             calls: Family::default(),
             latency: Family::new_with_constructor(seconds),
             problems: Family::default(),
@@ -167,6 +184,10 @@ impl Metrics {
         r.register("attention_transactions", help, self.needs_attention.clone());
         let help = "Transactions set aside because their records cannot be read; alert on any";
         r.register("quarantined_transactions", help, self.quarantined.clone());
+        let help = "Prepared branches that nobody knew and that were rolled back, by resource";
+        r.register("orphans_rolled_back", help, self.orphans.clone());
+        let help = "Prepared branches that contradict the journal, by resource; alert on any";
+        r.register("stray_branches", help, self.strays.clone());
         let help = "Age of the oldest transaction that is not decided";
         let age = self.oldest_undecided.clone();
         r.register_with_unit("oldest_undecided_age", help, Unit::Seconds, age);
@@ -208,10 +229,28 @@ impl Metrics {
             "" => "",
             word => CAUSES.into_iter().find(|&cause| cause == word).unwrap_or(OTHER_CAUSE),
         };
-        self.ended.get_or_create(&Ended { outcome, cause }).inc();
         let took = Duration::from_millis(closing.took_ms()).as_secs_f64();
-        self.duration.get_or_create(&EndedAs { outcome }).observe(took);
+        match closing.outcome() {
+            Outcome::Committed => {
+                self.committed.inc();
+                self.committed_duration.observe(took);
+            }
+            Outcome::Aborted | Outcome::Mixed => {
+                self.ended.get_or_create(&Ended { outcome, cause }).inc();
+                self.duration.get_or_create(&EndedAs { outcome }).observe(took);
+            }
+        }
         closing.write(outcome);
+    }
+
+    /// Counts an orphan that was rolled back.
+    pub(crate) fn orphan(&self, resource: &str) {
+        self.orphans.get_or_create(&Held { resource: resource.to_owned() }).inc();
+    }
+
+    /// Sets how many branches of a resource contradict the journal.
+    pub(crate) fn strays(&self, resource: &str, count: usize) {
+        self.strays.get_or_create(&Held { resource: resource.to_owned() }).set(count as i64);
     }
 
     /// Counts a request that was answered with a problem.

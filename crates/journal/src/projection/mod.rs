@@ -23,7 +23,7 @@ use crate::file::state::Shared;
 use crate::file::storage::Storage;
 use crate::limits::{
     HISTORY_BATCH_BYTES, HISTORY_BATCH_TXNS, HISTORY_HURRY_BYTES, HISTORY_IDLE_MS,
-    HISTORY_NICENESS, HISTORY_PRUNE, HISTORY_RETRY_MS,
+    HISTORY_NICENESS, HISTORY_PRUNE, HISTORY_REST, HISTORY_RETRY_MS,
 };
 use crate::query::Filter;
 use store::{Row, Store, StoreError, Synced};
@@ -205,7 +205,7 @@ impl Projector {
             let start = Instant::now();
             pause = match self.step() {
                 Ok(Progress::Caught) => Duration::from_millis(HISTORY_IDLE_MS),
-                Ok(Progress::Behind) => start.elapsed(),
+                Ok(Progress::Behind) => start.elapsed() * HISTORY_REST,
                 Err(Trouble::Journal(error @ JournalError::Damaged { .. })) => {
                     let shared = &self.projection.shared;
                     shared.fail(&error.to_string());

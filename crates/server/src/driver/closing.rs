@@ -13,8 +13,10 @@ pub(crate) struct Closing {
     live: Live,
 }
 
-/// Aborts of these kinds are the business's own; all others say that something is wrong.
-const ORDINARY: [&str; 3] = ["refused", "expectation", "client"];
+/// Aborts of these kinds say that something is wrong. All others are the business's own: clients and
+/// participants have words of their own for them.
+const TROUBLE: [&str; 6] =
+    ["timeout", "restart", "operator", "unreachable", "overloaded", "contradiction"];
 
 impl Closing {
     pub(super) fn new(txn: TxnId, outcome: Outcome, ended_at: Timestamp, live: Live) -> Self {
@@ -65,8 +67,8 @@ impl Closing {
         }
         match self.outcome {
             Outcome::Committed => line!(info),
-            Outcome::Aborted if ORDINARY.contains(&self.cause()) => line!(info),
-            Outcome::Aborted => line!(warn),
+            Outcome::Aborted if TROUBLE.contains(&self.cause()) => line!(warn),
+            Outcome::Aborted => line!(info),
             Outcome::Mixed => line!(error),
         }
     }
