@@ -14,11 +14,11 @@ cargo xtask test [--quick | --full] [STEP...]
       Installs what is missing, builds, and runs every check, or only the steps named.
       --quick  leaves out what takes long or needs another program
       --full   also asks the advisory database, which is on the network
-      STEP     fmt, tidy, clippy, doc, deny, advisories, test, simulator, crash or demo";
+      STEP     fmt, tidy, clippy, doc, deny, advisories, test, simulator, crash, demo or gate";
 
 /// The steps in the order they run. A test that takes long is `#[ignore]`d with its reason: the
 /// step `crash` runs it.
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 11] = [
     Step { needs: &[RUSTFMT], args: &["fmt", "--all", "--", "--check"], ..check("fmt") },
     Step { args: &["test", "--package", "xtask"], ..tests("tidy") },
     Step {
@@ -84,6 +84,22 @@ const STEPS: [Step; 10] = [
         needs: &[C_COMPILER],
         args: &["run", "--release", "--", "demo"],
         ..check("demo")
+    },
+    // The demo itself is checked: with a coordinator that tells too early it has to fail.
+    Step {
+        depth: Depth::Usual,
+        needs: &[C_COMPILER],
+        args: &[
+            "test",
+            "--release",
+            "--package",
+            "unanimous",
+            "--features",
+            "broken-gate",
+            "--test",
+            "demo",
+        ],
+        ..tests("gate")
     },
 ];
 
