@@ -34,6 +34,8 @@ pub enum Known {
     Ended(Outcome),
     /// Neither in memory nor in the journal.
     Absent,
+    /// So old that the journal may have forgotten how it ended.
+    Forgotten,
 }
 
 /// What to do with a branch.
@@ -60,6 +62,8 @@ pub enum Why {
     TooSoon,
     /// Its transaction has ended with a commit, or mixed: an operator has to look.
     Contradiction,
+    /// Nobody can tell any more how its transaction ended: an operator has to look.
+    Forgotten,
 }
 
 /// The facts of one recovery pass.
@@ -120,7 +124,7 @@ impl Pass<'_> {
     fn liveness(&self, _: &str, name: &BranchName) -> Ballot {
         match (self.known)(name.txn) {
             Known::Live => Ballot::LeaveAlone(Why::Live),
-            Known::Ended(_) | Known::Absent => Ballot::Abstain,
+            Known::Ended(_) | Known::Absent | Known::Forgotten => Ballot::Abstain,
         }
     }
 
@@ -142,6 +146,7 @@ impl Pass<'_> {
                 Ballot::LeaveAlone(Why::Contradiction)
             }
             Known::Live => Ballot::LeaveAlone(Why::Live),
+            Known::Forgotten => Ballot::LeaveAlone(Why::Forgotten),
         }
     }
 }
@@ -189,6 +194,8 @@ mod tests {
         assert_eq!(verdict(&ours, &[&ours], 9_000, absent, false), left(Why::NotOwned));
         assert_eq!(verdict(&ours, &[&ours], 9_000, Known::Live, true), left(Why::Live));
         assert_eq!(verdict(&ours, &[&ours], 9_000, committed, true), left(Why::Contradiction));
+        let forgotten = Known::Forgotten;
+        assert_eq!(verdict(&ours, &[&ours], 9_000, forgotten, true), left(Why::Forgotten));
         for foreign in [name("other"), "una:main:nonsense".into(), "gid-17".into()] {
             let seen = verdict(&foreign, &[&foreign], 9_000, absent, true);
             assert_eq!(seen, left(Why::Foreign), "{foreign}");

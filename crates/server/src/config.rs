@@ -13,9 +13,11 @@ use unanimous_api::{BODY_BYTES_MAX_DEFAULT, DEFAULT_LISTEN};
 use unanimous_core::commit::Phases;
 use unanimous_core::id::is_cluster_name;
 use unanimous_core::limits::NAME_LEN_MAX;
+use unanimous_participants::Password;
 
 use crate::limits::{
-    CALL_TIMEOUT_MS_DEFAULT, DRAIN_MS_DEFAULT, OPEN_MAX_DEFAULT, QUEUE_MAX_DEFAULT,
+    CALL_TIMEOUT_MS_DEFAULT, DRAIN_MS_DEFAULT, OPEN_MAX_DEFAULT, ORPHAN_GRACE_MS_DEFAULT,
+    QUEUE_MAX_DEFAULT,
 };
 
 /// The configuration of one coordinator.
@@ -48,6 +50,8 @@ pub struct Limits {
     pub call_timeout_ms: u64,
     /// Milliseconds a shutdown waits for open transactions.
     pub drain_ms: u64,
+    /// Milliseconds after which a branch that nobody knows is an orphan.
+    pub orphan_grace_ms: u64,
     /// Days that ended transactions and their keys are kept.
     pub retention_days: u64,
 }
@@ -61,6 +65,8 @@ pub struct ResourceConfig {
     pub calls_max: Option<usize>,
     /// In how few phases it can commit.
     pub phases: Phases,
+    /// What it asks for, if it asks.
+    pub password: Option<Password>,
 }
 
 /// A text that is never shown.
@@ -127,6 +133,7 @@ struct FileLimits {
     queue_max: Option<usize>,
     call_timeout_ms: Option<u64>,
     drain_ms: Option<u64>,
+    orphan_grace_ms: Option<u64>,
     retention_days: Option<u64>,
 }
 
@@ -137,6 +144,8 @@ struct FileResource {
     calls_max: Option<usize>,
     #[serde(default)]
     one_phase: bool,
+    password_env: Option<String>,
+    password_file: Option<PathBuf>,
 }
 
 /// Where the configuration is looked for if no flag names it.
@@ -194,7 +203,8 @@ impl Config {
             )));
         }
         let data = folder(overrides.data, overrides.journal.or(file.journal))?;
-        let resources = file.resources.into_iter().map(resource).collect::<Result<_, _>>()?;
+        let resources = file.resources.into_iter();
+        let resources = resources.map(|it| resource(it, env)).collect::<Result<_, _>>()?;
         Ok(Self {
             listen,
             data,
@@ -258,7 +268,10 @@ fn token(
     }
 }
 
-fn resource((name, file): (String, FileResource)) -> Result<(String, ResourceConfig), ConfigError> {
+fn resource(
+    (name, file): (String, FileResource),
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<(String, ResourceConfig), ConfigError> {
     if !is_name(&name) {
         return Err(wrong(format!(
             "resources.{name}: use 1 to {NAME_LEN_MAX} letters, digits, dashes, dots and underscores"
@@ -268,7 +281,38 @@ fn resource((name, file): (String, FileResource)) -> Result<(String, ResourceCon
         return Err(wrong(format!("resources.{name}.calls_max is 0: at least 1 is needed")));
     }
     let phases = if file.one_phase { Phases::One } else { Phases::Two };
-    Ok((name, ResourceConfig { url: file.url, calls_max: file.calls_max, phases }))
+    let password = password(&name, &file, env)?;
+    Ok((name, ResourceConfig { url: file.url, calls_max: file.calls_max, phases, password }))
+}
+
+fn password(
+    name: &str,
+    file: &FileResource,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Option<Password>, ConfigError> {
+    let password = match (&file.password_env, &file.password_file) {
+        (None, None) => return Ok(None),
+        (Some(_), Some(_)) => {
+            return Err(wrong(format!(
+                "resources.{name}: password_env and password_file are both set: remove one"
+            )));
+        }
+        (Some(variable), None) => env(variable).ok_or_else(|| {
+            wrong(format!(
+                "resources.{name}.password_env = {variable:?}, but that variable is not set: set it"
+            ))
+        })?,
+        (None, Some(path)) => {
+            let text = std::fs::read_to_string(path).map_err(|error| {
+                wrong(format!("resources.{name}.password_file = {:?}: {error}", path.display()))
+            })?;
+            text.trim_end_matches(['\r', '\n']).to_owned()
+        }
+    };
+    match password.is_empty() {
+        true => Err(wrong(format!("resources.{name}: the password is empty: set one"))),
+        false => Ok(Some(Password::new(password))),
+    }
 }
 
 /// Whether `name` may name a resource or a participant.
@@ -284,6 +328,7 @@ fn limits(file: &FileLimits) -> Result<Limits, ConfigError> {
         queue_max: file.queue_max.unwrap_or(QUEUE_MAX_DEFAULT),
         call_timeout_ms: file.call_timeout_ms.unwrap_or(CALL_TIMEOUT_MS_DEFAULT),
         drain_ms: file.drain_ms.unwrap_or(DRAIN_MS_DEFAULT),
+        orphan_grace_ms: file.orphan_grace_ms.unwrap_or(ORPHAN_GRACE_MS_DEFAULT),
         retention_days: file.retention_days.unwrap_or(7),
     };
     let at_least_one = [
@@ -291,6 +336,7 @@ fn limits(file: &FileLimits) -> Result<Limits, ConfigError> {
         ("open_max", limits.open_max as u64),
         ("queue_max", limits.queue_max as u64),
         ("call_timeout_ms", limits.call_timeout_ms),
+        ("orphan_grace_ms", limits.orphan_grace_ms),
         ("retention_days", limits.retention_days),
     ];
     match at_least_one.into_iter().find(|&(_, value)| value == 0) {
@@ -342,6 +388,9 @@ mod tests {
             ("[resources.\"a b\"]\nurl = 'http://x'", "resources.a b"),
             ("[resources.a]\nurl = 'http://x'\ncalls_max = 0", "calls_max"),
             ("[resources.a]", "url"),
+            ("[resources.a]\nurl = 'postgres://u@h'\npassword_env = 'UNSET'", "UNSET"),
+            ("[resources.a]\nurl = 'x'\npassword_env = 'SET'\npassword_file = 'f'", "remove one"),
+            ("[resources.a]\nurl = 'x'\npassword_file = '/nonexistent/p'", "/nonexistent/p"),
         ] {
             let line = parse(text).expect_err(text);
             assert!(line.contains(named), "{text}: {line}");
@@ -354,6 +403,11 @@ mod tests {
         let config = parse("token_env = 'SET'\nlisten = '0.0.0.0:1'").expect("valid");
         let token = config.token.clone().expect("set");
         assert!(token.is("s3cret") && !token.is("s3cre") && !token.is("s3creT"));
+        assert!(!format!("{config:?}").contains("s3cret"));
+        let text = "[resources.a]\nurl = 'postgres://u@h'\npassword_env = 'SET'";
+        let config = parse(text).expect("valid");
+        let password = config.resources["a"].password.as_ref().expect("set");
+        assert_eq!(password.reveal(), "s3cret");
         assert!(!format!("{config:?}").contains("s3cret"));
     }
 }

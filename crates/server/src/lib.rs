@@ -16,6 +16,7 @@ pub mod driver;
 pub mod http;
 pub mod limits;
 mod metrics;
+mod orphans;
 mod resources;
 mod serve;
 

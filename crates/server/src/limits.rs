@@ -40,6 +40,16 @@ pub const KEY_CHECK_MS_MAX: u64 = 30_000;
 /// Milliseconds that a shutdown waits for open transactions.
 pub const DRAIN_MS_DEFAULT: u64 = 10_000;
 
+/// Milliseconds for which a branch must be prepared that nobody knows before it is rolled back. As
+/// long as a call may take by default, so that a call of a former life is over.
+pub const ORPHAN_GRACE_MS_DEFAULT: u64 = 5_000;
+
+/// How long a resource may take to list what it holds, or to roll an orphan back.
+pub const ORPHAN_CALL: Duration = Duration::from_secs(5);
+
+/// How long a reader waits for a resource's own list of what is in doubt.
+pub const LIST_WAIT: Duration = Duration::from_secs(2);
+
 /// How long a shutdown waits for requests to get their last answer, when all that was to be decided
 /// is.
 pub const LAST_ANSWERS: Duration = Duration::from_secs(2);

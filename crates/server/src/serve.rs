@@ -15,6 +15,7 @@ use crate::driver::{Coordinator, CoordinatorOptions, Ears};
 use crate::http::{self, Lights};
 use crate::limits::LAST_ANSWERS;
 use crate::metrics::Metrics;
+use crate::orphans::Hunt;
 use crate::resources::Resources;
 
 /// Why a coordinator did not start: one line that names what to change.
@@ -138,6 +139,12 @@ impl Server {
         let app = http::router(coordinator.clone(), &config, lights);
         let serving = http::listen(listener, app, http::Bounds::default(), metrics, quitting);
         let mut serving = tokio::spawn(serving);
+        let hunt = Hunt {
+            grace_ms: config.limits.orphan_grace_ms,
+            retention_ms: config.limits.retention_days.saturating_mul(24 * 60 * 60 * 1_000),
+        };
+        // Ends with this function.
+        let _hunting = hunt.start(&coordinator);
         tokio::select! {
             _ = stop.wait_for(|&stop| stop) => {}
             error = coordinator.failed() => return Err(StopError::Journal(error.to_string())),
@@ -162,7 +169,11 @@ fn drivers() -> usize {
 fn resources(config: &Config, metrics: &Arc<Metrics>) -> Result<Resources, OpenError> {
     let mut resources = Resources::default();
     for (name, resource) in &config.resources {
-        let mut settings = Settings { phases: resource.phases, ..Settings::default() };
+        let mut settings = Settings {
+            phases: resource.phases,
+            password: resource.password.clone(),
+            ..Settings::default()
+        };
         if let Some(calls_max) = resource.calls_max {
             settings.first_phase_calls_max = calls_max;
             settings.second_phase_calls_max = calls_max;

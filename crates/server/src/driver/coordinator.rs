@@ -460,6 +460,11 @@ impl Coordinator {
         }
     }
 
+    /// Where it counts.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
+    }
+
     /// Branches that a resource has in doubt, as far as this coordinator knows.
     ///
     /// # Errors

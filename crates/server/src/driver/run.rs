@@ -15,7 +15,7 @@ use unanimous_core::id::{BranchId, Epoch, Lsn, Timestamp, TxnId};
 use unanimous_core::txn::Txn;
 use unanimous_core::{Answer, Input, Opaque, Refusal, Verb, Vote};
 use unanimous_journal::OpenTxn;
-use unanimous_participants::Trace;
+use unanimous_participants::{Takes, Trace};
 
 use super::coordinator::Shared;
 use super::event::{AskError, CheckedKey, Enlisted, Event, IfRunning, Order, Waiter};
@@ -375,11 +375,22 @@ impl Driver {
         let mut by_id = Vec::with_capacity(votes.len());
         for (name, vote) in votes {
             match branches.iter().position(|branch| *branch.name == *name) {
+                // The database is asked whether it is prepared: its drivers can be wrong.
+                Some(index) if vote == Vote::Yes && self.confirms(&branches[index]) => {}
                 Some(index) => by_id.push((BranchId(index as u16), vote)),
                 None => return waiter.want.refuse(AskError::UnknownParticipant(name)),
             }
         }
         self.ask(txn, Input::CommitAsked(by_id), waiter);
+    }
+
+    /// Whether the resource of a branch can say by itself whether it is prepared.
+    fn confirms(&self, branch: &Branch) -> bool {
+        let resource = self.shared.resources.get(&branch.resource);
+        resource.is_some_and(|(_, resource)| match resource.takes() {
+            Takes::Statements => true,
+            Takes::Body => false,
+        })
     }
 
     fn enlist(

@@ -9,6 +9,7 @@ use unanimous_api::{BranchInDoubt, Code, ResourceView, ResourcesView};
 
 use super::extract::Name;
 use super::{App, Failure, validate};
+use crate::orphans;
 
 pub(super) async fn resources(State(app): State<App>) -> Json<ResourcesView> {
     let resources = app.coordinator.resources().iter().map(|(name, resource)| {
@@ -33,7 +34,9 @@ pub(super) async fn in_doubt(
     if validate::known(app.coordinator.resources(), &name, String::new).is_err() {
         return Err(Failure::new(Code::NoSuchPath, format!("no resource {name:?} is configured")));
     }
-    Ok(Json(app.coordinator.in_doubt(&name).await?))
+    let mut branches = app.coordinator.in_doubt(&name).await?;
+    orphans::add_held(&app.coordinator, &name, &mut branches).await?;
+    Ok(Json(branches))
 }
 
 /// The process answers.

@@ -16,6 +16,7 @@ mod metrics;
 mod openapi;
 mod operator;
 mod overload;
+mod postgres;
 mod races;
 mod services;
 mod shutdown;

@@ -42,7 +42,12 @@ pub(crate) struct Coordinator {
 pub(crate) fn config(data: &Path, resources: &[(&str, &str)]) -> Config {
     let config = Config::parse("", data, Overrides::default(), &|_| None).expect("defaults");
     let resources = resources.iter().map(|&(name, url)| {
-        let resource = ResourceConfig { url: url.to_owned(), calls_max: None, phases: Phases::Two };
+        let resource = ResourceConfig {
+            url: url.to_owned(),
+            calls_max: None,
+            phases: Phases::Two,
+            password: None,
+        };
         (name.to_owned(), resource)
     });
     Config {

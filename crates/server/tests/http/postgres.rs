@@ -1,0 +1,188 @@
+//! Transactions with a PostgreSQL database, and what becomes of branches that nobody knows.
+
+use serde_json::{Value, json};
+use unanimous_participants::testing::PrivatePostgres;
+use unanimous_participants::testing::conformance::fresh_name;
+use unanimous_server::config::{Config, Limits};
+
+use crate::common::{Coordinator, Service, eventually, text};
+
+const TAKE: &str = "UPDATE account SET balance = balance - $1 WHERE id = $2 AND balance >= $1";
+
+struct Scene {
+    coordinator: Coordinator,
+    bank: PrivatePostgres,
+    ledger: Service,
+}
+
+impl Scene {
+    /// A database with one account of 1,000, and a service beside it. `None` without PostgreSQL.
+    async fn set() -> Option<Self> {
+        let bank = PrivatePostgres::start(&[])?;
+        bank.sql(
+            "postgres",
+            "CREATE TABLE account (id text PRIMARY KEY, balance bigint); \
+             INSERT INTO account VALUES ('acc-17', 1000)",
+        );
+        let ledger = Service::default();
+        let urls = [bank.url("postgres", "postgres"), ledger.serve().await];
+        let resources = [("bank", &*urls[0]), ("ledger", &*urls[1])];
+        let coordinator = Coordinator::start_and(&resources, |config| Config {
+            cluster: Some("test".to_owned()),
+            limits: Limits { orphan_grace_ms: 300, ..config.limits.clone() },
+            ..config
+        });
+        Some(Self { coordinator: coordinator.await, bank, ledger })
+    }
+
+    fn balance(&self) -> String {
+        self.bank.sql("postgres", "SELECT balance FROM account")
+    }
+
+    fn prepared(&self) -> String {
+        self.bank.sql("postgres", "SELECT string_agg(gid, ',') FROM pg_prepared_xacts")
+    }
+
+    fn prepare_by_hand(&self, name: &str) {
+        let add = format!("INSERT INTO account VALUES ('{name}', 0)");
+        let prepare = format!("BEGIN; {add}; PREPARE TRANSACTION '{name}'; COMMIT");
+        self.bank.sql("postgres", &prepare);
+    }
+}
+
+fn take(amount: i64) -> Value {
+    json!({"resource": "bank", "statements": [
+        {"sql": TAKE, "params": [amount, "acc-17"], "expect_rows": 1}]})
+}
+
+fn both(amount: i64) -> String {
+    let ledger = json!({"resource": "ledger", "body": {"entry": amount}});
+    json!({"kind": "atomic", "branches": [take(amount), ledger]}).to_string()
+}
+
+#[tokio::test]
+async fn a_database_and_a_service_commit_together_or_not_at_all() {
+    let Some(scene) = Scene::set().await else { return };
+    let reply = scene.coordinator.post("/v1/transactions", &both(400)).await;
+    let view = reply.json();
+    assert_eq!(view["outcome"], "committed", "{}", reply.text);
+    assert_eq!(view["participants"][0]["results"], json!([{"rows_affected": 1}]));
+    assert_eq!(view["participants"][0]["resource_type"], "postgres");
+    assert_eq!(scene.balance(), "600");
+
+    let reply = scene.coordinator.post("/v1/transactions", &both(700)).await;
+    assert_eq!(reply.problem(), (409, "UNA0201".into()));
+    let detail = "statement 1 changed 0 rows, expected 1";
+    let reason = json!({"participant": "bank", "kind": "expectation", "detail": detail});
+    assert_eq!(reply.json()["reason"], reason);
+
+    scene.ledger.answer("prepare", 409, "no");
+    let reply = scene.coordinator.post("/v1/transactions", &both(100)).await;
+    assert_eq!(reply.json()["reason"]["participant"], "ledger", "{}", reply.text);
+    assert_eq!(scene.balance(), "600");
+    eventually("rolled back", async || scene.prepared().is_empty()).await;
+}
+
+#[tokio::test]
+async fn work_of_the_wrong_kind_is_refused_at_its_field_and_nothing_begins() {
+    let Some(scene) = Scene::set().await else { return };
+    for (branch, code, pointer) in [
+        (json!({"resource": "bank", "body": 1}), "UNA0102", "/branches/0/body"),
+        (json!({"resource": "bank"}), "UNA0103", "/branches/0/statements"),
+        (json!({"resource": "bank", "statements": []}), "UNA0103", "/branches/0/statements"),
+        (
+            json!({"resource": "bank", "statements": [{"sql": " "}]}),
+            "UNA0103",
+            "/branches/0/statements/0/sql",
+        ),
+        (
+            json!({"resource": "ledger", "statements": [{"sql": "x"}]}),
+            "UNA0102",
+            "/branches/0/statements",
+        ),
+    ] {
+        let body = json!({"kind": "atomic", "branches": [branch]}).to_string();
+        let reply = scene.coordinator.post("/v1/transactions", &body).await;
+        let problem = reply.json();
+        assert_eq!((text(&problem["code"]), text(&problem["pointer"])), (code, pointer), "{body}");
+    }
+    let list = scene.coordinator.get("/v1/transactions").await.json();
+    assert_eq!(list["transactions"], json!([]));
+}
+
+#[tokio::test]
+async fn a_yes_of_the_application_counts_only_if_the_database_holds_the_branch() {
+    let Some(scene) = Scene::set().await else { return };
+    let commit = r#"{"votes":{"bank":"YES"}}"#;
+    let path = scene.coordinator.begin().await;
+    let branch = scene.coordinator.enlist(&path, "bank").await;
+    scene.prepare_by_hand(&branch);
+    let reply = scene.coordinator.post(&format!("{path}/commit"), commit).await;
+    assert_eq!(reply.json()["outcome"], "committed", "{}", reply.text);
+    assert_eq!(scene.bank.sql("postgres", "SELECT count(*) FROM account"), "2");
+
+    let path = scene.coordinator.begin().await;
+    scene.coordinator.enlist(&path, "bank").await;
+    let reply = scene.coordinator.post(&format!("{path}/commit"), commit).await;
+    assert_eq!(reply.json()["reason"]["kind"], "lost", "{}", reply.text);
+}
+
+#[tokio::test]
+async fn an_orphan_is_rolled_back_after_the_grace_time_and_nothing_else_is_touched() {
+    let Some(scene) = Scene::set().await else { return };
+    let orphan = fresh_name();
+    let foreign = ["somebody else", "una:other:0192f0c1-2345-7abc-8def-0123456789ab:0"];
+    foreign.iter().for_each(|name| scene.prepare_by_hand(name));
+    let path = scene.coordinator.begin().await;
+    let live = scene.coordinator.enlist(&path, "bank").await;
+    scene.prepare_by_hand(&live);
+    scene.prepare_by_hand(&orphan.to_string());
+    let list = scene.coordinator.get("/v1/resources/bank/in-doubt").await;
+    assert!(list.text.contains(&orphan.to_string()), "{}", list.text);
+    assert!(!list.text.contains("una:other"), "{}", list.text);
+    eventually("rolled back", async || !scene.prepared().contains(&orphan.to_string())).await;
+    let metrics = scene.coordinator.get("/metrics").await.text;
+    assert!(metrics.contains(r#"unanimous_orphans_rolled_back_total{resource="bank"} 1"#));
+    for name in [foreign[0], foreign[1], &live] {
+        assert!(scene.prepared().contains(name), "{name} is gone");
+    }
+    let reply =
+        scene.coordinator.post(&format!("{path}/commit"), r#"{"votes":{"bank":"YES"}}"#).await;
+    assert_eq!(reply.json()["outcome"], "committed", "{}", reply.text);
+}
+
+#[tokio::test]
+async fn a_rollback_by_hand_against_the_decision_is_named_and_waits_for_an_operator() {
+    let Some(scene) = Scene::set().await else { return };
+    scene.ledger.hang();
+    let (coordinator, body) = (scene.coordinator.client().clone(), both(400));
+    let running = tokio::spawn(async move { coordinator.post("/v1/transactions", &body).await });
+    eventually("prepared", async || scene.prepared().starts_with("una:test:")).await;
+    scene.bank.sql("postgres", &format!("ROLLBACK PREPARED '{}'", scene.prepared()));
+    scene.ledger.go_on();
+    let reply = running.await.expect("it does not panic");
+    assert_eq!(reply.problem(), (409, "UNA0207".into()), "{}", reply.text);
+    let view = reply.json();
+    assert_eq!(view["participants"][0]["heuristic"], "rollback", "{}", reply.text);
+    assert_eq!(view["needs_attention"], true, "{}", reply.text);
+    assert_eq!(view["participants"][1]["ack"], true);
+}
+
+#[tokio::test]
+async fn what_a_restart_interrupted_is_finished_and_is_no_heuristic() {
+    let Some(scene) = Scene::set().await else { return };
+    let Scene { coordinator, bank, ledger } = scene;
+    // The database has acknowledged; the service keeps the transaction open.
+    ledger.answer("commit", 503, "");
+    let body = both(400).replacen('{', r#"{"wait":"decided","#, 1);
+    let path = coordinator.post("/v1/transactions", &body).await.path();
+    let branch = text(&coordinator.get(&path).await.json()["participants"][0]["branch"]).to_owned();
+    let acked = async || coordinator.get(&path).await.json()["participants"][0]["ack"] == true;
+    eventually("acknowledged", acked).await;
+    let coordinator = coordinator.restart().await;
+    ledger.answer("commit", 200, "");
+    eventually("committed", async || coordinator.status(&path).await == "COMMITTED").await;
+    let view = coordinator.get(&path).await.json();
+    assert_eq!(view["outcome"], "committed", "{branch}: {view}");
+    assert_eq!(bank.sql("postgres", "SELECT balance FROM account"), "600");
+}
