@@ -9,15 +9,16 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use unanimous_api::{BODY_BYTES_MAX_DEFAULT, DEFAULT_LISTEN};
+use unanimous_api::{BODY_BYTES_MAX_DEFAULT, DEFAULT_LISTEN, TIMEOUT_MS_MAX};
 use unanimous_core::commit::Phases;
 use unanimous_core::id::is_cluster_name;
 use unanimous_core::limits::NAME_LEN_MAX;
 use unanimous_participants::Password;
 
 use crate::limits::{
-    CALL_TIMEOUT_MS_DEFAULT, DRAIN_MS_DEFAULT, OPEN_MAX_DEFAULT, ORPHAN_GRACE_MS_DEFAULT,
-    QUEUE_MAX_DEFAULT,
+    BODY_BYTES_MAX, CALL_TIMEOUT_MS_DEFAULT, CALLS_MAX, DRAIN_MS_DEFAULT, OPEN_MAX,
+    OPEN_MAX_DEFAULT, ORPHAN_GRACE_MS_DEFAULT, QUEUE_MAX_DEFAULT, RETENTION_DAYS_DEFAULT,
+    RETENTION_DAYS_MAX,
 };
 
 /// The configuration of one coordinator.
@@ -202,7 +203,8 @@ impl Config {
                 unanimous_core::limits::CLUSTER_LEN_MAX
             )));
         }
-        let data = folder(overrides.data, overrides.journal.or(file.journal))?;
+        let in_file = if overrides.data.is_none() { file.journal } else { None };
+        let data = folder(overrides.data, overrides.journal.or(in_file))?;
         let resources = file.resources.into_iter();
         let resources = resources.map(|it| resource(it, env)).collect::<Result<_, _>>()?;
         Ok(Self {
@@ -234,7 +236,11 @@ fn address(text: &str) -> Result<SocketAddr, ConfigError> {
 
 fn folder(data: Option<PathBuf>, journal: Option<String>) -> Result<PathBuf, ConfigError> {
     match (data, journal) {
-        (Some(data), _) => Ok(data),
+        (Some(data), Some(url)) => Err(wrong(format!(
+            "the data folder {} and journal = {url:?} are both set: remove one",
+            data.display()
+        ))),
+        (Some(data), None) => Ok(data),
         (None, None) => Ok(PathBuf::from(DATA_DEFAULT)),
         (None, Some(url)) => match url.split_once(':') {
             Some(("file", folder)) if !folder.is_empty() => Ok(PathBuf::from(folder)),
@@ -248,21 +254,25 @@ fn token(
     from_environment: Option<String>,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Option<Secret>, ConfigError> {
-    let found = match (&file.token_env, &file.token_file) {
-        (Some(_), Some(_)) => {
+    let found = match (from_environment, &file.token_env, &file.token_file) {
+        (_, Some(_), Some(_)) => {
             return Err(wrong("token_env and token_file are both set: remove one".into()));
         }
-        (Some(name), None) => Some(env(name).ok_or_else(|| {
+        (Some(token), _, _) => Some(token),
+        (None, Some(name), None) => Some(env(name).ok_or_else(|| {
             wrong(format!("token_env = {name:?}, but that variable is not set: set it"))
         })?),
-        (None, Some(path)) => Some(
+        (None, None, Some(path)) => Some(
             std::fs::read_to_string(path)
                 .map_err(|error| wrong(format!("token_file = {:?}: {error}", path.display())))?,
         ),
-        (None, None) => from_environment,
+        (None, None, None) => None,
     };
     match found.as_deref().map(str::trim) {
         Some("") => Err(wrong("the token is empty: set one, or remove its key".into())),
+        Some(token) if !token.bytes().all(|byte| byte.is_ascii_graphic()) => {
+            Err(wrong("the token has to be printable ASCII without spaces: use another".into()))
+        }
         Some(token) => Ok(Some(Secret::new(token.to_owned()))),
         None => Ok(None),
     }
@@ -277,8 +287,8 @@ fn resource(
             "resources.{name}: use 1 to {NAME_LEN_MAX} letters, digits, dashes, dots and underscores"
         )));
     }
-    if file.calls_max == Some(0) {
-        return Err(wrong(format!("resources.{name}.calls_max is 0: at least 1 is needed")));
+    if let Some(calls_max) = file.calls_max {
+        within(&format!("resources.{name}.calls_max"), calls_max as u64, CALLS_MAX)?;
     }
     let phases = if file.one_phase { Phases::One } else { Phases::Two };
     let password = password(&name, &file, env)?;
@@ -329,19 +339,26 @@ fn limits(file: &FileLimits) -> Result<Limits, ConfigError> {
         call_timeout_ms: file.call_timeout_ms.unwrap_or(CALL_TIMEOUT_MS_DEFAULT),
         drain_ms: file.drain_ms.unwrap_or(DRAIN_MS_DEFAULT),
         orphan_grace_ms: file.orphan_grace_ms.unwrap_or(ORPHAN_GRACE_MS_DEFAULT),
-        retention_days: file.retention_days.unwrap_or(7),
+        retention_days: file.retention_days.unwrap_or(RETENTION_DAYS_DEFAULT),
     };
-    let at_least_one = [
-        ("body_bytes_max", limits.body_bytes_max as u64),
-        ("open_max", limits.open_max as u64),
-        ("queue_max", limits.queue_max as u64),
-        ("call_timeout_ms", limits.call_timeout_ms),
-        ("orphan_grace_ms", limits.orphan_grace_ms),
-        ("retention_days", limits.retention_days),
-    ];
-    match at_least_one.into_iter().find(|&(_, value)| value == 0) {
-        Some((key, _)) => Err(wrong(format!("limits.{key} is 0: at least 1 is needed"))),
-        None => Ok(limits),
+    for (key, value, most) in [
+        ("body_bytes_max", limits.body_bytes_max as u64, BODY_BYTES_MAX as u64),
+        ("open_max", limits.open_max as u64, OPEN_MAX as u64),
+        ("queue_max", limits.queue_max as u64, OPEN_MAX as u64),
+        ("call_timeout_ms", limits.call_timeout_ms, TIMEOUT_MS_MAX),
+        ("drain_ms", limits.drain_ms.max(1), TIMEOUT_MS_MAX),
+        ("orphan_grace_ms", limits.orphan_grace_ms, TIMEOUT_MS_MAX),
+        ("retention_days", limits.retention_days, RETENTION_DAYS_MAX),
+    ] {
+        within(&format!("limits.{key}"), value, most)?;
+    }
+    Ok(limits)
+}
+
+fn within(key: &str, value: u64, most: u64) -> Result<(), ConfigError> {
+    match (1..=most).contains(&value) {
+        true => Ok(()),
+        false => Err(wrong(format!("{key} is {value}: choose from 1 to {most}"))),
     }
 }
 
@@ -350,7 +367,12 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Config, String> {
-        let env = |name: &str| (name == "SET").then(|| "s3cret".to_owned());
+        let env = |name: &str| match name {
+            "SET" => Some("s3cret".to_owned()),
+            "EMPTY" => Some(" ".to_owned()),
+            "SPACED" => Some("open sesame".to_owned()),
+            _ => None,
+        };
         Config::parse(text, Path::new("unanimous.toml"), Overrides::default(), &env)
             .map_err(|error| error.0)
     }
@@ -387,7 +409,31 @@ mod tests {
             ("[resources.a]\nurl = 'http://x'\npassword = 'p'", "password"),
             ("[resources.\"a b\"]\nurl = 'http://x'", "resources.a b"),
             ("[resources.a]\nurl = 'http://x'\ncalls_max = 0", "calls_max"),
+            ("[resources.a]\nurl = 'http://x'\ncalls_max = 100_001", "1 to 100000"),
+            ("[resources.a]\nurl = 'http://x'\none_phase = 1", "line 3"),
             ("[resources.a]", "url"),
+            ("[resources]\na = 'http://x'", "line 2"),
+            ("listen = ''", "listen"),
+            ("listen = '127.0.0.1'", "127.0.0.1:7070"),
+            ("listen = '127.0.0.1:70700'", "listen"),
+            ("listen = '[::]:7070'", "token_env"),
+            ("listen = 'x", "line 1"),
+            ("listen = 'a'\nlisten = 'b'", "line 2"),
+            ("token = 'x'", "token"),
+            ("token_env = 'EMPTY'", "empty"),
+            ("token_env = 'SPACED'", "printable"),
+            ("journal = 'file:'", "file:FOLDER"),
+            ("journal = 'here'", "file:FOLDER"),
+            ("cluster = ''", "cluster"),
+            ("cluster = 'a23456789012345678901'", "1 to 20"),
+            ("[limits]\nbody_bytes_max = 0", "limits.body_bytes_max"),
+            ("[limits]\nbody_bytes_max = 1_000_000_000", "limits.body_bytes_max"),
+            ("[limits]\nqueue_max = 0", "limits.queue_max"),
+            ("[limits]\ncall_timeout_ms = 0", "limits.call_timeout_ms"),
+            ("[limits]\ncall_timeout_ms = -1", "line 2"),
+            ("[limits]\nretention_days = 0", "limits.retention_days"),
+            ("[limits]\nretention_days = 9_000_000_000_000_000_000", "1 to 36500"),
+            ("[limits]\nretention = 7", "retention"),
             ("[resources.a]\nurl = 'postgres://u@h'\npassword_env = 'UNSET'", "UNSET"),
             ("[resources.a]\nurl = 'x'\npassword_env = 'SET'\npassword_file = 'f'", "remove one"),
             ("[resources.a]\nurl = 'x'\npassword_file = '/nonexistent/p'", "/nonexistent/p"),
@@ -396,6 +442,43 @@ mod tests {
             assert!(line.contains(named), "{text}: {line}");
             assert!(!line.contains('\n'), "{line}");
         }
+    }
+
+    #[test]
+    fn the_environment_wins_over_the_file() {
+        let env = |_: &str| Some("of-the-file".to_owned());
+        let parse = |text: &str, overrides| Config::parse(text, Path::new("f"), overrides, &env);
+        let overrides =
+            Overrides { token: Some("of-the-environment".into()), ..Overrides::default() };
+        let config = parse("token_env = 'X'", overrides).expect("valid");
+        assert!(config.token.expect("set").is("of-the-environment"));
+        let overrides = Overrides { data: Some("there".into()), ..Overrides::default() };
+        let config = parse("journal = 'file:here'", overrides).expect("valid");
+        assert_eq!(config.data, Path::new("there"));
+    }
+
+    #[test]
+    fn two_places_for_the_journal_are_one_too_many() {
+        let data = Some("here".into());
+        let overrides =
+            Overrides { data, journal: Some("file:there".into()), ..Overrides::default() };
+        let line = Config::parse("", Path::new("f"), overrides, &|_| None).expect_err("two").0;
+        assert!(line.contains("here") && line.contains("file:there"), "{line}");
+    }
+
+    #[test]
+    fn a_token_file_may_end_with_a_line_break() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("token");
+        std::fs::write(&path, "s3cret\n").expect("it is written");
+        let config = parse(&format!("token_file = '{}'", path.display())).expect("valid");
+        assert!(config.token.expect("set").is("s3cret"));
+    }
+
+    #[test]
+    fn a_file_that_was_named_has_to_be_there() {
+        let line = Config::load(Some(Path::new("nowhere/unanimous.toml")), Overrides::default());
+        assert!(line.expect_err("missing").0.contains("nowhere/unanimous.toml"));
     }
 
     #[test]

@@ -6,6 +6,21 @@ use std::time::Duration;
 /// of the journal.
 pub const OPEN_MAX_DEFAULT: usize = 100_000;
 
+/// The most transactions that may be allowed to be open at once.
+pub const OPEN_MAX: usize = 10_000_000;
+
+/// The most bytes that a request may be allowed to have: an entry of the journal has to hold them.
+pub const BODY_BYTES_MAX: usize = 8 << 20;
+
+/// The most calls that a resource may be allowed to get at once: each holds a connection.
+pub const CALLS_MAX: u64 = 100_000;
+
+/// Days that ended transactions are kept. Whoever asks later than this has other means.
+pub const RETENTION_DAYS_DEFAULT: u64 = 7;
+
+/// The most days that ended transactions may be kept.
+pub const RETENTION_DAYS_MAX: u64 = 36_500;
+
 /// Requests that may wait for the driver at once. More only wait longer.
 pub const QUEUE_MAX_DEFAULT: usize = 50_000;
 
