@@ -196,6 +196,8 @@ impl Driver {
         mut inbox: mpsc::UnboundedReceiver<Event>,
         mut flushed: watch::Receiver<Lsn>,
     ) {
+        // What was appended while it resumed may be durable already; nobody would say so again.
+        flushed.mark_changed();
         let mut batch = Vec::with_capacity(EVENTS_PER_ROUND);
         loop {
             let wake = self.timers.next().map(|at| self.shared.clock.instant(at));

@@ -1,0 +1,121 @@
+//! A coordinator that takes over goes on by itself, however fast its journal is.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use unanimous_core::commit::{self, Begun, Branch, Mode, Phases};
+use unanimous_core::id::{Epoch, Lsn, ShardId, Timestamp, TxnId};
+use unanimous_core::txn::Record;
+use unanimous_core::{Durability, Opaque};
+use unanimous_journal::{
+    End, Entry, FileJournal, Filter, Journal, JournalError, OpenTxn, Options, Page, Stats, Stored,
+};
+use unanimous_server::driver::{Coordinator, CoordinatorOptions, Ears};
+use unanimous_server::{Metrics, Resources};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_durable_before_the_drivers_run_is_told_and_acted_on() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let txn = leave_undecided(folder.path());
+
+    let ears = Ears::new();
+    let inner = FileJournal::open(folder.path(), Options::default(), ears.clone());
+    let journal = Arc::new(Prompt(inner.expect("nobody has the folder")));
+    let options = CoordinatorOptions {
+        cluster: journal.instance().to_owned(),
+        drivers: 1,
+        call_timeout_ms: 1_000,
+        open_max: 10,
+        queue_max: 10,
+        metrics: Arc::new(Metrics::new()),
+    };
+    let coordinator = Coordinator::start(options, journal, ears, Resources::default());
+    let coordinator = coordinator.expect("the journal is sound");
+
+    let shown = tokio::time::timeout(Duration::from_secs(10), coordinator.show(txn, None)).await;
+    let shown = shown.expect("nothing is held back for ever").expect("the journal can be read");
+    let outcome = shown.expect("it was begun").outcome;
+    assert_eq!(outcome.map(|outcome| outcome.as_str()), Some("aborted"));
+}
+
+/// A transaction that was collecting votes when its coordinator died.
+fn leave_undecided(folder: &Path) -> TxnId {
+    let journal = FileJournal::open(folder, Options::default(), Ears::new()).expect("a new folder");
+    let txn = TxnId::mint(1_763_700_000_000, ShardId::of(0), 1);
+    let epoch = journal.claim(txn.shard()).expect("the disk is sound");
+    let branch = Branch {
+        name: Arc::from("wallet"),
+        resource: Arc::from("wallet"),
+        phases: Phases::Two,
+        work: Opaque::default(),
+    };
+    let begun = Begun {
+        mode: Mode::RunLater,
+        timeout_ms: 1_000,
+        deadline: Timestamp(u64::MAX),
+        branches: vec![branch],
+        key: None,
+        memo: Opaque::default(),
+    };
+    let records = [Record::Commit(commit::Record::Begun(Arc::new(begun)))];
+    let at = Timestamp(1_763_700_000_000);
+    let entry = Entry { txn, epoch, expected: 0, at, records: &records, end: End::Open };
+    journal.append(entry).expect("there is room");
+    journal.close().expect("the disk is sound");
+    txn
+}
+
+/// A journal that is so fast that what is appended is durable before anybody can look.
+struct Prompt(FileJournal);
+
+impl Journal for Prompt {
+    fn append(&self, entry: Entry<'_>) -> Result<Lsn, JournalError> {
+        let lsn = self.0.append(entry)?;
+        let forced = entry.records.iter().any(|it| it.durability() == Durability::Forced);
+        while forced && self.0.flushed() < lsn {
+            std::thread::yield_now();
+        }
+        Ok(lsn)
+    }
+
+    fn instance(&self) -> &str {
+        self.0.instance()
+    }
+
+    fn claim(&self, shard: ShardId) -> Result<Epoch, JournalError> {
+        self.0.claim(shard)
+    }
+
+    fn load(&self) -> Result<Vec<OpenTxn>, JournalError> {
+        self.0.load()
+    }
+
+    fn flushed(&self) -> Lsn {
+        self.0.flushed()
+    }
+
+    fn has_room(&self) -> bool {
+        self.0.has_room()
+    }
+
+    fn read(&self, txn: TxnId) -> Result<Vec<Stored>, JournalError> {
+        self.0.read(txn)
+    }
+
+    fn find_key(&self, key: &str) -> Result<Option<TxnId>, JournalError> {
+        self.0.find_key(key)
+    }
+
+    fn query(&self, filter: &Filter) -> Result<Page, JournalError> {
+        self.0.query(filter)
+    }
+
+    fn stats(&self) -> Stats {
+        self.0.stats()
+    }
+
+    fn close(&self) -> Result<(), JournalError> {
+        self.0.close()
+    }
+}
