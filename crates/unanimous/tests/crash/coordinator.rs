@@ -1,0 +1,213 @@
+//! A coordinator as its surroundings see it: a process, a folder, an address.
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::{Child, ChildStdin, Command};
+use tokio::time::timeout;
+
+use crate::http::Http;
+use crate::place::{PATIENCE, eventually, free_address};
+use crate::trace::Tracer;
+
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_unanimous");
+
+/// What every life of one coordinator has in common.
+#[derive(Clone, Debug)]
+pub(crate) struct Setup {
+    pub(crate) address: SocketAddr,
+    pub(crate) data: PathBuf,
+    config: PathBuf,
+    stderr: PathBuf,
+}
+
+impl Setup {
+    /// A coordinator with its folder below `folder`, for these resources.
+    pub(crate) fn new(folder: &Path, resources: &[(&str, SocketAddr)]) -> Self {
+        let lines: Vec<String> = resources
+            .iter()
+            .map(|(name, address)| format!("[resources.{name}]\nurl = \"http://{address}\"\n"))
+            .collect();
+        let config = folder.join("unanimous.toml");
+        std::fs::write(&config, lines.concat()).expect("the folder can be written to");
+        let (data, stderr) = (folder.join("data"), folder.join("coordinator.log"));
+        Self { address: free_address(), data, config, stderr }
+    }
+
+    /// Another coordinator on the same folder.
+    pub(crate) fn at_another_address(&self) -> Self {
+        let stderr = self.stderr.with_file_name("at-another-address.log");
+        Self { address: free_address(), stderr, ..self.clone() }
+    }
+
+    /// Another coordinator at the same address.
+    pub(crate) fn in_another_folder(&self) -> Self {
+        let stderr = self.stderr.with_file_name("in-another-folder.log");
+        Self { data: self.data.with_file_name("other-data"), stderr, ..self.clone() }
+    }
+
+    pub(crate) fn server(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The segment that the next life of the coordinator will write to.
+    pub(crate) fn next_segment(&self) -> PathBuf {
+        let newest = self.newest_segment();
+        let number = newest.as_deref().and_then(Path::file_stem).map_or(0, |stem| {
+            stem.to_string_lossy().parse::<u64>().expect("segments are named by numbers")
+        });
+        self.data.join(format!("{:08}.seg", number + 1))
+    }
+
+    /// The segment that was written to last.
+    pub(crate) fn newest_segment(&self) -> Option<PathBuf> {
+        self.files().into_iter().rfind(|path| path.extension().is_some_and(|it| it == "seg"))
+    }
+
+    /// What is in the data folder, by name.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(&self.data).into_iter().flatten();
+        let mut files: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+        files.sort();
+        files
+    }
+}
+
+/// One life of a coordinator. Killed when it is dropped.
+pub(crate) struct Coordinator {
+    setup: Setup,
+    child: Child,
+    /// It stops by itself when this is closed.
+    _stdin: Option<ChildStdin>,
+}
+
+/// How a life ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
+    pub(crate) stderr: String,
+}
+
+impl Ended {
+    /// Whether it was killed with -9.
+    pub(crate) fn killed(&self) -> bool {
+        self.status.signal() == Some(Signal::KILL.as_raw())
+    }
+
+    /// The one line that says why it ended by itself, which has to end with this exit code.
+    pub(crate) fn refusal(&self, code: i32) -> &str {
+        assert_eq!(self.status.code(), Some(code), "{}: {}", self.status, self.stderr);
+        let mut errors = self.stderr.lines().filter(|line| line.starts_with("error: "));
+        let error = errors.next().unwrap_or_else(|| panic!("no line says why: {}", self.stderr));
+        assert_eq!(errors.next(), None, "one line is enough: {}", self.stderr);
+        assert!(!self.stderr.contains("panicked"), "{}", self.stderr);
+        error
+    }
+}
+
+impl Coordinator {
+    /// Starts a life, and waits until it takes new transactions.
+    pub(crate) async fn start(setup: &Setup) -> Self {
+        let mut coordinator = Self::spawn(setup, None);
+        if let Err(ended) = coordinator.ready().await {
+            panic!("it did not start: {}: {}", ended.status, ended.stderr);
+        }
+        coordinator
+    }
+
+    /// Starts a life, if need be under a tracer, and does not wait for anything.
+    pub(crate) fn spawn(setup: &Setup, tracer: Option<&Tracer>) -> Self {
+        let mut command = match tracer {
+            None => Command::new(BINARY),
+            Some(tracer) => tracer.command(BINARY),
+        };
+        let stderr = File::create(&setup.stderr).expect("the log can be written");
+        command
+            .args(["serve", "--with-parent", "--config"])
+            .arg(&setup.config)
+            .args(["--listen", &setup.address.to_string(), "--data"])
+            .arg(&setup.data)
+            .env("UNANIMOUS_LOG", "warn")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(stderr)
+            .kill_on_drop(true);
+        let mut child = command.spawn().expect("the binary can be started");
+        let stdin = child.stdin.take();
+        Self { setup: setup.clone(), child, _stdin: stdin }
+    }
+
+    /// Waits until it takes new transactions.
+    ///
+    /// # Errors
+    ///
+    /// How it ended, if it ends before.
+    pub(crate) async fn ready(&mut self) -> Result<(), Ended> {
+        self.answers("/readyz").await
+    }
+
+    /// Waits until it answers, whether it takes new transactions or not.
+    ///
+    /// # Errors
+    ///
+    /// How it ended, if it ends before.
+    pub(crate) async fn alive(&mut self) -> Result<(), Ended> {
+        self.answers("/healthz").await
+    }
+
+    async fn answers(&mut self, path: &str) -> Result<(), Ended> {
+        let http = Http::new(&self.setup.server());
+        eventually("there", async || {
+            if let Some(status) = self.child.try_wait().expect("it is our child") {
+                return Ok(Err(self.epitaph(status)));
+            }
+            match http.get(path).await {
+                Ok(reply) if reply.status == 200 => Ok(Ok(())),
+                Ok(reply) => Err(format!("status {}", reply.status)),
+                Err(error) => Err(error),
+            }
+        })
+        .await
+    }
+
+    /// Kills it with -9.
+    pub(crate) async fn kill(&mut self) {
+        self.child.kill().await.expect("it is our child and can be killed");
+    }
+
+    /// Kills it with -9 and starts the next life at once.
+    pub(crate) async fn kill_and_respawn(&mut self) {
+        self.kill().await;
+        *self = Self::spawn(&self.setup.clone(), None);
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        // One that is dead already gets no signal.
+        if let Some(pid) = self.child.id() {
+            let pid = Pid::from_raw(pid.cast_signed()).expect("no process is number 0");
+            let _ = kill_process(pid, signal);
+        }
+    }
+
+    /// Waits until it ends.
+    pub(crate) async fn ended(&mut self) -> Ended {
+        let status = timeout(PATIENCE, self.child.wait()).await;
+        let status = status.expect("it ends in time").expect("it is our child");
+        self.epitaph(status)
+    }
+
+    /// Asks it to end, and waits for that.
+    pub(crate) async fn stop(&mut self) -> Ended {
+        self.signal(Signal::TERM);
+        self.ended().await
+    }
+
+    fn epitaph(&self, status: ExitStatus) -> Ended {
+        let stderr = std::fs::read(&self.setup.stderr).unwrap_or_default();
+        Ended { status, stderr: String::from_utf8_lossy(&stderr).into_owned() }
+    }
+}

@@ -1,0 +1,35 @@
+//! The binary as it is shipped, under kills, power cuts, failing and full disks.
+//!
+//! Nothing here looks inside: a coordinator is a process with a folder and an address. A
+//! [`witness::Witness`] writes down everything that any client or participant was told, and a
+//! [`service::Service`] everything that a participant was made to do. Whatever was done to the
+//! coordinator meanwhile, the two must agree in the end: see [`verdict`].
+//!
+//! | file | what is done to the coordinator |
+//! |---|---|
+//! | `kills` | killed at random moments under load, and again while it recovers |
+//! | `points` | killed, or its power cut, at each single call to the disk and to the network |
+//! | `start` | the same while it starts |
+//! | `failing` | its disk reports errors |
+//! | `full` | its disk has no room |
+//! | `banks` | its participants are killed as well |
+//! | `life` | stopped, paused, started twice, started on a damaged folder |
+
+mod banks;
+mod chance;
+mod coordinator;
+mod crowd;
+mod deed;
+mod failing;
+mod full;
+mod http;
+mod kills;
+mod life;
+mod place;
+mod points;
+mod service;
+mod start;
+mod trace;
+mod verdict;
+mod witness;
+mod world;

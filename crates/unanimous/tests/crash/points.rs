@@ -1,0 +1,132 @@
+//! Each single call to the disk and to the network in the life of one transaction, as the place of a
+//! kill; and each call to the disk as the place of a power cut.
+//!
+//! A coordinator is started under a tracer that kills it at the n-th call, one transaction is made,
+//! and the coordinator is asked to stop. Then it is started again, untouched, and everything must
+//! agree. This is done for n = 1, 2, 3… until nothing is killed any more.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+use unanimous_client::Client;
+
+use crate::coordinator::{Coordinator, Ended};
+use crate::deed::Deed;
+use crate::place::skip;
+use crate::trace::{DISK, Fault, NETWORK, Tracer};
+use crate::world::World;
+
+/// More calls of one name than a life with one transaction has.
+const PLACES_MAX: u32 = 200;
+
+/// How long an abandoned transaction is left alone before the coordinator is asked to stop.
+const LINGER: Duration = Duration::from_millis(50);
+
+/// What is gone after the crash.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Loss {
+    /// What was in memory.
+    Memory,
+    /// Also what was written to the journal and not synced.
+    Unsynced,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_survives_a_kill_at_each_call_to_the_disk() {
+    sweep(Deed::Run, DISK, Loss::Memory).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_survives_a_power_cut_at_each_call_to_the_disk() {
+    sweep(Deed::Run, DISK, Loss::Unsynced).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_survives_a_kill_at_each_call_to_the_network() {
+    sweep(Deed::Run, NETWORK, Loss::Memory).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes a minute: every kind of transaction at every place"]
+async fn every_kind_of_transaction_survives_a_power_cut_at_each_call_to_the_disk() {
+    for deed in Deed::ALL {
+        sweep(deed, DISK, Loss::Unsynced).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes a minute: every kind of transaction at every place"]
+async fn every_kind_of_transaction_survives_a_kill_at_each_call_to_the_network() {
+    for deed in Deed::ALL {
+        sweep(deed, NETWORK, Loss::Memory).await;
+    }
+}
+
+async fn sweep(deed: Deed, calls: &[&'static str], loss: Loss) {
+    if !Tracer::is_there() {
+        return skip("strace");
+    }
+    let world = Arc::new(World::new().await);
+    // The first start of all has more to do than the others; `start` looks at it.
+    Coordinator::start(&world.setup).await.stop().await;
+    let (mut places, mut lost) = (0, 0);
+    for call in calls {
+        for when in 1.. {
+            assert!(when < PLACES_MAX, "still killed at {call} {when}");
+            let only = DISK.contains(call).then(|| world.setup.next_segment());
+            let log = world.folder.path().join("calls");
+            let tracer = Tracer { log, fault: Fault::Kill, call, only, when };
+            let label = format!("{deed:?}-{call}-{when}");
+            let ended = attempt(&world, &tracer, deed, &label).await;
+            if loss == Loss::Unsynced && ended.killed() {
+                lost += tracer.lose_unsynced();
+            }
+            heal(&world, deed, &label).await;
+            if !ended.killed() {
+                assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+                break;
+            }
+            places += 1;
+        }
+    }
+    println!("{deed:?}, {loss:?} lost: killed at {places} places in {calls:?}, {lost} writes lost");
+    assert!(places > 2, "the tracer has killed nothing in the transaction");
+}
+
+/// One life under the tracer, with one transaction in it.
+async fn attempt(world: &World, tracer: &Tracer, deed: Deed, label: &str) -> Ended {
+    let mut coordinator = Coordinator::spawn(&world.setup, Some(tracer));
+    if let Err(ended) = coordinator.ready().await {
+        return ended;
+    }
+    // Replies that do not come are what this is about.
+    let watched = tokio::join!(watch(world), world.perform(deed, label)).1;
+    if watched.is_ok() && deed == Deed::Abandoned {
+        tokio::time::sleep(LINGER).await;
+    }
+    coordinator.stop().await
+}
+
+/// Listens to the events of one transaction, as long as it takes.
+async fn watch(world: &World) {
+    let client = Client::builder(&world.setup.server()).deadline_ms(0).build();
+    let client = client.expect("the address is one");
+    let Ok(mut events) = client.events(None).await else { return };
+    while let Ok(Some(Ok(event))) = timeout(LINGER, events.next()).await {
+        if let Some(outcome) = event.outcome {
+            world.witness.outcome("a watcher", &event.id, outcome);
+        }
+    }
+}
+
+/// The next life, in which all must turn out well.
+async fn heal(world: &Arc<World>, deed: Deed, label: &str) {
+    let mut coordinator = Coordinator::start(&world.setup).await;
+    if deed == Deed::Keyed {
+        world.perform(deed, label).await.expect("nobody is killed any more");
+    }
+    world.verdict().await;
+    let ended = coordinator.stop().await;
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+}
