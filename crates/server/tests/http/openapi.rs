@@ -168,14 +168,14 @@ fn differences(document: &Value, schema: &Value, sample: &Value, at: &str) -> Ve
     wrong
 }
 
-/// One of each wire type, with every field.
-fn samples() -> Vec<(&'static str, Value)> {
-    let id = || "01939f6e-7a30-7c41-9b1d-3f2a5c7e9d10".to_owned();
+const ID: &str = "01939f6e-7a30-7c41-9b1d-3f2a5c7e9d10";
+
+fn some_text() -> Option<String> {
+    Some("text".to_owned())
+}
+
+fn transaction() -> TransactionView {
     let text = || "text".to_owned();
-    let some = || Some(text());
-    let (kind, status, outcome) = (Kind::Atomic, StatusWord::Aborting, Some(OutcomeWord::Aborted));
-    let reason = ReasonView { participant: some(), kind: text(), detail: text() };
-    let resolution = ResolutionView { outcome: ResolveOutcome::Commit, by: text(), reason: text() };
     let participant = ParticipantView {
         name: text(),
         resource: text(),
@@ -185,42 +185,56 @@ fn samples() -> Vec<(&'static str, Value)> {
         ack: true,
         heuristic: Some("commit".into()),
         attempts: 1,
-        last_error: some(),
+        last_error: some_text(),
         results: vec![json!({"balance": 7})],
     };
-    let transaction = TransactionView {
-        id: id(),
-        kind,
-        status,
-        outcome,
-        reason: Some(reason),
+    let outcome = ResolveOutcome::Commit;
+    TransactionView {
+        id: ID.into(),
+        kind: Kind::Atomic,
+        status: StatusWord::Aborting,
+        outcome: Some(OutcomeWord::Aborted),
+        reason: Some(ReasonView { participant: some_text(), kind: text(), detail: text() }),
         needs_attention: true,
         participants: vec![ParticipantView { vote: None, ..participant.clone() }, participant],
-        resolution: Some(resolution),
-        idempotency_key: some(),
+        resolution: Some(ResolutionView { outcome, by: text(), reason: text() }),
+        idempotency_key: some_text(),
         timeout_ms: 1,
         initiated_at_ms: 1,
         updated_at_ms: 1,
         coordinator: text(),
-    };
+    }
+}
+
+fn list() -> TransactionList {
     let summary = SummaryView {
-        id: id(),
-        kind,
-        status,
-        outcome,
-        resources: vec![text()],
-        idempotency_key: some(),
+        id: ID.into(),
+        kind: Kind::Atomic,
+        status: StatusWord::Aborting,
+        outcome: Some(OutcomeWord::Aborted),
+        resources: vec!["text".into()],
+        idempotency_key: some_text(),
         initiated_at_ms: 1,
         updated_at_ms: 1,
     };
+    TransactionList { transactions: vec![summary], next_cursor: some_text() }
+}
+
+fn log() -> LogView {
     let line = |event: &str| LogEvent {
         at_ms: 1,
         event: event.to_owned(),
-        detail: text(),
-        participant: some(),
+        detail: "text".into(),
+        participant: some_text(),
     };
     let words = ["begun", "enlisted", "preparing", "delegated", "decided", "finished", "resolved"];
-    let log = LogView { id: id(), events: words.map(line).into() };
+    LogView { id: ID.into(), events: words.map(line).into() }
+}
+
+/// One of each wire type, with every field.
+fn samples() -> Vec<(&'static str, Value)> {
+    let text = || "text".to_owned();
+    let (kind, status, outcome) = (Kind::Atomic, StatusWord::Aborting, Some(OutcomeWord::Aborted));
     let resource = ResourceView {
         name: text(),
         resource_type: text(),
@@ -228,24 +242,24 @@ fn samples() -> Vec<(&'static str, Value)> {
         circuit: "probing".into(),
         calls: 1,
         waiting: 1,
-        last_error: some(),
+        last_error: some_text(),
     };
     let in_doubt = BranchInDoubt {
         branch: text(),
-        transaction: id(),
+        transaction: ID.into(),
         status,
         attempts: 1,
-        last_error: some(),
+        last_error: some_text(),
         since_ms: 1,
     };
-    let enlisted = EnlistedView { id: id(), participant: text(), resource: text(), branch: text() };
-    let event = EventView { id: id(), kind, status, outcome, at_ms: 1 };
-    let list = TransactionList { transactions: vec![summary], next_cursor: some() };
+    let (participant, branch) = (text(), text());
+    let enlisted = EnlistedView { id: ID.into(), participant, resource: text(), branch };
+    let event = EventView { id: ID.into(), kind, status, outcome, at_ms: 1 };
     let problem = Problem::new(Code::BadField, "text").at("/kind");
     vec![
-        ("Transaction", json!(transaction)),
-        ("TransactionList", json!(list)),
-        ("Log", json!(log)),
+        ("Transaction", json!(transaction())),
+        ("TransactionList", json!(list())),
+        ("Log", json!(log())),
         ("Resources", json!(ResourcesView { resources: vec![resource] })),
         ("BranchInDoubt", json!(in_doubt)),
         ("Enlisted", json!(enlisted)),
