@@ -17,6 +17,7 @@ mod openapi;
 mod operator;
 mod overload;
 mod postgres;
+mod postgres_kills;
 mod races;
 mod services;
 mod shutdown;
