@@ -30,6 +30,8 @@ pub(super) struct Connection {
     pub(super) idle_since: Instant,
     /// Whether the server gave up waiting for a standby since the last question.
     pub(super) unreplicated: bool,
+    /// Bytes of the results that were kept since the last question.
+    kept_bytes: usize,
 }
 
 /// The connection is of no more use. The text says what was seen.
@@ -85,6 +87,7 @@ impl Connection {
             status: b'I',
             idle_since: Instant::now(),
             unreplicated: false,
+            kept_bytes: 0,
         }
     }
 
@@ -132,6 +135,7 @@ impl Connection {
     /// reading.
     pub(super) async fn send(&mut self) -> Result<(), Broken> {
         self.unreplicated = false;
+        self.kept_bytes = 0;
         let (mut reader, mut writer) = self.stream.split();
         while !self.output.is_empty() {
             tokio::select! {
@@ -173,7 +177,6 @@ impl Connection {
     pub(super) async fn executed(&mut self) -> Answered<Executed> {
         let mut executed = Executed::default();
         let mut columns: Vec<Column> = Vec::new();
-        let mut bytes = 0;
         loop {
             match self.next().await? {
                 Message::ParseComplete | Message::BindComplete | Message::NoData => {}
@@ -182,7 +185,7 @@ impl Connection {
                     executed.result.rows = Some(Vec::new());
                 }
                 Message::DataRow(row) => {
-                    executed.keep(&columns, &row, &mut bytes).map_err(senseless)?;
+                    executed.keep(&columns, &row, &mut self.kept_bytes).map_err(senseless)?;
                 }
                 Message::CommandComplete(body) => {
                     executed.tag = body.tag().map_err(senseless)?.to_owned();
@@ -260,15 +263,21 @@ impl Executed {
         bytes: &mut usize,
     ) -> std::io::Result<()> {
         let Some(rows) = &mut self.result.rows else { return Ok(()) };
-        *bytes += row.buffer().len();
         if rows.is_empty() && self.first.is_none() {
             self.first = value::first(row)?;
         }
-        if rows.len() == RESULT_ROWS_MAX || *bytes > RESULT_BYTES_MAX {
+        if rows.len() == RESULT_ROWS_MAX || *bytes + row.buffer().len() > RESULT_BYTES_MAX {
             self.result.truncated = true;
             return Ok(());
         }
-        rows.push(value::row(columns, row)?);
+        let row = value::row(columns, row)?;
+        let len = row.to_string().len();
+        if *bytes + len > RESULT_BYTES_MAX {
+            self.result.truncated = true;
+            return Ok(());
+        }
+        *bytes += len;
+        rows.push(row);
         Ok(())
     }
 }

@@ -146,6 +146,13 @@ async fn values_of_every_kind_arrive_and_come_back() {
     let result = &returned::results(came.bytes())[0];
     assert_eq!((&result["rows_affected"], &result["truncated"]), (&json!(100_000), &json!(true)));
     assert_eq!(result["rows"].as_array().expect("rows").len(), 100);
+    let wide = json!({"sql": "SELECT repeat('x', 1000) AS text FROM generate_series(1, 90)"});
+    let wide = work(json!([wide, wide, wide]));
+    let Answer::ReadOnly(came) = prepare(&resource, &fresh_name(), wide).await else {
+        panic!("reads only")
+    };
+    let len = came.bytes().len();
+    assert!((60_000..70_000).contains(&len), "{len} bytes of results");
 }
 
 #[tokio::test]
