@@ -14,6 +14,7 @@ use crate::exit::Failure;
 /// Runs until a signal, or until the journal fails.
 pub(crate) async fn serve(args: ServeArgs) -> Result<(), Failure> {
     start_logging(args.log_format);
+    raise_file_limit();
     let overrides = Overrides {
         listen: args.listen,
         data: args.data,
@@ -45,6 +46,16 @@ pub(crate) fn when_parent_ends(then: impl FnOnce() + Send + 'static) {
         while matches!(input.read(&mut [0; 64]), Ok(1..)) {}
         then();
     });
+}
+
+/// Each connection is an open file, and many systems start programs with room for 1,024 of them.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, ..limit };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit of open files stays low");
+    }
 }
 
 fn stop_at_signals(stop: watch::Sender<bool>) -> std::io::Result<()> {

@@ -8,14 +8,13 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use unanimous_api::{TIMEOUT_MS_DEFAULT, Wait};
 use unanimous_core::{Opaque, Outcome};
-use unanimous_journal::{FileJournal, Journal, Options};
 use unanimous_participants::local::{Local, agree};
-use unanimous_server::driver::{BeginOrder, Coordinator, CoordinatorOptions, Ears, IfRunning};
-use unanimous_server::{Metrics, Resources};
+use unanimous_server::Resources;
+use unanimous_server::driver::{BeginOrder, IfRunning};
 
 use super::loops::{Double, Simple};
 use super::stats::{cpu_of, median};
-use super::{Shape, folder};
+use super::{Shape, folder, inside};
 use crate::exit::Failure;
 use crate::output::{self, Format};
 use crate::table::Table;
@@ -136,22 +135,10 @@ async fn double(
 async fn ours(folder: &Path, count: usize, time: Duration) -> Result<((f64, f64), usize), Failure> {
     let data = folder.join("journal");
     let failed = |error: unanimous_journal::JournalError| Failure::not_done(error.to_string());
-    let ears = Ears::new();
-    let journal = FileJournal::open(&data, Options::default(), ears.clone()).map_err(failed)?;
-    let journal: Arc<dyn Journal> = Arc::new(journal);
     let resources = Resources::default()
         .with("left", Arc::new(Local::new(agree)))
         .with("right", Arc::new(Local::new(agree)));
-    let options = CoordinatorOptions {
-        cluster: journal.instance().to_owned(),
-        drivers: std::thread::available_parallelism().map_or(1, usize::from),
-        call_timeout_ms: 5_000,
-        open_max: 1_000_000,
-        queue_max: 1_000_000,
-        metrics: Arc::new(Metrics::new()),
-    };
-    let coordinator =
-        Coordinator::start(options, Arc::clone(&journal), ears, resources).map_err(failed)?;
+    let (coordinator, journal) = inside::start(&data, resources).map_err(failed)?;
     let before = journal.stats();
     let shared = coordinator.clone();
     let rate = measure(count, time, move || {

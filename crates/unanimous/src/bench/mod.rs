@@ -5,6 +5,7 @@
 
 mod coordinator;
 mod http;
+mod inside;
 mod loops;
 mod process;
 mod startup;

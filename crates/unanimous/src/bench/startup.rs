@@ -11,14 +11,14 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 use unanimous_api::{TIMEOUT_MS_MAX, Wait};
 use unanimous_core::{Answer, Opaque, Verb};
-use unanimous_journal::{FileJournal, Journal, JournalError, Options};
+use unanimous_journal::JournalError;
 use unanimous_participants::local::{Local, agree};
-use unanimous_server::driver::{BeginOrder, Coordinator, CoordinatorOptions, Ears, IfRunning};
-use unanimous_server::{Metrics, Resources};
+use unanimous_server::Resources;
+use unanimous_server::driver::{BeginOrder, Coordinator, IfRunning};
 
-use super::folder;
 use super::process;
 use super::stats::{median, resident_of};
+use super::{folder, inside};
 use crate::exit::Failure;
 use crate::output::{self, Format};
 use crate::table::Table;
@@ -68,9 +68,6 @@ pub(super) async fn run(args: &StartupArgs, format: Format) -> Result<(), Failur
 
 /// Fills a journal the way a coordinator does.
 async fn fill(data: &Path, args: &StartupArgs) -> Result<Filled, JournalError> {
-    let ears = Ears::new();
-    let journal: Arc<dyn Journal> =
-        Arc::new(FileJournal::open(data, Options::default(), ears.clone())?);
     let hangs = |call: &unanimous_participants::Call| match call.verb {
         Verb::Prepare => Answer::Yes(Opaque::default()),
         Verb::Commit | Verb::CommitOnePhase | Verb::Rollback => Answer::Silent("hangs".into()),
@@ -78,15 +75,7 @@ async fn fill(data: &Path, args: &StartupArgs) -> Result<Filled, JournalError> {
     let resources = Resources::default()
         .with("fast", Arc::new(Local::new(agree)))
         .with("hangs", Arc::new(Local::new(hangs)));
-    let options = CoordinatorOptions {
-        cluster: journal.instance().to_owned(),
-        drivers: std::thread::available_parallelism().map_or(1, usize::from),
-        call_timeout_ms: 5_000,
-        open_max: 1_000_000,
-        queue_max: 1_000_000,
-        metrics: Arc::new(Metrics::new()),
-    };
-    let coordinator = Coordinator::start(options, journal, ears, resources)?;
+    let (coordinator, _) = inside::start(data, resources)?;
     let started = Instant::now();
     let mut resident = Vec::new();
     for _ in 0..4 {

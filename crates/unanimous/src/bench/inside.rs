@@ -1,0 +1,28 @@
+//! A coordinator in this process.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use unanimous_journal::{FileJournal, Journal, JournalError, Options};
+use unanimous_server::driver::{Coordinator, CoordinatorOptions, Ears};
+use unanimous_server::{Metrics, Resources};
+
+/// Opens a journal in `data` and starts a coordinator on it, as the server does.
+pub(super) fn start(
+    data: &Path,
+    resources: Resources,
+) -> Result<(Coordinator, Arc<dyn Journal>), JournalError> {
+    let ears = Ears::new();
+    let journal: Arc<dyn Journal> =
+        Arc::new(FileJournal::open(data, Options::default(), ears.clone())?);
+    let options = CoordinatorOptions {
+        cluster: journal.instance().to_owned(),
+        drivers: std::thread::available_parallelism().map_or(1, usize::from),
+        call_timeout_ms: 5_000,
+        open_max: 1_000_000,
+        queue_max: 1_000_000,
+        metrics: Arc::new(Metrics::new()),
+    };
+    let coordinator = Coordinator::start(options, Arc::clone(&journal), ears, resources)?;
+    Ok((coordinator, journal))
+}
