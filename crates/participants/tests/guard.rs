@@ -255,7 +255,11 @@ async fn every_call_that_is_sent_is_observed_once() {
 fn a_url_that_cannot_be_followed_is_named_with_what_to_do_and_without_its_secret() {
     let opened = |url: &str| open("wallet", url, &Settings::default(), Arc::new(Unobserved));
     let cases = [
-        ("postgres://app:hunter2@h/db", "unknown scheme \"postgres\" in its url; known: http"),
+        (
+            "oracle://app:hunter2@h/db",
+            "unknown scheme \"oracle\" in its url; known: http, postgres",
+        ),
+        ("postgres://app:hunter2@h/db", "its url must not carry a password"),
         ("localhost:9000", "the url has no scheme; write it as http://host:port/path"),
         ("https://h/p", "https is not supported yet"),
         ("http://", "its url is wrong"),
