@@ -185,9 +185,14 @@ impl Coordinator {
         *self = Self::spawn(&self.setup.clone(), None);
     }
 
+    /// Its number, unless it has ended.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         // One that is dead already gets no signal.
-        if let Some(pid) = self.child.id() {
+        if let Some(pid) = self.pid() {
             let pid = Pid::from_raw(pid.cast_signed()).expect("no process is number 0");
             let _ = kill_process(pid, signal);
         }

@@ -13,7 +13,7 @@ const PORT_FIRST: u16 = 10_000;
 const PORTS: u16 = 10_000;
 
 /// Pause between two looks at a condition.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// How long anything may take that is to happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);

@@ -4,6 +4,9 @@
 //! A coordinator is started under a tracer that kills it at the n-th call, one transaction is made,
 //! and the coordinator is asked to stop. Then it is started again, untouched, and everything must
 //! agree. This is done for n = 1, 2, 3… until nothing is killed any more.
+//!
+//! A power cut at a sync comes late: the sync is stuck for so long that all who do not wait for it
+//! have gone on.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +17,7 @@ use unanimous_client::Client;
 use crate::coordinator::{Coordinator, Ended};
 use crate::deed::Deed;
 use crate::place::skip;
-use crate::trace::{DISK, Fault, NETWORK, Tracer};
+use crate::trace::{DISK, Fault, NETWORK, Tracer, kill_stuck, until_stuck};
 use crate::world::World;
 
 /// More calls of one name than a life with one transaction has.
@@ -76,7 +79,11 @@ async fn sweep(deed: Deed, calls: &[&'static str], loss: Loss) {
             assert!(when < PLACES_MAX, "still killed at {call} {when}");
             let only = DISK.contains(call).then(|| world.setup.next_segment());
             let log = world.folder.path().join("calls");
-            let tracer = Tracer { log, fault: Fault::Kill, call, only, when };
+            let fault = match (loss, *call) {
+                (Loss::Unsynced, "fdatasync") => Fault::Stuck,
+                (Loss::Unsynced | Loss::Memory, _) => Fault::Kill,
+            };
+            let tracer = Tracer { log, fault, call, only, when };
             let label = format!("{deed:?}-{call}-{when}");
             let ended = attempt(&world, &tracer, deed, &label).await;
             if loss == Loss::Unsynced && ended.killed() {
@@ -97,12 +104,28 @@ async fn sweep(deed: Deed, calls: &[&'static str], loss: Loss) {
 /// One life under the tracer, with one transaction in it.
 async fn attempt(world: &World, tracer: &Tracer, deed: Deed, label: &str) -> Ended {
     let mut coordinator = Coordinator::spawn(&world.setup, Some(tracer));
+    let pid = coordinator.pid().expect("nobody has waited for it");
+    let stuck = async {
+        match tracer.fault {
+            Fault::Stuck => until_stuck(pid).await,
+            Fault::Kill | Fault::Error(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        ended = live(&mut coordinator, world, deed, label) => return ended,
+        () = stuck => {}
+    }
+    kill_stuck(pid);
+    coordinator.ended().await
+}
+
+async fn live(coordinator: &mut Coordinator, world: &World, deed: Deed, label: &str) -> Ended {
     if let Err(ended) = coordinator.ready().await {
         return ended;
     }
     // Replies that do not come are what this is about.
-    let watched = tokio::join!(watch(world), world.perform(deed, label)).1;
-    if watched.is_ok() && deed == Deed::Abandoned {
+    let performed = tokio::join!(watch(world), world.perform(deed, label)).1;
+    if performed.is_ok() && deed == Deed::Abandoned {
         tokio::time::sleep(LINGER).await;
     }
     coordinator.stop().await

@@ -8,16 +8,28 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::Command;
+
+use crate::place::LOOK_EVERY;
 
 /// What happens to a call.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Fault {
     /// The process is killed in its stead.
     Kill,
+    /// It never comes back.
+    Stuck,
     /// It fails with this error.
     Error(&'static str),
 }
+
+/// Microseconds that a call is stuck: longer than any test.
+const STUCK_US: u64 = 3_600_000_000;
+
+/// How often in a row a thread must be found at a stop of the tracer to count as stuck. It stops
+/// there for some microseconds at every call.
+const STUCK_LOOKS: u32 = 30;
 
 /// Writes and syncs of a segment.
 pub(crate) const DISK: &[&str] = &["pwrite64", "fdatasync"];
@@ -68,6 +80,7 @@ impl Tracer {
         let Self { call, when, .. } = self;
         let fault = match self.fault {
             Fault::Kill => format!("inject={call}:signal=KILL:when={when}"),
+            Fault::Stuck => format!("inject={call}:delay_enter={STUCK_US}:when={when}"),
             Fault::Error(error) => format!("inject={call}:error={error}:when={when}+"),
         };
         let trace = format!("trace={call},{}", DISK.join(","));
@@ -111,6 +124,37 @@ impl Tracer {
             std::fs::remove_file(path).expect("it is ours");
         }
     }
+}
+
+/// Returns once a thread of the process is stuck, and has been for a while: whoever else was to be
+/// told something by then was told.
+pub(crate) async fn until_stuck(pid: u32) {
+    let mut looks = 0;
+    while looks < STUCK_LOOKS {
+        let stopped = states(pid).iter().any(|state| state == "t");
+        looks = if stopped { looks + 1 } else { 0 };
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Kills a process with a thread that is stuck, and its tracer, which would not let go of it.
+pub(crate) fn kill_stuck(pid: u32) {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let tracer =
+        status.lines().find_map(|line| line.strip_prefix("TracerPid:")?.trim().parse().ok());
+    // In this order, or the call would be carried out in between.
+    for pid in [Some(pid), tracer].into_iter().flatten() {
+        let pid = Pid::from_raw(pid.cast_signed()).expect("it is traced");
+        kill_process(pid, Signal::KILL).expect("it is ours");
+    }
+}
+
+/// What the threads of a process are doing, as proc(5) has it: `t` is a stop of a tracer.
+fn states(pid: u32) -> Vec<String> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let stats = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("stat")).ok());
+    let state = |stat: String| Some(stat.rsplit_once(") ")?.1.split(' ').next()?.to_owned());
+    stats.filter_map(state).collect()
 }
 
 /// One write, as strace has it.
