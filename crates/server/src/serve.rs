@@ -152,7 +152,9 @@ impl Server {
         tracing::info!("shutting down: no new transactions; open ones are being decided");
         let drained = tokio::time::timeout(drain, coordinator.drain()).await;
         if drained.is_err() {
-            tracing::warn!("some transactions are still undecided; they abort at the next start");
+            tracing::warn!(
+                "some transactions are still collecting votes; they abort at the next start"
+            );
         }
         quit.send_replace(true);
         // Requests that are being answered get a moment; event streams end by themselves.

@@ -460,10 +460,11 @@ impl Driver {
     }
 
     fn report_drained(&mut self) {
-        let decided = |live: &Live| live.commit().durable().decision().is_some();
+        // All but the votes survives a restart.
+        let voting = |live: &Live| live.commit().durable().phase() == Phase::Preparing;
         if self.draining.is_some()
             && self.gate.held() == 0
-            && self.live.values().all(decided)
+            && !self.live.values().any(voting)
             && let Some(reply) = self.draining.take()
         {
             let _ = reply.send(()); // Whoever waited may have given up.

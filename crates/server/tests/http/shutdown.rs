@@ -79,3 +79,24 @@ async fn what_is_undecided_at_the_end_of_a_shutdown_aborts_at_the_next_start() {
     assert_eq!(view["reason"]["kind"], "restart");
     assert_eq!(wallet.count("commit"), 0);
 }
+
+#[tokio::test]
+async fn what_its_client_drives_holds_up_no_shutdown_and_goes_on_after_the_restart() {
+    let patient = |mut config: Config| {
+        config.limits.drain_ms = 60_000;
+        config
+    };
+    let (coordinator, wallet, _) = two_and(patient).await;
+    let begun = coordinator.post("/v1/transactions", r#"{"kind":"atomic"}"#).await;
+    let path = begun.path();
+    let wallet_body = r#"{"participant":"wallet","resource":"wallet"}"#;
+    let enlisted = coordinator.post(&format!("{path}/participants"), wallet_body).await;
+    assert_eq!(enlisted.status, 201, "{}", enlisted.text);
+    let stopped = std::time::Instant::now();
+    let coordinator = coordinator.restart().await;
+    assert!(stopped.elapsed().as_secs() < 30, "the shutdown waited for the client");
+    assert_eq!(coordinator.status(&path).await, "INITIATED");
+    let committed = coordinator.post(&format!("{path}/commit"), "").await;
+    assert_eq!(committed.json()["outcome"], "committed", "{}", committed.text);
+    assert_eq!(wallet.verbs(), ["prepare", "commit"]);
+}
