@@ -71,7 +71,11 @@ async fn begun_or_joined(
         Some(key) => app.coordinator.find_key(&key.text).await?,
         None => None,
     };
-    present(app, joined.unwrap_or(txn)).await
+    let txn = joined.unwrap_or(txn);
+    // A driver takes its events in order: had it begun the transaction, it would show it now. It was
+    // refused by a coordinator that is about to stop.
+    let view = app.coordinator.show(txn, None).await?;
+    view.ok_or_else(|| Failure::of(AskError::ShuttingDown.problem(txn)))
 }
 
 /// Answers a request whose key the journal knows.
