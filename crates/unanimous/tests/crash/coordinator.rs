@@ -68,6 +68,15 @@ impl Setup {
         self.files().into_iter().rfind(|path| path.extension().is_some_and(|it| it == "seg"))
     }
 
+    /// Removes the history, which is made from the segments again. A power cut that tears a frame
+    /// comes before the history has heard of it; here it may have.
+    pub(crate) fn forget_history(&self) {
+        let is_history = |path: &PathBuf| path.to_string_lossy().contains("history.sqlite");
+        for path in self.files().into_iter().filter(is_history) {
+            std::fs::remove_file(path).expect("nobody runs");
+        }
+    }
+
     /// What is in the data folder, by name.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(&self.data).into_iter().flatten();

@@ -17,7 +17,7 @@ use unanimous_client::Client;
 use crate::coordinator::{Coordinator, Ended};
 use crate::deed::Deed;
 use crate::place::skip;
-use crate::trace::{DISK, Fault, NETWORK, Tracer, kill_stuck, until_stuck};
+use crate::trace::{DISK, Fault, NETWORK, STUCK, Tracer, kill_stuck, until_stuck};
 use crate::world::World;
 
 /// More calls of one name than a life with one transaction has.
@@ -80,7 +80,7 @@ async fn sweep(deed: Deed, calls: &[&'static str], loss: Loss) {
             let only = DISK.contains(call).then(|| world.setup.next_segment());
             let log = world.folder.path().join("calls");
             let fault = match (loss, *call) {
-                (Loss::Unsynced, "fdatasync") => Fault::Stuck,
+                (Loss::Unsynced, "fdatasync") => STUCK,
                 (Loss::Unsynced | Loss::Memory, _) => Fault::Kill,
             };
             let tracer = Tracer { log, fault, call, only, when };
@@ -107,7 +107,7 @@ async fn attempt(world: &World, tracer: &Tracer, deed: Deed, label: &str) -> End
     let pid = coordinator.pid().expect("nobody has waited for it");
     let stuck = async {
         match tracer.fault {
-            Fault::Stuck => until_stuck(pid).await,
+            Fault::Late(_) => until_stuck(pid).await,
             Fault::Kill | Fault::Error(_) => std::future::pending().await,
         }
     };

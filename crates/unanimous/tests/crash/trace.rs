@@ -18,14 +18,14 @@ use crate::place::LOOK_EVERY;
 pub(crate) enum Fault {
     /// The process is killed in its stead.
     Kill,
-    /// It never comes back.
-    Stuck,
+    /// It and those after it come so many microseconds late.
+    Late(u64),
     /// It fails with this error.
     Error(&'static str),
 }
 
-/// Microseconds that a call is stuck: longer than any test.
-const STUCK_US: u64 = 3_600_000_000;
+/// A call that never comes back: it takes longer than any test.
+pub(crate) const STUCK: Fault = Fault::Late(3_600_000_000);
 
 /// How often in a row a thread must be found at a stop of the tracer to count as stuck. It stops
 /// there for some microseconds at every call.
@@ -63,7 +63,7 @@ pub(crate) struct Tracer {
     pub(crate) call: &'static str,
     /// Only calls to this file; its writes and syncs are written down too.
     pub(crate) only: Option<PathBuf>,
-    /// The how manieth call of a thread, counted from one; all from there on if it is an error.
+    /// The how manieth call of a thread, counted from one; all from there on unless it is a kill.
     pub(crate) when: u32,
 }
 
@@ -80,7 +80,7 @@ impl Tracer {
         let Self { call, when, .. } = self;
         let fault = match self.fault {
             Fault::Kill => format!("inject={call}:signal=KILL:when={when}"),
-            Fault::Stuck => format!("inject={call}:delay_enter={STUCK_US}:when={when}"),
+            Fault::Late(us) => format!("inject={call}:delay_enter={us}:when={when}+"),
             Fault::Error(error) => format!("inject={call}:error={error}:when={when}+"),
         };
         let trace = format!("trace={call},{}", DISK.join(","));
@@ -104,6 +104,11 @@ impl Tracer {
         }
         file.sync_all().expect("the disk of the test is sound");
         lost.len()
+    }
+
+    /// Whether a call has failed or was late.
+    pub(crate) fn has_struck(&self) -> bool {
+        self.logs().iter().any(|log| log.contains("(INJECTED)") || log.contains("(DELAYED)"))
     }
 
     fn logs(&self) -> Vec<String> {
