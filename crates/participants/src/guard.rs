@@ -20,7 +20,7 @@ use unanimous_core::{Answer, Reason, Verb};
 use crate::circuit::{Admission, Circuit, Pass};
 use crate::limits::TELLING_PATIENCE;
 use crate::open::Settings;
-use crate::{Call, Calling, Listing, Resource, State, Takes};
+use crate::{Call, Calling, Examining, Listing, Resource, State, Takes};
 
 /// Speaks the language of one kind of resource.
 pub trait Adapter: Send + Sync + 'static {
@@ -44,6 +44,11 @@ pub trait Adapter: Send + Sync + 'static {
     /// As [`Resource::in_doubt`], and ends within `patience`.
     fn in_doubt(&self, _patience: Duration) -> Listing {
         Box::pin(std::future::ready(Ok(None)))
+    }
+
+    /// As [`Resource::examine`], and ends within `patience`.
+    fn examine(&self, _patience: Duration) -> Examining {
+        Box::pin(std::future::ready(Vec::new()))
     }
 }
 
@@ -201,6 +206,10 @@ impl Resource for Guarded {
 
     fn in_doubt(&self, patience: Duration) -> Listing {
         self.shared.adapter.in_doubt(patience)
+    }
+
+    fn examine(&self, patience: Duration) -> Examining {
+        self.shared.adapter.examine(patience)
     }
 
     fn state(&self) -> State {

@@ -13,6 +13,7 @@
 //! adapter wants to know again when the branch is finished, it returns with its vote ([`returned`]).
 
 pub mod circuit;
+mod finding;
 pub mod guard;
 pub mod http;
 pub mod limits;
@@ -25,6 +26,7 @@ pub mod statement;
 pub mod testing;
 mod trace;
 
+pub use finding::{Examining, Finding, Fitness};
 pub use guard::{AnswerKind, Observer, Unobserved};
 pub use open::{OpenError, Password, Settings, open};
 pub use trace::{NotATrace, Trace};
@@ -71,6 +73,12 @@ pub trait Resource: Send + Sync + 'static {
     /// What was seen if no complete list came within `patience`: nothing may be concluded.
     fn in_doubt(&self, _patience: Duration) -> Listing {
         Box::pin(std::future::ready(Ok(None)))
+    }
+
+    /// Looks whether it can take part: that it answers, and has what two-phase commit needs. Nothing
+    /// is changed in it. A resource of which nothing is known but its answers has no findings.
+    fn examine(&self, _patience: Duration) -> Examining {
+        Box::pin(std::future::ready(Vec::new()))
     }
 
     /// How it has been answering. A resource that nobody guards is always well.
