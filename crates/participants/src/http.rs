@@ -7,6 +7,7 @@
 
 use std::error::Error;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName};
@@ -24,10 +25,10 @@ use unanimous_core::commit::Phases;
 use unanimous_core::limits::TEXT_LEN_MAX;
 use unanimous_core::{Answer, HeuristicKind, Opaque, Reason, Verb};
 
-use crate::Call;
 use crate::guard::{Adapter, Contact, Heard, Hearing};
 use crate::limits::{CONNECT_TIMEOUT, IDLE_CONNECTION_KEPT, REASON_KIND_LEN_MAX, REPLY_BYTES_MAX};
 use crate::open::Settings;
+use crate::{Call, Examining, Finding};
 
 const TRANSACTION: HeaderName = HeaderName::from_static(header::TRANSACTION);
 const BRANCH: HeaderName = HeaderName::from_static(header::BRANCH);
@@ -35,12 +36,15 @@ const ATTEMPT: HeaderName = HeaderName::from_static(header::ATTEMPT);
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static(header::IDEMPOTENCY_KEY);
 const PHASES: HeaderName = HeaderName::from_static(header::PHASES);
 const TRACEPARENT: HeaderName = HeaderName::from_static(header::TRACEPARENT);
+/// What an examination looks at.
+const CONNECTION: &str = "connection";
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// A service that takes part over HTTP.
 pub struct HttpAdapter {
     location: String,
     phases: Phases,
+    base: Uri,
     prepare: Uri,
     commit: Uri,
     rollback: Uri,
@@ -60,6 +64,7 @@ impl HttpAdapter {
         };
         let calls_max = settings.first_phase_calls_max + settings.second_phase_calls_max;
         Ok(Self {
+            base: base.parse().map_err(|error| format!("its url is wrong: {error}"))?,
             prepare: endpoint("prepare")?,
             commit: endpoint("commit")?,
             rollback: endpoint("rollback")?,
@@ -134,6 +139,39 @@ impl Adapter for HttpAdapter {
 
     fn location(&self) -> &str {
         &self.location
+    }
+
+    fn examine(&self, patience: Duration) -> Examining {
+        let mut request = Request::new(Full::default());
+        *request.method_mut() = Method::HEAD;
+        *request.uri_mut() = self.base.clone();
+        let exchange = self.client.request(request);
+        Box::pin(async move {
+            let finding = match timeout(patience, exchange).await {
+                Ok(Ok(reply)) => answered(reply.status()),
+                Ok(Err(error)) => Finding::unfit(
+                    CONNECTION,
+                    format!("{}; start the service, or correct its url", root_of(&error)),
+                ),
+                Err(_) => Finding::unfit(
+                    CONNECTION,
+                    format!("no answer within {} ms; see the service's log", patience.as_millis()),
+                ),
+            };
+            vec![finding]
+        })
+    }
+}
+
+/// That a service answers is all that can be seen without a transaction; to a question like this it
+/// may answer what it likes.
+fn answered(status: StatusCode) -> Finding {
+    match status.as_u16() {
+        502..=504 => Finding::doubtful(
+            CONNECTION,
+            format!("it answers {status}, as a proxy does for a service that is down: start it"),
+        ),
+        _ => Finding::fit(CONNECTION, "it answers"),
     }
 }
 

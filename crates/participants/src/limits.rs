@@ -71,7 +71,91 @@ pub const POSTGRES_CONNECTIONS_MAX: usize = 256;
 /// Bytes of one message of a PostgreSQL server: a single row, mostly.
 pub const POSTGRES_MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// A prepared transaction may be so old before an examination names it. Ours end within their
+/// transaction's time, which is 30 s unless it was asked for more.
+pub const PREPARED_YOUNG: Duration = Duration::from_secs(60);
+
+/// Old prepared transactions that an examination names: enough to see whose they are.
+pub const PREPARED_SHOWN_MAX: usize = 3;
+
+/// How far a resource's clock may be from ours. Nothing is decided by it, but a second is what people
+/// who compare logs can bear.
+pub const CLOCK_DIFFERENCE_MAX: Duration = Duration::from_secs(1);
+
+/// Timeouts of a PostgreSQL server that are shorter cut calls that would have come out: a commit may
+/// have to wait for a busy disk or for a standby.
+pub const POSTGRES_TIMEOUT_MIN: Duration = Duration::from_secs(1);
+
 /// Statements whose placeholders' types are remembered. Programs have few that take lists.
 pub const STATEMENT_TYPES_KEPT_MAX: usize = 1_000;
 
+/// Connections to a MariaDB or MySQL server for the first phase, as many again for branches that
+/// wait for their decision, and half as many for the second phase.
+pub const MYSQL_CONNECTIONS: usize = 16;
+
+/// Most connections that can be configured: a server's own limit is 151 unless it was raised.
+pub const MYSQL_CONNECTIONS_MAX: usize = 256;
+
+/// How old a connection to a MariaDB or MySQL server may be to be used without asking first whether
+/// it is still there. Work that is sent into a broken one costs its transaction.
+pub const MYSQL_FRESH: Duration = Duration::from_secs(1);
+
+/// How long it is believed which tables of a server cannot be rolled back. The list costs the server
+/// some milliseconds for each thousand tables.
+pub const MYSQL_TABLES_KEPT: Duration = Duration::from_secs(60);
+
+/// How long the proof that a branch has committed is kept in its database. Far longer than any
+/// transaction stays open.
+pub const FENCE_KEPT: Duration = Duration::from_secs(30 * 24 * 3_600);
+
+/// Subtracted from [`FENCE_KEPT`] before a missing proof counts: clocks differ.
+pub const FENCE_MARGIN: Duration = Duration::from_secs(24 * 3_600);
+
+/// How often old proofs are removed, and how many at most.
+pub const FENCE_SWEEP: (Duration, usize) = (Duration::from_secs(60), 2_000);
+
+/// How long one call waits for a branch that is still tied to a connection that is going away.
+pub const UNTIE_WAIT: Duration = Duration::from_millis(500);
+
+/// Seconds that a connection must have been idle for, before it is ended because it keeps a branch
+/// from being finished.
+pub const UNTIE_IDLE_S: u64 = 5;
+
+/// Connections to a Redis server for the first phase, and half as many for the second. Redis works on
+/// one command at a time; a few connections are enough for one sync to serve many commands.
+pub const REDIS_CONNECTIONS: usize = 16;
+
+/// Most connections that can be configured: a server's own limit is 10,000, for everybody.
+pub const REDIS_CONNECTIONS_MAX: usize = 256;
+
+/// Bytes of a hash tag. It is part of every key of ours.
+pub const REDIS_TAG_LEN_MAX: usize = 100;
+
+/// Bytes of one reply of a Redis server: the list of what is prepared is the longest.
+pub const REDIS_REPLY_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Lists within lists in a reply of a Redis server. The functions reply with one.
+pub const REDIS_REPLY_DEPTH_MAX: usize = 8;
+
+/// Words of one Redis command, the command itself included. Lua passes on at most 8,000 at once.
+pub const REDIS_WORDS_MAX: usize = 1_000;
+
+/// First pause before a key that is locked is asked for again; it doubles each time. A transaction
+/// that is not waiting for anything holds its locks for about as long.
+pub const REDIS_LOCK_PAUSE_MIN: Duration = Duration::from_millis(1);
+
+/// Longest pause before a key that is locked is asked for again.
+pub const REDIS_LOCK_PAUSE_MAX: Duration = Duration::from_millis(32);
+
+/// How long after a commit was acknowledged Redis is told to forget it. The journal has had the
+/// acknowledgement for long by then, so nobody will ask again.
+pub const REDIS_ACKNOWLEDGED_KEPT: Duration = Duration::from_secs(60);
+
+/// Acknowledged commits that wait to be forgotten. Those beyond it stay until they expire.
+pub const REDIS_ACKNOWLEDGED_MAX: usize = 1_000_000;
+
+/// Commits that Redis is told to forget in one call, for which everybody else has to wait.
+pub const REDIS_FORGOTTEN_AT_ONCE_MAX: usize = 500;
+
 const _: () = assert!(FAILURES_TO_OPEN > 0);
+const _: () = assert!(FENCE_MARGIN.as_secs() < FENCE_KEPT.as_secs());

@@ -58,9 +58,19 @@ async fn login(address: &Address) -> Result<Connection, NoConnection> {
     frontend::startup_message(parameters, &mut connection.output).map_err(unsendable)?;
     connection.send().await?;
     authenticate(&mut connection, address).await?;
-    match connection.ready().await? {
-        Ok(()) => Ok(connection),
-        Err(refused) => Err(NoConnection::Refused(refused)),
+    let_in(&mut connection).await?;
+    Ok(connection)
+}
+
+/// Who has proved to be somebody may still be refused: there is no such database, or no room.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the protocol's messages, not ours")]
+async fn let_in(connection: &mut Connection) -> Result<(), NoConnection> {
+    loop {
+        match reply(connection).await? {
+            Message::BackendKeyData(body) => connection.process = body.process_id(),
+            Message::ReadyForQuery(_) => return Ok(()),
+            _ => return Err(out_of_turn()),
+        }
     }
 }
 

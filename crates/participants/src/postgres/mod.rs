@@ -13,11 +13,13 @@
 //! |---|---|
 //! | `prepare` | the first phase |
 //! | `finish` | the second phase, and what is in doubt |
+//! | `examine` | whether the database can take part at all |
 //! | `sqlstate` | what each error means |
 //! | `keyword`, `value` | statements and values |
 //! | `address`, `login`, `pool`, `wire` | connections |
 
 mod address;
+mod examine;
 mod finish;
 mod keyword;
 mod login;
@@ -46,7 +48,7 @@ use crate::guard::{Adapter, Contact, Heard, Hearing};
 use crate::limits::{POSTGRES_CONNECTIONS_MAX, STATEMENT_TYPES_KEPT_MAX};
 use crate::open::Settings;
 use crate::statement::Statement;
-use crate::{Call, Listing, Takes};
+use crate::{Call, Examining, Listing, Takes};
 
 /// A PostgreSQL database that takes part.
 pub struct PostgresAdapter {
@@ -132,6 +134,11 @@ impl Adapter for PostgresAdapter {
                 Err(_) => Err(format!("no list within {} ms", patience.as_millis())),
             }
         })
+    }
+
+    fn examine(&self, patience: Duration) -> Examining {
+        let (inner, connections) = (Arc::clone(&self.inner), self.connections);
+        Box::pin(async move { examine::examine(&inner, connections, patience).await })
     }
 }
 

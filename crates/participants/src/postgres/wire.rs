@@ -32,6 +32,8 @@ pub(super) struct Connection {
     pub(super) unreplicated: bool,
     /// Bytes of the results that were kept since the last question.
     kept_bytes: usize,
+    /// The server's process as it was named when we were let in.
+    pub(super) process: i32,
 }
 
 /// The connection is of no more use. The text says what was seen.
@@ -88,6 +90,7 @@ impl Connection {
             idle_since: Instant::now(),
             unreplicated: false,
             kept_bytes: 0,
+            process: 0,
         }
     }
 
