@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use unanimous_participants::Resource;
+use unanimous_participants::{Observer, OpenError, Resource, Settings};
+
+use crate::config::Config;
 
 /// The configured resources. Fixed while the process runs.
 #[derive(Clone, Default)]
@@ -12,6 +14,30 @@ pub struct Resources {
 }
 
 impl Resources {
+    /// The resources that are configured. Connects to nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] names the resource and what to change.
+    pub fn open(config: &Config, observer: &Arc<dyn Observer>) -> Result<Self, OpenError> {
+        let mut resources = Self::default();
+        for (name, resource) in &config.resources {
+            let mut settings = Settings {
+                phases: resource.phases,
+                password: resource.password.clone(),
+                ..Settings::default()
+            };
+            if let Some(calls_max) = resource.calls_max {
+                settings.first_phase_calls_max = calls_max;
+                settings.second_phase_calls_max = calls_max;
+            }
+            let observer = Arc::clone(observer);
+            let opened = unanimous_participants::open(name, &resource.url, &settings, observer)?;
+            resources = resources.with(name, opened);
+        }
+        Ok(resources)
+    }
+
     /// Adds a resource; a later one of the same name replaces it.
     #[must_use]
     pub fn with(mut self, name: &str, resource: Arc<dyn Resource>) -> Self {

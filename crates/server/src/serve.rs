@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use unanimous_journal::{FileJournal, Journal, JournalError, Options};
-use unanimous_participants::{OpenError, Settings};
+use unanimous_participants::{Observer, OpenError};
 
 use crate::config::Config;
 use crate::driver::{Coordinator, CoordinatorOptions, Ears};
@@ -94,7 +94,8 @@ impl Server {
             .await
             .map_err(|error| StartError::Listen { address, error })?;
         let metrics = Arc::new(Metrics::new());
-        let resources = resources(&config, &metrics)?;
+        let observer: Arc<dyn Observer> = Arc::clone(&metrics) as _;
+        let resources = Resources::open(&config, &observer)?;
         let failed =
             |error| StartError::Journal { folder: config.data.display().to_string(), error };
         let ears = Ears::new();
@@ -166,23 +167,4 @@ impl Server {
 
 fn drivers() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from).min(8)
-}
-
-fn resources(config: &Config, metrics: &Arc<Metrics>) -> Result<Resources, OpenError> {
-    let mut resources = Resources::default();
-    for (name, resource) in &config.resources {
-        let mut settings = Settings {
-            phases: resource.phases,
-            password: resource.password.clone(),
-            ..Settings::default()
-        };
-        if let Some(calls_max) = resource.calls_max {
-            settings.first_phase_calls_max = calls_max;
-            settings.second_phase_calls_max = calls_max;
-        }
-        let observer = Arc::clone(metrics) as Arc<dyn unanimous_participants::Observer>;
-        let opened = unanimous_participants::open(name, &resource.url, &settings, observer)?;
-        resources = resources.with(name, opened);
-    }
-    Ok(resources)
 }

@@ -68,6 +68,15 @@ Exits with 0 only if the books balance.")]
   unanimous resource in-doubt wallet")]
     Resource(ResourceArgs),
 
+    /// Look whether each configured resource can take part, and say what to change if not.
+    #[command(after_help = "Examples:
+  unanimous doctor --config unanimous.toml
+  unanimous doctor wallet ledger
+
+Needs no server: it reads the configuration as `unanimous serve` does and asks each resource itself.
+Exits with 1 if one cannot take part; warnings do not count.")]
+    Doctor(DoctorArgs),
+
     /// Run seeded histories full of crashes and check every promise.
     #[command(after_help = "Examples:
   unanimous sim --seeds 0..20000
@@ -263,6 +272,16 @@ pub(crate) enum ResourceCommand {
         /// Only those of this resource.
         name: Option<String>,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// The resources to look at; all if none is named.
+    #[arg(value_name = "RESOURCE")]
+    pub(crate) names: Vec<String>,
+    /// The configuration file; ./unanimous.toml if it exists.
+    #[arg(long, value_name = "FILE", env = "UNANIMOUS_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -7,6 +7,7 @@
 mod bench;
 mod cli;
 mod demo;
+mod doctor;
 mod exit;
 mod output;
 mod remote;
@@ -43,6 +44,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Demo(args) => in_runtime(demo::demo(args, format)),
         Command::Txn(args) => in_runtime(txn::run(args, format)),
         Command::Resource(args) => in_runtime(resource::run(args, format)),
+        Command::Doctor(args) => in_runtime(doctor::run(args, format)),
         Command::Sim(args) => sim::run(&args, format),
         Command::Bench(args) => in_runtime(bench::run(args, format)),
         Command::Completions { shell } => {

@@ -128,6 +128,7 @@ fn every_command_explains_itself_with_an_example() {
         &["demo", "--help"],
         &["txn", "--help"],
         &["resource", "--help"],
+        &["doctor", "--help"],
         &["sim", "--help"],
         &["completions", "--help"],
     ] {
