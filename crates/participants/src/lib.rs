@@ -5,7 +5,7 @@
 //! reply that did not come is [`Answer::Silent`].
 //!
 //! [`open`] makes the resource that a configured URL names: the adapter of its scheme ([`http`],
-//! [`postgres`])
+//! [`postgres`], [`redis`])
 //! behind a guard ([`guard`]) that bounds its calls and gives up early on what does not answer.
 //! [`local`] answers inside the process, for benchmarks and tests.
 //!
@@ -20,6 +20,7 @@ pub mod limits;
 pub mod local;
 mod open;
 pub mod postgres;
+pub mod redis;
 pub mod returned;
 pub mod statement;
 #[cfg(feature = "testing")]

@@ -10,6 +10,7 @@ use crate::guard::{Guarded, Observer};
 use crate::http::HttpAdapter;
 use crate::limits::{FIRST_PHASE_CALLS_MAX, SECOND_PHASE_CALLS_MAX, WAITING_MAX};
 use crate::postgres::PostgresAdapter;
+use crate::redis::RedisAdapter;
 
 /// What can be set for one resource.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -107,8 +108,16 @@ pub fn open(
             let settings = Settings { first_phase_calls_max: calls_max, ..settings.clone() };
             Ok(Arc::new(Guarded::new(name, adapter, &settings, observer)))
         }
-        unknown => {
-            Err(wrong(format!("unknown scheme {unknown:?} in its url; known: http, postgres")))
+        "redis" => {
+            let adapter = RedisAdapter::new(url, settings).map_err(wrong)?;
+            Ok(Arc::new(Guarded::new(name, adapter, settings, observer)))
         }
+        "rediss" => Err(wrong(
+            "rediss is not supported yet; use redis:// to a proxy on this machine that speaks tls"
+                .to_owned(),
+        )),
+        unknown => Err(wrong(format!(
+            "unknown scheme {unknown:?} in its url; known: http, postgres, redis"
+        ))),
     }
 }

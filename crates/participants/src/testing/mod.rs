@@ -5,8 +5,10 @@
 
 pub mod conformance;
 mod postgres;
+mod redis;
 
 pub use postgres::PrivatePostgres;
+pub use redis::PrivateRedis;
 
 use std::net::TcpListener;
 use std::time::{Duration, Instant};

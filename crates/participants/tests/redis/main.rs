@@ -1,0 +1,8 @@
+//! Redis as a participant, against real servers of the tests' own.
+
+mod common;
+mod conformance;
+mod cuts;
+mod errors;
+mod kills;
+mod work;
