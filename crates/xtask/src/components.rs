@@ -67,6 +67,13 @@ pub(crate) const POSTGRESQL: Component = Component {
     install: Install::Apt(&["postgresql"]),
 };
 
+/// A server that takes part, with its own client. The tests start servers of their own.
+pub(crate) const REDIS: Component = Component {
+    name: "redis",
+    probe: &["sh", "-c", "redis-server --version && redis-cli --version"],
+    install: Install::Apt(&["redis-server"]),
+};
+
 /// Never there, and refused by cargo before it looks for it.
 #[cfg(test)]
 pub(crate) const MISSING: Component =

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::components::{C_COMPILER, CARGO_DENY, CLIPPY, POSTGRESQL, RUSTFMT, STRACE};
+use crate::components::{C_COMPILER, CARGO_DENY, CLIPPY, POSTGRESQL, REDIS, RUSTFMT, STRACE};
 use crate::step::{Depth, Kind, Outcome, Report, Step, Strictness};
 use crate::{BadUsage, Verdict};
 
@@ -53,7 +53,7 @@ const STEPS: [Step; 11] = [
     },
     Step {
         needs: &[C_COMPILER],
-        wants: &[STRACE, POSTGRESQL],
+        wants: &[STRACE, POSTGRESQL, REDIS],
         // The step `simulator` runs more of them, and faster.
         env: &[("UNANIMOUS_SIM_SEEDS", "2000")],
         args: &["test", "--workspace", "--exclude", "xtask", "--no-fail-fast"],
