@@ -26,11 +26,13 @@ pub mod statement;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod trace;
+mod turn;
 
 pub use finding::{Examining, Finding, Fitness};
 pub use guard::{AnswerKind, Observer, Unobserved};
 pub use open::{OpenError, Password, Settings, open};
 pub use trace::{NotATrace, Trace};
+pub use turn::{Closed, Line, Turn};
 
 use std::future::Future;
 use std::pin::Pin;
@@ -124,6 +126,9 @@ pub struct Call {
     pub trace: Trace,
     /// When to give up waiting.
     pub patience: Duration,
+    /// For a first phase: the turn, which has come. An adapter that can tell passes it on when the work is
+    /// done and before the branch is prepared; otherwise that is done with the answer.
+    pub turn: Turn,
 }
 
 /// How a resource has been answering.

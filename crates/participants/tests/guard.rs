@@ -11,7 +11,7 @@ use unanimous_core::id::{BranchId, BranchName, ShardId, TxnId};
 use unanimous_core::{Answer, Opaque, Verb};
 use unanimous_participants::guard::{Adapter, Contact, Guarded, Heard, Hearing};
 use unanimous_participants::{
-    AnswerKind, Call, CircuitState, Observer, Resource, Settings, Unobserved, open,
+    AnswerKind, Call, CircuitState, Observer, Resource, Settings, Turn, Unobserved, open,
 };
 
 /// How the resource is at the moment.
@@ -100,6 +100,7 @@ fn call(verb: Verb, attempt: u32) -> Call {
         attempt,
         trace: unanimous_participants::Trace::of(txn),
         patience: Duration::from_secs(5),
+        turn: Turn::default(),
     }
 }
 

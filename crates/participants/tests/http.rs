@@ -9,7 +9,7 @@ use unanimous_core::id::{BranchId, BranchName, ShardId, TxnId};
 use unanimous_core::{Answer, HeuristicKind, Opaque, Reason, Verb};
 use unanimous_participants::guard::{Adapter, Contact, Heard};
 use unanimous_participants::http::HttpAdapter;
-use unanimous_participants::{Call, Settings};
+use unanimous_participants::{Call, Settings, Turn};
 
 /// What the service does with every request.
 #[derive(Clone)]
@@ -95,6 +95,7 @@ fn call(verb: Verb) -> Call {
         attempt: 2,
         trace: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse().expect("a trace"),
         patience: Duration::from_secs(10),
+        turn: Turn::default(),
     }
 }
 

@@ -15,6 +15,7 @@ use unanimous_core::id::is_cluster_name;
 use unanimous_core::limits::NAME_LEN_MAX;
 use unanimous_participants::Password;
 
+use crate::driver::BranchOrder;
 use crate::limits::{
     BODY_BYTES_MAX, CALL_TIMEOUT_MS_DEFAULT, CALLS_MAX, DRAIN_MS_DEFAULT, OPEN_MAX,
     OPEN_MAX_DEFAULT, ORPHAN_GRACE_MS_DEFAULT, QUEUE_MAX_DEFAULT, RETENTION_DAYS_DEFAULT,
@@ -49,6 +50,8 @@ pub struct Limits {
     pub queue_max: usize,
     /// Milliseconds a call to a participant may take.
     pub call_timeout_ms: u64,
+    /// When statements in several databases run in one order.
+    pub branch_order: BranchOrder,
     /// Milliseconds a shutdown waits for open transactions.
     pub drain_ms: u64,
     /// Milliseconds after which a branch that nobody knows is an orphan.
@@ -133,9 +136,17 @@ struct FileLimits {
     open_max: Option<usize>,
     queue_max: Option<usize>,
     call_timeout_ms: Option<u64>,
+    branch_order: Option<FileBranchOrder>,
     drain_ms: Option<u64>,
     orphan_grace_ms: Option<u64>,
     retention_days: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum FileBranchOrder {
+    Contended,
+    Always,
 }
 
 #[derive(Debug, Deserialize)]
@@ -337,6 +348,10 @@ fn limits(file: &FileLimits) -> Result<Limits, ConfigError> {
         open_max: file.open_max.unwrap_or(OPEN_MAX_DEFAULT),
         queue_max: file.queue_max.unwrap_or(QUEUE_MAX_DEFAULT),
         call_timeout_ms: file.call_timeout_ms.unwrap_or(CALL_TIMEOUT_MS_DEFAULT),
+        branch_order: match file.branch_order {
+            None | Some(FileBranchOrder::Contended) => BranchOrder::Contended,
+            Some(FileBranchOrder::Always) => BranchOrder::Always,
+        },
         drain_ms: file.drain_ms.unwrap_or(DRAIN_MS_DEFAULT),
         orphan_grace_ms: file.orphan_grace_ms.unwrap_or(ORPHAN_GRACE_MS_DEFAULT),
         retention_days: file.retention_days.unwrap_or(RETENTION_DAYS_DEFAULT),
@@ -406,6 +421,7 @@ mod tests {
             ("journal = 'postgres://x'", "file:FOLDER"),
             ("cluster = 'Main!'", "cluster"),
             ("[limits]\nopen_max = 0", "limits.open_max"),
+            ("[limits]\nbranch_order = 'any'", "contended"),
             ("[resources.a]\nurl = 'http://x'\npassword = 'p'", "password"),
             ("[resources.\"a b\"]\nurl = 'http://x'", "resources.a b"),
             ("[resources.a]\nurl = 'http://x'\ncalls_max = 0", "calls_max"),

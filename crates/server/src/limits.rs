@@ -30,6 +30,12 @@ pub const EVENTS_PER_ROUND: usize = 256;
 /// Milliseconds a call may take before it counts as unanswered.
 pub const CALL_TIMEOUT_MS_DEFAULT: u64 = 5_000;
 
+/// How long a first phase with statements may take before it is taken for one that waits for a lock.
+pub const CONTENDED_AFTER: Duration = Duration::from_millis(100);
+
+/// Milliseconds for which a conflict counts as seen.
+pub const CONTENDED_MS: u64 = 30_000;
+
 /// Shortest time a call is given even if its transaction's deadline is nearer, in milliseconds.
 pub const CALL_TIMEOUT_MS_MIN: u64 = 50;
 

@@ -14,7 +14,7 @@ use unanimous_core::id::{BranchName, Timestamp, TxnId};
 use unanimous_core::recovery::{Known, Listing, Pass, Verdict, Why};
 use unanimous_core::{Answer, Opaque, Outcome, Verb};
 use unanimous_journal::JournalError;
-use unanimous_participants::{Call, Resource, Trace};
+use unanimous_participants::{Call, Resource, Trace, Turn};
 
 use crate::driver::Coordinator;
 use crate::limits::{LIST_WAIT, ORPHAN_CALL};
@@ -157,6 +157,7 @@ impl Beat {
             attempt: 1,
             trace: Trace::of(name.txn),
             patience: ORPHAN_CALL,
+            turn: Turn::default(),
             name,
         });
         match answer.await {

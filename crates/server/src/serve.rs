@@ -104,6 +104,7 @@ impl Server {
             cluster: config.cluster.clone().unwrap_or_else(|| journal.instance().to_owned()),
             drivers: drivers(),
             call_timeout_ms: config.limits.call_timeout_ms,
+            branch_order: config.limits.branch_order,
             open_max: config.limits.open_max,
             queue_max: config.limits.queue_max,
             metrics: Arc::clone(&metrics),

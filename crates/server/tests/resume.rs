@@ -11,7 +11,7 @@ use unanimous_core::{Durability, Opaque};
 use unanimous_journal::{
     End, Entry, FileJournal, Filter, Journal, JournalError, OpenTxn, Options, Page, Stats, Stored,
 };
-use unanimous_server::driver::{Coordinator, CoordinatorOptions, Ears};
+use unanimous_server::driver::{BranchOrder, Coordinator, CoordinatorOptions, Ears};
 use unanimous_server::{Metrics, Resources};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -26,6 +26,7 @@ async fn what_is_durable_before_the_drivers_run_is_told_and_acted_on() {
         cluster: journal.instance().to_owned(),
         drivers: 1,
         call_timeout_ms: 1_000,
+        branch_order: BranchOrder::default(),
         open_max: 10,
         queue_max: 10,
         metrics: Arc::new(Metrics::new()),

@@ -1,7 +1,7 @@
 //! The first phase: work and `PREPARE TRANSACTION` in as few round trips as the vote allows.
 //!
-//! One round trip if nothing has to be looked at before the vote; two if rows are expected, or if the
-//! branch may turn out to be read-only. Yes is the command tag `PREPARE TRANSACTION` and nothing
+//! One round trip if nothing has to be looked at before the vote; two if rows are expected, if the
+//! branch may turn out to be read-only, or if another branch waits for its work. Yes is the command tag `PREPARE TRANSACTION` and nothing
 //! else: a transaction that has failed answers `ROLLBACK`, without an error.
 //!
 //! The work of a branch is never sent twice. What is not known after a broken connection is looked
@@ -161,7 +161,8 @@ async fn work(
     let reads = |statement: &Statement| READERS.contains(&&*keyword(&statement.sql));
     let look_first =
         statements.iter().any(|it| it.expect_rows.is_some()) || statements.iter().all(reads);
-    let answer = match look_first {
+    // Who holds up others lets them begin before it prepares.
+    let answer = match look_first || call.turn.holds_up() {
         true => in_two_trips(connection, call, statements, progress).await?,
         false => in_one_trip(connection, call, statements.len(), progress).await?,
     };
@@ -261,6 +262,7 @@ async fn in_two_trips(
         return read_only(connection, executed).await;
     };
     progress.done = Some((values(executed), number));
+    call.turn.pass();
     connection.statement(&format!("PREPARE TRANSACTION '{}'", call.name), &[])?;
     connection.sync();
     progress.sent = Sent::Prepare;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use unanimous_core::id::{BranchId, BranchName, ShardId, TxnId};
 use unanimous_core::{Answer, Decision, HeuristicKind, Opaque, Verb};
 
-use crate::{Call, Resource, Trace};
+use crate::{Call, Resource, Trace, Turn};
 
 /// A real resource under test, with one counter in it.
 pub trait Subject: Sync {
@@ -88,6 +88,7 @@ pub fn call(name: &BranchName, verb: Verb, work: Opaque) -> Call {
         attempt: 1,
         trace: Trace::of(name.txn),
         patience: Duration::from_secs(10),
+        turn: Turn::default(),
     }
 }
 

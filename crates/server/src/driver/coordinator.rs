@@ -15,6 +15,7 @@ use unanimous_participants::Trace;
 use super::Census;
 use super::clock::Clock;
 use super::event::{AskError, CheckedKey, Enlisted, Event, IfRunning, Order, Waiter, Want};
+use super::order::{BranchOrder, Contention};
 use super::run::Driver;
 use super::view::{self, Frame};
 use crate::Metrics;
@@ -52,6 +53,8 @@ pub struct CoordinatorOptions {
     pub drivers: usize,
     /// Milliseconds a call may take.
     pub call_timeout_ms: u64,
+    /// When statements in several databases run in one order.
+    pub branch_order: BranchOrder,
     /// Transactions that may be open at once.
     pub open_max: usize,
     /// Events that may be queued before new transactions are refused.
@@ -84,6 +87,8 @@ pub(super) struct Shared {
     pub(super) clock: Clock,
     pub(super) cluster: String,
     pub(super) call_timeout_ms: u64,
+    pub(super) branch_order: BranchOrder,
+    pub(super) contention: Contention,
     pub(super) open: AtomicUsize,
     pub(super) queued: AtomicUsize,
     appended: AtomicU64,
@@ -148,6 +153,8 @@ impl Coordinator {
             clock: Clock::start(),
             cluster: options.cluster,
             call_timeout_ms: options.call_timeout_ms,
+            branch_order: options.branch_order,
+            contention: Contention::default(),
             open: AtomicUsize::new(0),
             queued: AtomicUsize::new(0),
             appended: AtomicU64::new(0),

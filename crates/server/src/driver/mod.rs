@@ -8,6 +8,7 @@ mod clock;
 mod closing;
 mod coordinator;
 mod event;
+mod order;
 mod run;
 mod take;
 mod timers;
@@ -17,6 +18,7 @@ pub use clock::Clock;
 pub(crate) use closing::Closing;
 pub use coordinator::{BeginOrder, Coordinator, CoordinatorOptions, Ears};
 pub use event::{AskError, Enlisted, IfRunning};
+pub use order::BranchOrder;
 
 /// What is open in one driver.
 #[derive(Clone, Debug, Default)]

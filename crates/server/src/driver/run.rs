@@ -19,6 +19,7 @@ use unanimous_participants::{Takes, Trace};
 
 use super::coordinator::Shared;
 use super::event::{AskError, CheckedKey, Enlisted, Event, IfRunning, Order, Waiter};
+use super::order::InOrder;
 use super::take::Out;
 use super::timers::Timers;
 use super::{Census, view};
@@ -38,6 +39,8 @@ pub(super) struct Live {
     /// Calls that may have been made before a restart.
     pub(super) calls_before: u32,
     pub(super) trace: Trace,
+    /// The order in which its branches work, if they work in one.
+    pub(super) order: Option<InOrder>,
 }
 
 impl Live {
@@ -183,6 +186,7 @@ impl Driver {
             updated_at: records.last().map_or(Timestamp(0), |stored| stored.at),
             wake_at: None,
             waiters: Vec::new(),
+            order: None,
         };
         self.shared.open.fetch_add(1, Ordering::Relaxed);
         self.live.insert(open.txn, live);
@@ -292,6 +296,8 @@ impl Driver {
             },
         };
         let trace = trace(txn, &memo);
+        let Shared { resources, contention, branch_order, .. } = &*self.shared;
+        let order = InOrder::of(&branches, resources, contention, *branch_order, now);
         let calls = vec![0; branches.len()];
         let deadline = now.after_ms(timeout_ms);
         let begun = Begun { mode, timeout_ms, deadline, branches, key: key.clone(), memo };
@@ -306,6 +312,7 @@ impl Driver {
             calls,
             calls_before: 0,
             trace,
+            order,
         };
         if let Some(key) = &key {
             self.keys.insert(key, txn);

@@ -15,10 +15,11 @@ use unanimous_core::id::{BranchId, Timestamp, TxnId};
 use unanimous_core::txn::Record;
 use unanimous_core::{Answer, Durability, Effect, Outcome, Refusal, Stage, Step, Verb};
 use unanimous_journal::{End, Entry, JournalError};
-use unanimous_participants::Call;
+use unanimous_participants::{Call, Calling, Takes, Turn};
 
 use super::closing::Closing;
 use super::event::{AskError, Enlisted, Event, Waiter, Want};
+use super::order::{self, Next};
 use super::run::{Driver, Live};
 use super::view::{self, Frame};
 use crate::limits::{CALL_TIMEOUT_MS_MIN, JITTER_MS_MAX};
@@ -202,6 +203,9 @@ impl Driver {
 
     fn end(&mut self, txn: TxnId, now: Timestamp, outcome: Outcome) {
         let Some(live) = self.live.remove(&txn) else { return };
+        if let Some(order) = &live.order {
+            order.close();
+        }
         self.shared.closed();
         self.timers.set(txn, live.wake_at, None);
         if let Some(key) = &live.commit().durable().begun().key {
@@ -250,12 +254,23 @@ impl Driver {
             Verb::Prepare => self.shared.call_timeout_ms.min(left_ms.max(CALL_TIMEOUT_MS_MIN)),
             Verb::Commit | Verb::CommitOnePhase | Verb::Rollback => self.shared.call_timeout_ms,
         };
-        let resource = Arc::clone(resource);
+        let (about_resource, resource) = (Arc::clone(&about.resource), Arc::clone(resource));
+        let turn = match (&live.order, verb) {
+            (Some(order), Verb::Prepare) => order.turn(branch),
+            (Some(order), Verb::Rollback) => {
+                order.close();
+                Turn::default()
+            }
+            (None, _) | (Some(_), Verb::Commit | Verb::CommitOnePhase) => Turn::default(),
+        };
+        let watched = verb == Verb::Prepare
+            && durable.branches().len() > 1
+            && resource.takes() == Takes::Statements;
         live.calls.resize(live.calls.len().max(branch.index() + 1), 0);
         live.calls[branch.index()] += 1;
         let attempt = live.calls_before + live.calls[branch.index()];
         let patience = Duration::from_millis(timeout_ms);
-        let mut calling = resource.call(Call {
+        let call = Call {
             name: view::branch_name(&self.shared.cluster, txn, branch),
             verb,
             work,
@@ -263,20 +278,31 @@ impl Driver {
             attempt,
             trace: live.trace.child(branch),
             patience,
-        });
+            turn: turn.clone(),
+        };
+        let mut calling = match turn.is_awaited() {
+            true => Box::pin(order::in_turn(resource, call)),
+            false => resource.call(call),
+        };
         // A call that is answered at once needs no task of its own.
         match calling.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(answer) => self.answers.push_back((txn, branch, verb, answer)),
+            Poll::Ready(answer) => {
+                let next = Next::after(&answer);
+                self.answers.push_back((txn, branch, verb, answer));
+                next.tell(&turn);
+            }
             Poll::Pending => {
                 let events = self.events.clone();
                 let shared = Arc::clone(&self.shared);
                 tokio::spawn(async move {
-                    let slack = Duration::from_secs(1);
-                    let answer = match tokio::time::timeout(patience + slack, calling).await {
-                        Ok(answer) => answer,
-                        Err(_) => Answer::Silent(Arc::from("the call did not end in time")),
+                    let answer = match watched {
+                        false => ended(calling, patience).await,
+                        true => shared.watch(&about_resource, ended(calling, patience)).await,
                     };
+                    // Heard first, so that a refusal is the reason and not what follows from it.
+                    let next = Next::after(&answer);
                     shared.queue(&events, Event::Answered(txn, branch, verb, answer));
+                    next.tell(&turn);
                 });
             }
         }
@@ -293,6 +319,14 @@ impl Driver {
             updated_at: live.updated_at,
         };
         Some(frame.live(live.commit()))
+    }
+}
+
+/// The answer, within a second after the call's own end.
+async fn ended(calling: Calling, patience: Duration) -> Answer {
+    match tokio::time::timeout(patience + Duration::from_secs(1), calling).await {
+        Ok(answer) => answer,
+        Err(_) => Answer::Silent(Arc::from("the call did not end in time")),
     }
 }
 

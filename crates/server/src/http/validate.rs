@@ -47,6 +47,13 @@ pub(super) fn branches(
         known(resources, &branch.resource, || at("resource"))?;
         let name = branch.participant.unwrap_or_else(|| branch.resource.clone());
         participant(&name, || at("participant"))?;
+        if let Some(earlier) = same_branch(resources, &mut valid, &name, &branch.resource) {
+            // One transaction in one database is one branch: two would wait for each other's locks.
+            not_for(branch.body, "statements", || at("body"))?;
+            let more = statements(branch.statements.as_deref(), &at("statements"))?;
+            earlier.2 = joined(&earlier.2, &more, || at("statements"))?;
+            continue;
+        }
         if !names.insert(name.clone()) {
             let detail = format!("two branches have the participant name {name}");
             let problem = Problem::new(Code::DuplicateParticipant, detail).at(at("participant"));
@@ -65,6 +72,42 @@ pub(super) fn branches(
         valid.push((name, branch.resource, work));
     }
     Ok(valid)
+}
+
+/// The branch of the same name in the same database that was named before.
+fn same_branch<'a>(
+    resources: &Resources,
+    valid: &'a mut Branches,
+    name: &str,
+    resource: &str,
+) -> Option<&'a mut (String, String, Opaque)> {
+    match takes(resources, resource) {
+        Takes::Body => None,
+        Takes::Statements => {
+            valid.iter_mut().find(|(known, at, _)| *known == name && *at == resource)
+        }
+    }
+}
+
+/// Two lists of statements as one.
+fn joined(
+    first: &Opaque,
+    second: &Opaque,
+    pointer: impl FnOnce() -> String,
+) -> Result<Opaque, Failure> {
+    let list = |work: &Opaque| {
+        serde_json::from_slice::<Vec<Box<RawValue>>>(work.bytes()).expect("written here as a list")
+    };
+    let mut all = list(first);
+    all.extend(list(second));
+    match all.len() <= STATEMENTS_MAX {
+        true => Ok(Opaque::new(&serde_json::to_vec(&all).expect("it was JSON before"))),
+        false => {
+            let count = all.len();
+            let detail = format!("{count} statements in one database, at most {STATEMENTS_MAX}");
+            Err(out_of_bounds(detail, pointer()))
+        }
+    }
 }
 
 /// A resource that is configured.

@@ -13,7 +13,7 @@ use unanimous_api::{Code, Problem};
 use unanimous_core::commit::Phases;
 use unanimous_journal::{FileJournal, Options};
 use unanimous_participants::local::{Local, agree};
-use unanimous_server::driver::{Coordinator, CoordinatorOptions, Ears};
+use unanimous_server::driver::{BranchOrder, Coordinator, CoordinatorOptions, Ears};
 use unanimous_server::http::{Lights, router};
 use unanimous_server::{Metrics, Resources};
 
@@ -165,6 +165,7 @@ fn start(folder: &std::path::Path) -> (Router, watch::Sender<bool>) {
         cluster: "main".into(),
         drivers: 1,
         call_timeout_ms: 1_000,
+        branch_order: BranchOrder::default(),
         open_max: 100_000,
         queue_max: 100_000,
         metrics: Arc::new(Metrics::new()),

@@ -6,6 +6,7 @@ mod common;
 mod atomic;
 mod bad_requests;
 mod connections;
+mod contention;
 mod events;
 mod fuzz;
 mod gate;

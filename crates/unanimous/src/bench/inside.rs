@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use unanimous_journal::{FileJournal, Journal, JournalError, Options};
-use unanimous_server::driver::{Coordinator, CoordinatorOptions, Ears};
+use unanimous_server::driver::{BranchOrder, Coordinator, CoordinatorOptions, Ears};
 use unanimous_server::{Metrics, Resources};
 
 /// Opens a journal in `data` and starts a coordinator on it, as the server does.
@@ -19,6 +19,7 @@ pub(super) fn start(
         cluster: journal.instance().to_owned(),
         drivers: std::thread::available_parallelism().map_or(1, usize::from),
         call_timeout_ms: 5_000,
+        branch_order: BranchOrder::default(),
         open_max: 1_000_000,
         queue_max: 1_000_000,
         metrics: Arc::new(Metrics::new()),
