@@ -15,6 +15,7 @@ use unanimous_participants::Trace;
 use super::Census;
 use super::clock::Clock;
 use super::event::{AskError, CheckedKey, Enlisted, Event, IfRunning, Order, Waiter, Want};
+use super::ids::{Ids, shard_of_key};
 use super::order::{BranchOrder, Contention};
 use super::run::Driver;
 use super::view::{self, Frame};
@@ -204,7 +205,7 @@ impl Coordinator {
 
     fn order(&self, order: BeginOrder, want: Want) -> TxnId {
         let shard = match &order.key {
-            Some(key) => ShardId::of(shard_hash(&key.text)),
+            Some(key) => shard_of_key(&key.text),
             None => ShardId::of(self.ids.next() as u64),
         };
         let txn = TxnId::mint(self.shared.clock.now().0, shard, self.ids.next());
@@ -566,38 +567,4 @@ impl Coordinator {
         let driver = &self.drivers[txn.shard().index() % self.drivers.len()];
         self.shared.queue(driver, event);
     }
-}
-
-/// Entropy for identities: unique, not secret.
-struct Ids {
-    seed: u128,
-    next: AtomicU64,
-}
-
-impl Ids {
-    fn new() -> Self {
-        let mut seed = [0; 16];
-        getrandom::fill(&mut seed).expect("the system has a source of random numbers");
-        Self { seed: u128::from_le_bytes(seed), next: AtomicU64::new(0) }
-    }
-
-    fn next(&self) -> u128 {
-        let count = self.next.fetch_add(1, Ordering::Relaxed);
-        let low = split_mix(count ^ self.seed as u64);
-        let high = split_mix(low ^ (self.seed >> 64) as u64);
-        u128::from(high) << 64 | u128::from(low)
-    }
-}
-
-/// The finalizer of SplitMix64: a bijection, so that different inputs stay different.
-fn split_mix(mut z: u64) -> u64 {
-    z = z.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
-}
-
-/// Equal keys meet in one shard, whose driver takes them one after the other.
-fn shard_hash(key: &str) -> u64 {
-    key.bytes().fold(0xCBF2_9CE4_8422_2325, |hash, byte| split_mix(hash ^ u64::from(byte)))
 }

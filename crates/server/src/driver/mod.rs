@@ -8,6 +8,7 @@ mod clock;
 mod closing;
 mod coordinator;
 mod event;
+mod ids;
 mod order;
 mod run;
 mod take;
