@@ -5,7 +5,10 @@
 //! sooner or later. Redirects are not followed. Texts name the path and what was seen, and never a
 //! secret: a URL with credentials is refused from the start.
 
+mod dial;
+
 use std::error::Error;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +18,6 @@ use http::{HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde_json::Value;
 use tokio::time::timeout;
@@ -25,9 +27,11 @@ use unanimous_core::commit::Phases;
 use unanimous_core::limits::TEXT_LEN_MAX;
 use unanimous_core::{Answer, HeuristicKind, Opaque, Reason, Verb};
 
+use self::dial::Dialer;
 use crate::guard::{Adapter, Contact, Heard, Hearing};
-use crate::limits::{CONNECT_TIMEOUT, IDLE_CONNECTION_KEPT, REASON_KIND_LEN_MAX, REPLY_BYTES_MAX};
+use crate::limits::{IDLE_CONNECTION_KEPT, REASON_KIND_LEN_MAX, REPLY_BYTES_MAX};
 use crate::open::Settings;
+use crate::tls::{self, Connector};
 use crate::{Call, Examining, Finding};
 
 const TRANSACTION: HeaderName = HeaderName::from_static(header::TRANSACTION);
@@ -48,7 +52,7 @@ pub struct HttpAdapter {
     prepare: Uri,
     commit: Uri,
     rollback: Uri,
-    client: Client<HttpConnector, Full<Bytes>>,
+    client: Client<Dialer, Full<Bytes>>,
 }
 
 impl HttpAdapter {
@@ -56,9 +60,9 @@ impl HttpAdapter {
     ///
     /// # Errors
     ///
-    /// What is wrong with the URL, for the one who configured it.
+    /// What is wrong with the configuration, for the one who wrote it.
     pub fn new(url: &str, settings: &Settings) -> Result<Self, String> {
-        let base = base_of(url)?;
+        let (base, tls) = base_of(url, settings)?;
         let endpoint = |verb: &str| {
             format!("{base}/{verb}").parse().map_err(|error| format!("its url is wrong: {error}"))
         };
@@ -70,7 +74,7 @@ impl HttpAdapter {
             rollback: endpoint("rollback")?,
             location: base,
             phases: settings.phases,
-            client: client(calls_max),
+            client: client(calls_max, tls),
         })
     }
 
@@ -175,7 +179,7 @@ fn answered(status: StatusCode) -> Finding {
     }
 }
 
-fn base_of(url: &str) -> Result<String, String> {
+fn base_of(url: &str, settings: &Settings) -> Result<(String, Option<Connector>), String> {
     let uri: Uri = url.parse().map_err(|error| format!("its url is wrong: {error}"))?;
     let authority = uri.authority().ok_or("its url names no host")?;
     if authority.as_str().contains('@') {
@@ -184,18 +188,22 @@ fn base_of(url: &str) -> Result<String, String> {
     if uri.query().is_some() {
         return Err("its url must not carry a query: /prepare is appended to it".to_owned());
     }
-    Ok(format!("http://{authority}{}", uri.path().trim_end_matches('/')))
+    let (scheme, tls) = match uri.scheme_str() {
+        Some("https") => ("https", Some(Connector::new(&settings.tls)?)),
+        Some(_) | None => {
+            settings.tls.refuse_unused("write https://")?;
+            ("http", None)
+        }
+    };
+    Ok((format!("{scheme}://{authority}{}", uri.path().trim_end_matches('/')), tls))
 }
 
-fn client(calls_max: usize) -> Client<HttpConnector, Full<Bytes>> {
-    let mut connector = HttpConnector::new();
-    connector.set_nodelay(true);
-    connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+fn client(calls_max: usize, tls: Option<Connector>) -> Client<Dialer, Full<Bytes>> {
     Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(IDLE_CONNECTION_KEPT)
         .pool_max_idle_per_host(calls_max)
-        .build(connector)
+        .build(Dialer::new(tls))
 }
 
 fn ours(text: String) -> HeaderValue {
@@ -231,7 +239,7 @@ fn root_of(error: &(dyn Error + 'static)) -> String {
     while let Some(source) = root.source() {
         root = source;
     }
-    root.to_string()
+    root.downcast_ref::<io::Error>().map_or_else(|| root.to_string(), tls::seen)
 }
 
 fn silent(path: &str, seen: &str) -> Answer {

@@ -25,12 +25,14 @@ pub mod returned;
 pub mod statement;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod tls;
 mod trace;
 mod turn;
 
 pub use finding::{Examining, Finding, Fitness};
 pub use guard::{AnswerKind, Observer, Unobserved};
 pub use open::{OpenError, Password, Settings, open};
+pub use tls::TlsFiles;
 pub use trace::{NotATrace, Trace};
 pub use turn::{Closed, Line, Turn};
 

@@ -11,6 +11,7 @@ use crate::http::HttpAdapter;
 use crate::limits::{FIRST_PHASE_CALLS_MAX, SECOND_PHASE_CALLS_MAX, WAITING_MAX};
 use crate::postgres::PostgresAdapter;
 use crate::redis::RedisAdapter;
+use crate::tls::TlsFiles;
 
 /// What can be set for one resource.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -27,6 +28,8 @@ pub struct Settings {
     pub phases: Phases,
     /// What the resource asks for, if it asks.
     pub password: Option<Password>,
+    /// Files for TLS, if its URL asks for that.
+    pub tls: TlsFiles,
 }
 
 /// A password, which is never shown.
@@ -59,6 +62,7 @@ impl Default for Settings {
             waiting_max: WAITING_MAX,
             phases: Phases::Two,
             password: None,
+            tls: TlsFiles::default(),
         }
     }
 }
@@ -93,14 +97,10 @@ pub fn open(
         return Err(wrong("the url has no scheme; write it as http://host:port/path".to_owned()));
     };
     match scheme {
-        "http" => {
+        "http" | "https" => {
             let adapter = HttpAdapter::new(url, settings).map_err(wrong)?;
             Ok(Arc::new(Guarded::new(name, adapter, settings, observer)))
         }
-        "https" => Err(wrong(
-            "https is not supported yet; use http:// to a proxy on this machine that speaks tls"
-                .to_owned(),
-        )),
         "postgres" | "postgresql" => {
             let adapter = PostgresAdapter::new(url, settings).map_err(wrong)?;
             // More would only wait for a connection.
@@ -109,6 +109,7 @@ pub fn open(
             Ok(Arc::new(Guarded::new(name, adapter, &settings, observer)))
         }
         "redis" => {
+            settings.tls.refuse_unused("redis takes none yet, remove it").map_err(wrong)?;
             let adapter = RedisAdapter::new(url, settings).map_err(wrong)?;
             Ok(Arc::new(Guarded::new(name, adapter, settings, observer)))
         }
@@ -117,7 +118,7 @@ pub fn open(
                 .to_owned(),
         )),
         unknown => Err(wrong(format!(
-            "unknown scheme {unknown:?} in its url; known: http, postgres, redis"
+            "unknown scheme {unknown:?} in its url; known: http, https, postgres, redis"
         ))),
     }
 }

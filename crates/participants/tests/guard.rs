@@ -258,11 +258,10 @@ fn a_url_that_cannot_be_followed_is_named_with_what_to_do_and_without_its_secret
     let cases = [
         (
             "oracle://app:hunter2@h/db",
-            "unknown scheme \"oracle\" in its url; known: http, postgres, redis",
+            "unknown scheme \"oracle\" in its url; known: http, https, postgres, redis",
         ),
         ("postgres://app:hunter2@h/db", "its url must not carry a password"),
         ("localhost:9000", "the url has no scheme; write it as http://host:port/path"),
-        ("https://h/p", "https is not supported yet"),
         ("http://", "its url is wrong"),
         ("http://app:hunter2@h/p", "its url must not carry a user name or password"),
         ("http://h/p?key=hunter2", "its url must not carry a query"),

@@ -13,7 +13,7 @@ use unanimous_api::{BODY_BYTES_MAX_DEFAULT, DEFAULT_LISTEN, TIMEOUT_MS_MAX};
 use unanimous_core::commit::Phases;
 use unanimous_core::id::is_cluster_name;
 use unanimous_core::limits::NAME_LEN_MAX;
-use unanimous_participants::Password;
+use unanimous_participants::{Password, TlsFiles};
 
 use crate::driver::BranchOrder;
 use crate::limits::{
@@ -71,6 +71,8 @@ pub struct ResourceConfig {
     pub phases: Phases,
     /// What it asks for, if it asks.
     pub password: Option<Password>,
+    /// Files for TLS. They are read when the resource is made.
+    pub tls: TlsFiles,
 }
 
 /// A text that is never shown.
@@ -158,6 +160,9 @@ struct FileResource {
     one_phase: bool,
     password_env: Option<String>,
     password_file: Option<PathBuf>,
+    ca_file: Option<PathBuf>,
+    client_cert_file: Option<PathBuf>,
+    client_key_file: Option<PathBuf>,
 }
 
 /// Where the configuration is looked for if no flag names it.
@@ -303,7 +308,9 @@ fn resource(
     }
     let phases = if file.one_phase { Phases::One } else { Phases::Two };
     let password = password(&name, &file, env)?;
-    Ok((name, ResourceConfig { url: file.url, calls_max: file.calls_max, phases, password }))
+    let FileResource { url, calls_max, ca_file, client_cert_file, client_key_file, .. } = file;
+    let tls = TlsFiles { ca_file, client_cert_file, client_key_file };
+    Ok((name, ResourceConfig { url, calls_max, phases, password, tls }))
 }
 
 fn password(
@@ -471,6 +478,18 @@ mod tests {
         let overrides = Overrides { data: Some("there".into()), ..Overrides::default() };
         let config = parse("journal = 'file:here'", overrides).expect("valid");
         assert_eq!(config.data, Path::new("there"));
+    }
+
+    #[test]
+    fn files_for_tls_are_kept_for_who_makes_the_resource() {
+        let text = "[resources.a]\nurl = 'https://h'\nca_file = 'ca.pem'\n\
+                    client_cert_file = 'c.pem'\nclient_key_file = 'k.pem'";
+        let files = TlsFiles {
+            ca_file: Some("ca.pem".into()),
+            client_cert_file: Some("c.pem".into()),
+            client_key_file: Some("k.pem".into()),
+        };
+        assert_eq!(parse(text).expect("valid").resources["a"].tls, files);
     }
 
     #[test]

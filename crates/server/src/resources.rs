@@ -25,6 +25,7 @@ impl Resources {
             let mut settings = Settings {
                 phases: resource.phases,
                 password: resource.password.clone(),
+                tls: resource.tls.clone(),
                 ..Settings::default()
             };
             if let Some(calls_max) = resource.calls_max {

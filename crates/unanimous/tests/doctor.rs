@@ -161,6 +161,8 @@ fn it_follows_the_configuration_as_the_coordinator_does() {
         ("lissten = 'x'", "lissten"),
         ("listen = '0.0.0.0:0'", "token_env"),
         ("[resources.a]\nurl = 'ftp://h'", "resource a: unknown scheme"),
+        ("[resources.a]\nurl = 'https://h'\nca_file = '/nonexistent/ca.pem'", "ca_file = \"/nonex"),
+        ("[resources.a]\nurl = 'postgres://u@h'\nca_file = 'x'", "write sslmode=verify-full"),
         ("[resources.a]\nurl = 'postgres://u@h'\npassword_env = 'NOT_SET_ANYWHERE'", "NOT_SET"),
     ] {
         let output = doctor(folder.path(), config, &[]);

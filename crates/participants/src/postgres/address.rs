@@ -1,9 +1,13 @@
 //! Where a PostgreSQL server is and as whom to connect: the configured URL.
 //!
-//! `postgres://user@host:port/database?sslmode=disable&connections=16`. A password is never in it.
+//! `postgres://user@host:port/database?sslmode=verify-full&connections=16`. A password is never in it.
+//!
+//! Of the modes that PostgreSQL's own clients have, those that would encrypt without checking who
+//! answers, or only if the other side likes to, are refused: they promise what they do not keep.
 
 use crate::limits::{POSTGRES_CONNECTIONS, POSTGRES_CONNECTIONS_MAX};
-use crate::open::Password;
+use crate::open::{Password, Settings};
+use crate::tls::{Connector, TlsFiles};
 
 /// Where and as whom to connect.
 #[derive(Clone, Debug)]
@@ -15,13 +19,15 @@ pub(super) struct Address {
     pub(super) password: Option<Password>,
     /// Connections for the first phase.
     pub(super) connections: usize,
+    /// What encrypts, if the URL asks for that.
+    pub(super) tls: Option<Connector>,
 }
 
 impl Address {
     /// # Errors
     ///
-    /// What is wrong with the URL, for the one who configured it.
-    pub(super) fn parse(url: &str, password: Option<Password>) -> Result<Self, String> {
+    /// What is wrong with the configuration, for the one who wrote it.
+    pub(super) fn parse(url: &str, settings: &Settings) -> Result<Self, String> {
         let (_, rest) = url.split_once("://").ok_or("its url has no scheme")?;
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
@@ -40,21 +46,31 @@ impl Address {
             return Err("its url names no host or no user".to_owned());
         }
         let connections = POSTGRES_CONNECTIONS;
-        let mut address = Self { host, port, user, database, password, connections };
+        let password = settings.password.clone();
+        let mut address = Self { host, port, user, database, password, connections, tls: None };
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            address.set(pair)?;
+            address.set(pair, &settings.tls)?;
+        }
+        if address.tls.is_none() {
+            settings.tls.refuse_unused("write sslmode=verify-full")?;
         }
         Ok(address)
     }
 
-    fn set(&mut self, pair: &str) -> Result<(), String> {
+    fn set(&mut self, pair: &str, files: &TlsFiles) -> Result<(), String> {
         match pair.split_once('=') {
-            Some(("sslmode", "disable" | "prefer" | "allow")) => Ok(()),
-            Some(("sslmode", "require" | "verify-ca" | "verify-full")) => {
-                Err("sslmode in its url asks for tls, which is not supported yet; use \
-                     sslmode=disable through a tunnel or a proxy on this machine"
-                    .to_owned())
+            Some(("sslmode", "disable")) => {
+                self.tls = None;
+                Ok(())
             }
+            Some(("sslmode", "require" | "verify-full")) => {
+                self.tls = Some(Connector::new(files)?);
+                Ok(())
+            }
+            Some(("sslmode", mode)) => Err(format!(
+                "sslmode={mode} in its url does not check who answers: use verify-full, with ca_file \
+                 if the server's certificate is your own, or disable"
+            )),
             Some(("connections", number)) => match number.parse() {
                 Ok(number) if (1..=POSTGRES_CONNECTIONS_MAX).contains(&number) => {
                     self.connections = number;
@@ -114,11 +130,12 @@ mod tests {
 
     #[test]
     fn a_url_names_user_host_port_and_database() {
-        let all = Address::parse("postgres://a%40b@[::1]:5433/w%20x?connections=3", None);
+        let all =
+            Address::parse("postgres://a%40b@[::1]:5433/w%20x?connections=3", &Settings::default());
         let all = all.expect("a good url");
         assert_eq!((&*all.user, &*all.host, all.port), ("a@b", "::1", 5433));
         assert_eq!((&*all.database, all.connections), ("w x", 3));
-        let least = Address::parse("postgres://app@db", None).expect("a good url");
+        let least = Address::parse("postgres://app@db", &Settings::default()).expect("a good url");
         assert_eq!((least.port, &*least.database), (5432, "app"));
     }
 
@@ -128,12 +145,13 @@ mod tests {
             ("postgres://db/x", "names no user"),
             ("postgres://a:secret@db/x", "password_env"),
             ("postgres://a@db:port/x", "port"),
-            ("postgres://a@db/x?sslmode=require", "tls"),
+            ("postgres://a@db/x?sslmode=prefer", "does not check who answers"),
+            ("postgres://a@db/x?sslmode=verify-ca", "verify-full"),
             ("postgres://a@db/x?connections=0", "connections=0"),
             ("postgres://a@db/x?nonsense=1", "nonsense"),
             ("postgres://a@db/%zz", "percent"),
         ] {
-            let why = Address::parse(url, None).expect_err(url);
+            let why = Address::parse(url, &Settings::default()).expect_err(url);
             assert!(why.contains(named) && !why.contains("secret"), "{url}: {why}");
         }
     }

@@ -3,17 +3,20 @@
 //! The password is sent as it is only if the server asks for that; SCRAM-SHA-256 and MD5 show no
 //! more than that it is known.
 
+use bytes::BytesMut;
 use fallible_iterator::FallibleIterator;
 use postgres_protocol::authentication::md5_hash;
 use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
 use postgres_protocol::message::backend::{AuthenticationSaslBody, Message};
 use postgres_protocol::message::frontend;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::address::Address;
 use super::wire::{Broken, Connection, Refused, refused, senseless, unsendable};
 use crate::limits::CONNECT_TIMEOUT;
+use crate::tls::{Connector, Stream, TlsError};
 
 /// Why there is no connection.
 #[derive(Debug)]
@@ -44,9 +47,13 @@ pub(super) async fn connect(address: &Address) -> Result<Connection, NoConnectio
 }
 
 async fn login(address: &Address) -> Result<Connection, NoConnection> {
-    let stream = TcpStream::connect((&*address.host, address.port)).await;
-    let stream = stream.map_err(|error| NoConnection::Unheard(error.to_string()))?;
-    stream.set_nodelay(true).map_err(|error| NoConnection::Unheard(error.to_string()))?;
+    let unheard = |error: std::io::Error| NoConnection::Unheard(error.to_string());
+    let stream = TcpStream::connect((&*address.host, address.port)).await.map_err(unheard)?;
+    stream.set_nodelay(true).map_err(unheard)?;
+    let stream = match &address.tls {
+        None => Stream::Plain(stream),
+        Some(connector) => encrypted(connector, &address.host, stream).await?,
+    };
     let mut connection = Connection::new(stream);
     let parameters = [
         ("user", &*address.user),
@@ -60,6 +67,31 @@ async fn login(address: &Address) -> Result<Connection, NoConnection> {
     authenticate(&mut connection, address).await?;
     let_in(&mut connection).await?;
     Ok(connection)
+}
+
+/// Asks for TLS as the protocol wants it. Exactly one byte is read: whatever somebody else put behind
+/// it must not be taken for the server's.
+async fn encrypted(
+    connector: &Connector,
+    host: &str,
+    mut stream: TcpStream,
+) -> Result<Stream, NoConnection> {
+    let unheard = |error: std::io::Error| NoConnection::Unheard(error.to_string());
+    let mut question = BytesMut::new();
+    frontend::ssl_request(&mut question);
+    stream.write_all(&question).await.map_err(unheard)?;
+    match stream.read_u8().await.map_err(unheard)? {
+        b'S' => connector.connect(host, stream).await.map_err(|error| match error {
+            TlsError::Refused(why) => NoConnection::Unable(why),
+            TlsError::Broken(seen) => NoConnection::Unheard(seen),
+        }),
+        b'N' => {
+            let why =
+                "it offers no tls: set ssl = on in postgresql.conf, or sslmode=disable in the url";
+            Err(NoConnection::Unable(why.to_owned()))
+        }
+        _ => Err(out_of_turn()),
+    }
 }
 
 /// Who has proved to be somebody may still be refused: there is no such database, or no room.

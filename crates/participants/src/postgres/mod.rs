@@ -75,7 +75,7 @@ impl PostgresAdapter {
         if settings.phases == Phases::One {
             return Err("a database cannot commit in one phase: remove one_phase".to_owned());
         }
-        let address = Arc::new(Address::parse(url, settings.password.clone())?);
+        let address = Arc::new(Address::parse(url, settings)?);
         let connections = address.connections;
         let inner = Inner {
             first_phase: Pool::new(Arc::clone(&address), connections),

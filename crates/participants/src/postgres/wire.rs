@@ -5,24 +5,26 @@
 //! transaction.
 
 use std::fmt;
-use std::io::ErrorKind;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
 use std::time::Instant;
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use fallible_iterator::FallibleIterator;
 use postgres_protocol::IsNull;
 use postgres_protocol::message::backend::{DataRowBody, ErrorFields, Header, Message};
 use postgres_protocol::message::frontend;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt, AsyncWrite};
 
 use super::value::{self, Column};
 use crate::limits::{POSTGRES_MESSAGE_BYTES_MAX, RESULT_BYTES_MAX, RESULT_ROWS_MAX};
 use crate::statement::StatementResult;
+use crate::tls::{self, Stream};
 
 /// A connection that has been logged in.
 pub(super) struct Connection {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Stream,
     pub(super) output: BytesMut,
     pub(super) input: BytesMut,
     /// The transaction's state as of the last answer: idle, in a transaction, in a failed one.
@@ -81,7 +83,7 @@ pub(super) struct Executed {
 pub(super) type Answered<T> = Result<Result<T, Refused>, Broken>;
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream) -> Self {
+    pub(super) fn new(stream: Stream) -> Self {
         Self {
             stream,
             output: BytesMut::new(),
@@ -95,11 +97,8 @@ impl Connection {
     }
 
     /// Whether it can be used again: nothing was said or closed since it was given back.
-    pub(super) fn is_quiet(&self) -> bool {
-        let mut byte = [0];
-        let quiet =
-            self.stream.try_read(&mut byte).is_err_and(|e| e.kind() == ErrorKind::WouldBlock);
-        quiet && self.input.is_empty() && self.is_outside()
+    pub(super) fn is_quiet(&mut self) -> bool {
+        self.stream.is_quiet() && self.input.is_empty() && self.is_outside()
     }
 
     /// Whether no transaction is open.
@@ -139,17 +138,28 @@ impl Connection {
     pub(super) async fn send(&mut self) -> Result<(), Broken> {
         self.unreplicated = false;
         self.kept_bytes = 0;
-        let (mut reader, mut writer) = self.stream.split();
+        poll_fn(|context| self.poll_send(context)).await
+    }
+
+    fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         while !self.output.is_empty() {
-            tokio::select! {
-                biased;
-                written = writer.write_buf(&mut self.output) => {
-                    written.map_err(|error| Broken(error.to_string()))?;
-                }
-                read = reader.read_buf(&mut self.input) => some(read)?,
+            match Pin::new(&mut self.stream).poll_write(context, &self.output) {
+                Poll::Ready(written) => self.output.advance(some(written)?),
+                Poll::Pending => return self.poll_receive(context),
             }
         }
-        Ok(())
+        // What is encrypted may not have been sent yet.
+        match Pin::new(&mut self.stream).poll_flush(context) {
+            Poll::Ready(flushed) => Poll::Ready(flushed.map_err(|error| Broken(tls::seen(&error)))),
+            Poll::Pending => self.poll_receive(context),
+        }
+    }
+
+    fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        while let Poll::Ready(read) = pin!(self.stream.read_buf(&mut self.input)).poll(context) {
+            some(read)?;
+        }
+        Poll::Pending
     }
 
     /// The next message that is about a question.
@@ -164,7 +174,9 @@ impl Connection {
                 )));
             }
             match Message::parse(&mut self.input).map_err(senseless)? {
-                None => some(self.stream.read_buf(&mut self.input).await)?,
+                None => {
+                    some(self.stream.read_buf(&mut self.input).await)?;
+                }
                 Some(Message::NoticeResponse(notice)) => {
                     let notice = refused(notice.fields())?;
                     self.unreplicated |= notice.message.contains("synchronous replication");
@@ -285,11 +297,11 @@ impl Executed {
     }
 }
 
-fn some(read: std::io::Result<usize>) -> Result<(), Broken> {
-    match read {
+fn some(moved: std::io::Result<usize>) -> Result<usize, Broken> {
+    match moved {
         Ok(0) => Err(Broken("the server closed the connection".to_owned())),
-        Ok(_) => Ok(()),
-        Err(error) => Err(Broken(error.to_string())),
+        Ok(bytes) => Ok(bytes),
+        Err(error) => Err(Broken(tls::seen(&error))),
     }
 }
 

@@ -3,10 +3,12 @@
 //! A server lives in a temporary folder, listens on a free port of this machine, and is killed when
 //! its handle goes. Where its programs are missing a test skips itself, loudly; in CI it fails.
 
+mod certificates;
 pub mod conformance;
 mod postgres;
 mod redis;
 
+pub use certificates::{Authority, Certified, Validity};
 pub use postgres::PrivatePostgres;
 pub use redis::PrivateRedis;
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::{PATIENCE, free_port, skip};
+use super::{Certified, PATIENCE, free_port, skip};
 
 /// Nobody's number on every system: PostgreSQL refuses to run as root.
 const NOBODY: u32 = 65_534;
@@ -142,6 +142,48 @@ impl PrivatePostgres {
         let rules = format!(
             "host all {user} 127.0.0.1/32 {method}\nhost all postgres 127.0.0.1/32 trust\n"
         );
+        self.let_in_by(&rules);
+    }
+
+    /// Lets it speak TLS with a certificate, and knows clients by those of `clients`, a file in PEM.
+    ///
+    /// # Panics
+    ///
+    /// If the server does not take them.
+    pub fn encrypt(&mut self, server: &Certified, clients: &Path) {
+        let files = [
+            (&*server.certificate, "server.crt"),
+            (&*server.key, "server.key"),
+            (clients, "clients.crt"),
+        ];
+        for (from, name) in files {
+            let to = self.data().join(name);
+            fs::copy(from, &to).expect("the folder is ours");
+            // It takes no key that others may read.
+            fs::set_permissions(&to, fs::Permissions::from_mode(0o600)).expect("the file is ours");
+            if is_root() {
+                chown(&to, Some(NOBODY), Some(NOBODY)).expect("root may");
+            }
+        }
+        self.sql("postgres", "ALTER SYSTEM SET ssl = on");
+        self.sql("postgres", "ALTER SYSTEM SET ssl_ca_file = 'clients.crt'");
+        self.sql("postgres", "SELECT pg_reload_conf()");
+    }
+
+    /// Lets a user in only over TLS, and only by a method of `pg_hba.conf` with its options, such as
+    /// `scram-sha-256 clientcert=verify-full`.
+    ///
+    /// # Panics
+    ///
+    /// If the server does not take it.
+    pub fn require_tls(&mut self, method: &str, user: &str) {
+        let rules = format!(
+            "hostssl all {user} 127.0.0.1/32 {method}\nhost all postgres 127.0.0.1/32 trust\n"
+        );
+        self.let_in_by(&rules);
+    }
+
+    fn let_in_by(&self, rules: &str) {
         fs::write(self.data().join("pg_hba.conf"), rules).expect("the folder is ours");
         self.sql("postgres", "SELECT pg_reload_conf()");
     }

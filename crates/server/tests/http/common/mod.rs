@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use unanimous_core::commit::Phases;
+use unanimous_participants::TlsFiles;
 use unanimous_server::config::{Config, Limits, Overrides, ResourceConfig};
 use unanimous_server::{Server, StopError};
 
@@ -47,6 +48,7 @@ pub(crate) fn config(data: &Path, resources: &[(&str, &str)]) -> Config {
             calls_max: None,
             phases: Phases::Two,
             password: None,
+            tls: TlsFiles::default(),
         };
         (name.to_owned(), resource)
     });
