@@ -258,6 +258,8 @@ pub struct ResourceView {
     pub calls: u64,
     /// Calls waiting for one of those to end.
     pub waiting: u64,
+    /// Calls of the first phase that are let out at once: the number with which it gets most done.
+    pub places: u64,
     /// What the last failed call came back with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,

@@ -1,25 +1,24 @@
 //! Keeps one resource's trouble from becoming everybody's: bounded calls, and early refusals.
 //!
 //! Each phase has its own places, so that prepares, which take locks, never hold up commits, which
-//! set them free. While the resource's [`circuit`](crate::circuit) is open, calls come back at once.
+//! set them free. How many prepares go out at once is found out: as many as get most done. While the resource's [`circuit`](crate::circuit) is open, calls come back at once.
 //!
 //! A call that was not sent is reported as what it is: a first prepare was certainly never carried
 //! out, so it is a no; of every other call an earlier attempt may have been, so it is silence.
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use unanimous_core::commit::Phases;
 use unanimous_core::{Answer, Reason, Verb};
 
 use crate::circuit::{Admission, Circuit, Pass};
 use crate::limits::TELLING_PATIENCE;
 use crate::open::Settings;
+use crate::places::{Full, Places, Waited};
 use crate::{Call, Calling, Examining, Listing, Resource, State, Takes};
 
 /// Speaks the language of one kind of resource.
@@ -173,8 +172,8 @@ impl Guarded {
             name: Arc::from(name),
             adapter: Box::new(adapter),
             observer,
-            first_phase: Places::new(settings.first_phase_calls_max, settings.waiting_max),
-            second_phase: Places::new(settings.second_phase_calls_max, settings.waiting_max),
+            first_phase: Places::climbing(settings.first_phase_calls_max, settings.waiting_max),
+            second_phase: Places::fixed(settings.second_phase_calls_max, settings.waiting_max),
             health: Mutex::default(),
             made: Instant::now(),
         };
@@ -219,6 +218,7 @@ impl Resource for Guarded {
             circuit: health.circuit.state(),
             calls: first.taken() + second.taken(),
             waiting: first.waiting() + second.waiting(),
+            places: first.count(),
             last_error: health.last_error.clone(),
         }
     }
@@ -252,6 +252,9 @@ impl Shared {
         let heard = self.adapter.call(call).await;
         self.observer.called(&self.name, verb, sent.elapsed(), AnswerKind::of(&heard.answer));
         pass.settle(&heard, patience);
+        if heard.contact == Contact::Made {
+            self.places(verb).answered(self.now());
+        }
         heard.answer
     }
 
@@ -349,69 +352,5 @@ impl Drop for Admitted<'_> {
         if self.settled == Settled::No {
             self.shared.health().circuit.given_up(self.shared.now(), self.kind);
         }
-    }
-}
-
-/// Places for calls that are under way, first come first served.
-struct Places {
-    free: Semaphore,
-    places_max: usize,
-    waiting: AtomicUsize,
-    waiting_max: usize,
-}
-
-enum Waited {
-    No,
-    Yes,
-}
-
-enum Full {
-    Queue(usize),
-    Waited(Duration),
-}
-
-impl Places {
-    fn new(places_max: usize, waiting_max: usize) -> Self {
-        let free = Semaphore::new(places_max);
-        Self { free, places_max, waiting: AtomicUsize::new(0), waiting_max }
-    }
-
-    async fn take(&self, patience: Duration) -> Result<(SemaphorePermit<'_>, Waited), Full> {
-        if let Ok(place) = self.free.try_acquire() {
-            return Ok((place, Waited::No));
-        }
-        let _waiting = Waiting::join(self)?;
-        match timeout(patience, self.free.acquire()).await {
-            Ok(place) => Ok((place.expect("it is never closed"), Waited::Yes)),
-            Err(_) => Err(Full::Waited(patience)),
-        }
-    }
-
-    fn taken(&self) -> usize {
-        self.places_max - self.free.available_permits()
-    }
-
-    fn waiting(&self) -> usize {
-        self.waiting.load(Ordering::Relaxed)
-    }
-}
-
-/// One in the queue, for as long as it lives.
-struct Waiting<'a>(&'a Places);
-
-impl<'a> Waiting<'a> {
-    fn join(places: &'a Places) -> Result<Self, Full> {
-        let before = places.waiting.fetch_add(1, Ordering::Relaxed);
-        let waiting = Self(places);
-        match before < places.waiting_max {
-            true => Ok(waiting),
-            false => Err(Full::Queue(places.waiting_max)),
-        }
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }

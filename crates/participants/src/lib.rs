@@ -13,12 +13,14 @@
 //! adapter wants to know again when the branch is finished, it returns with its vote ([`returned`]).
 
 pub mod circuit;
+mod climb;
 mod finding;
 pub mod guard;
 pub mod http;
 pub mod limits;
 pub mod local;
 mod open;
+mod places;
 pub mod postgres;
 pub mod redis;
 pub mod returned;
@@ -142,6 +144,8 @@ pub struct State {
     pub calls: usize,
     /// Calls waiting for one of those to end.
     pub waiting: usize,
+    /// Calls of the first phase that go out at once; zero if nobody limits them.
+    pub places: usize,
     /// What the last call that brought no answer came back with, unless one was answered since.
     pub last_error: Option<Arc<str>>,
 }

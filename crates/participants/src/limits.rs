@@ -16,6 +16,15 @@ pub const SECOND_PHASE_CALLS_MAX: usize = 256;
 /// concurrency gets through in the default patience if each takes 100 ms.
 pub const WAITING_MAX: usize = 10_000;
 
+/// Calls of the first phase after which their number at once is reconsidered. With fewer, chance decides.
+pub(crate) const WINDOW_CALLS: u32 = 400;
+
+/// Shortest time for the same. One checkpoint of a database must not look like a trend.
+pub(crate) const WINDOW_MIN: Duration = Duration::from_millis(250);
+
+/// Longest time for the same.
+pub(crate) const WINDOW_MAX: Duration = Duration::from_secs(2);
+
 /// Calls in a row that must fail to make contact before a circuit opens. One broken connection takes
 /// several calls with it, so the time below has to pass as well.
 pub const FAILURES_TO_OPEN: u32 = 5;

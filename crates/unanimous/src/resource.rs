@@ -33,14 +33,23 @@ async fn list(client: &Client, format: Format) -> Result<Vec<ResourceView>, Fail
             output::line("no resources are configured; add [resources.NAME] to unanimous.toml");
         }
         Format::Text => {
-            let mut table =
-                Table::new(["NAME", "TYPE", "CIRCUIT", "CALLS", "WAITING", "URL", "LAST ERROR"]);
+            let mut table = Table::new([
+                "NAME",
+                "TYPE",
+                "CIRCUIT",
+                "CALLS",
+                "PLACES",
+                "WAITING",
+                "URL",
+                "LAST ERROR",
+            ]);
             for resource in &view.resources {
                 table.row([
                     resource.name.clone(),
                     resource.resource_type.clone(),
                     resource.circuit.clone(),
                     resource.calls.to_string(),
+                    resource.places.to_string(),
                     resource.waiting.to_string(),
                     resource.url.clone(),
                     resource.last_error.clone().unwrap_or_default(),

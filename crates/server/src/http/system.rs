@@ -21,6 +21,7 @@ pub(super) async fn resources(State(app): State<App>) -> Json<ResourcesView> {
             circuit: state.circuit.as_str().to_owned(),
             calls: state.calls as u64,
             waiting: state.waiting as u64,
+            places: state.places as u64,
             last_error: state.last_error.map(|error| error.to_string()),
         }
     });

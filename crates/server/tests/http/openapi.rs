@@ -242,6 +242,7 @@ fn samples() -> Vec<(&'static str, Value)> {
         circuit: "probing".into(),
         calls: 1,
         waiting: 1,
+        places: 256,
         last_error: some_text(),
     };
     let in_doubt = BranchInDoubt {
