@@ -5,7 +5,7 @@
 //! reply that did not come is [`Answer::Silent`].
 //!
 //! [`open`] makes the resource that a configured URL names: the adapter of its scheme ([`http`],
-//! [`postgres`], [`redis`])
+//! [`postgres`], [`mysql`], [`redis`])
 //! behind a guard ([`guard`]) that bounds its calls and gives up early on what does not answer.
 //! [`local`] answers inside the process, for benchmarks and tests.
 //!
@@ -19,6 +19,7 @@ pub mod guard;
 pub mod http;
 pub mod limits;
 pub mod local;
+pub mod mysql;
 mod open;
 mod places;
 pub mod postgres;

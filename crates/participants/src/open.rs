@@ -9,6 +9,7 @@ use crate::Resource;
 use crate::guard::{Guarded, Observer};
 use crate::http::HttpAdapter;
 use crate::limits::{FIRST_PHASE_CALLS_MAX, SECOND_PHASE_CALLS_MAX, WAITING_MAX};
+use crate::mysql::MysqlAdapter;
 use crate::postgres::PostgresAdapter;
 use crate::redis::RedisAdapter;
 use crate::tls::TlsFiles;
@@ -117,8 +118,15 @@ pub fn open(
             "rediss is not supported yet; use redis:// to a proxy on this machine that speaks tls"
                 .to_owned(),
         )),
+        "mysql" | "mariadb" => {
+            let adapter = MysqlAdapter::new(url, settings).map_err(wrong)?;
+            // More would only wait for a connection.
+            let calls_max = settings.first_phase_calls_max.min(adapter.connections());
+            let settings = Settings { first_phase_calls_max: calls_max, ..settings.clone() };
+            Ok(Arc::new(Guarded::new(name, adapter, &settings, observer)))
+        }
         unknown => Err(wrong(format!(
-            "unknown scheme {unknown:?} in its url; known: http, https, postgres, redis"
+            "unknown scheme {unknown:?} in its url; known: http, https, mysql, postgres, redis"
         ))),
     }
 }

@@ -67,6 +67,17 @@ pub(crate) const POSTGRESQL: Component = Component {
     install: Install::Apt(&["postgresql"]),
 };
 
+/// A database that takes part, with its own client. The tests start servers of their own.
+pub(crate) const MARIADB: Component = Component {
+    name: "mariadb",
+    probe: &[
+        "sh",
+        "-c",
+        "PATH=$PATH:/usr/sbin; command -v mariadbd && command -v mariadb-install-db",
+    ],
+    install: Install::Apt(&["mariadb-server"]),
+};
+
 /// A server that takes part, with its own client. The tests start servers of their own.
 pub(crate) const REDIS: Component = Component {
     name: "redis",

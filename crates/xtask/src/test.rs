@@ -5,7 +5,9 @@
 
 use std::time::Duration;
 
-use crate::components::{C_COMPILER, CARGO_DENY, CLIPPY, POSTGRESQL, REDIS, RUSTFMT, STRACE};
+use crate::components::{
+    C_COMPILER, CARGO_DENY, CLIPPY, MARIADB, POSTGRESQL, REDIS, RUSTFMT, STRACE,
+};
 use crate::step::{Depth, Kind, Outcome, Report, Step, Strictness};
 use crate::{BadUsage, Verdict};
 
@@ -53,7 +55,7 @@ const STEPS: [Step; 11] = [
     },
     Step {
         needs: &[C_COMPILER],
-        wants: &[STRACE, POSTGRESQL, REDIS],
+        wants: &[STRACE, POSTGRESQL, MARIADB, REDIS],
         // The step `simulator` runs more of them, and faster.
         env: &[("UNANIMOUS_SIM_SEEDS", "2000")],
         args: &["test", "--workspace", "--exclude", "xtask", "--no-fail-fast"],

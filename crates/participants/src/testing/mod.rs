@@ -5,10 +5,12 @@
 
 mod certificates;
 pub mod conformance;
+mod mariadb;
 mod postgres;
 mod redis;
 
 pub use certificates::{Authority, Certified, Validity};
+pub use mariadb::PrivateMariaDb;
 pub use postgres::PrivatePostgres;
 pub use redis::PrivateRedis;
 
