@@ -109,15 +109,10 @@ pub fn open(
             let settings = Settings { first_phase_calls_max: calls_max, ..settings.clone() };
             Ok(Arc::new(Guarded::new(name, adapter, &settings, observer)))
         }
-        "redis" => {
-            settings.tls.refuse_unused("redis takes none yet, remove it").map_err(wrong)?;
+        "redis" | "rediss" => {
             let adapter = RedisAdapter::new(url, settings).map_err(wrong)?;
             Ok(Arc::new(Guarded::new(name, adapter, settings, observer)))
         }
-        "rediss" => Err(wrong(
-            "rediss is not supported yet; use redis:// to a proxy on this machine that speaks tls"
-                .to_owned(),
-        )),
         "mysql" | "mariadb" => {
             let adapter = MysqlAdapter::new(url, settings).map_err(wrong)?;
             // More would only wait for a connection.

@@ -1,10 +1,11 @@
 //! Where a Redis server is and as whom to connect: the configured URL.
 //!
-//! `redis://user@host:port/number?connections=16&tag=shop&durability=strict`. A password is never in
-//! it.
+//! `redis://user@host:port/number?connections=16&tag=shop&durability=strict`, and the same with
+//! `rediss` for TLS. A password is never in it.
 
 use crate::limits::{REDIS_CONNECTIONS, REDIS_CONNECTIONS_MAX, REDIS_TAG_LEN_MAX};
-use crate::open::Password;
+use crate::open::{Password, Settings};
+use crate::tls::Connector;
 
 /// Where and as whom to connect.
 #[derive(Clone, Debug)]
@@ -20,6 +21,8 @@ pub(super) struct Address {
     /// The hash tag of every key, where the server is part of a cluster.
     pub(super) tag: Option<String>,
     pub(super) durability: Durability,
+    /// None: what is sent can be read on the way.
+    pub(super) tls: Option<Connector>,
 }
 
 /// What is asked of the server before it may vote.
@@ -35,8 +38,15 @@ impl Address {
     /// # Errors
     ///
     /// What is wrong with the URL, for the one who configured it.
-    pub(super) fn parse(url: &str, password: Option<Password>) -> Result<Self, String> {
-        let (_, rest) = url.split_once("://").ok_or("its url has no scheme")?;
+    pub(super) fn parse(url: &str, settings: &Settings) -> Result<Self, String> {
+        let (scheme, rest) = url.split_once("://").ok_or("its url has no scheme")?;
+        let tls = match scheme {
+            "rediss" => Some(Connector::new(&settings.tls)?),
+            _ => {
+                settings.tls.refuse_unused("write rediss://")?;
+                None
+            }
+        };
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
         let (user, host) = match authority.rsplit_once('@') {
@@ -63,10 +73,11 @@ impl Address {
             port,
             user: user.map(decoded).transpose()?,
             database,
-            password,
+            password: settings.password.clone(),
             connections: REDIS_CONNECTIONS,
             tag: None,
             durability: Durability::Strict,
+            tls,
         };
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             address.set(pair)?;
@@ -118,8 +129,9 @@ impl Address {
     /// The same for people.
     pub(super) fn shown(&self) -> String {
         let Self { host, port, database, .. } = self;
+        let scheme = if self.tls.is_some() { "rediss" } else { "redis" };
         let user = self.user.as_ref().map(|user| format!("{user}@")).unwrap_or_default();
-        format!("redis://{user}{host}:{port}/{database}")
+        format!("{scheme}://{user}{host}:{port}/{database}")
     }
 }
 
@@ -157,15 +169,19 @@ fn decoded(text: &str) -> Result<String, String> {
 mod tests {
     use super::*;
 
+    fn parse(url: &str) -> Result<Address, String> {
+        Address::parse(url, &Settings::default())
+    }
+
     #[test]
     fn a_url_names_user_host_port_and_database() {
         let url = "redis://a%40b@[::1]:7000/3?connections=3&tag=shop&durability=weak";
-        let all = Address::parse(url, None).expect("a good url");
+        let all = parse(url).expect("a good url");
         assert_eq!((all.user.as_deref(), &*all.host, all.port), (Some("a@b"), "::1", 7000));
         assert_eq!((all.database, all.connections), (3, 3));
         assert_eq!((&*all.root(), all.durability), ("unanimous:{shop}", Durability::Weak));
         assert_eq!(all.shown(), "redis://a@b@::1:7000/3");
-        let least = Address::parse("redis://cache", None).expect("a good url");
+        let least = parse("redis://cache").expect("a good url");
         assert_eq!((least.port, least.database, least.user.as_deref()), (6379, 0, None));
         assert_eq!((&*least.root(), least.durability), ("unanimous:{una}", Durability::Strict));
     }
@@ -184,7 +200,7 @@ mod tests {
             ("redis://db?nonsense=1", "nonsense"),
             ("redis://%zz@db", "percent"),
         ] {
-            let why = Address::parse(url, None).expect_err(url);
+            let why = parse(url).expect_err(url);
             assert!(why.contains(named) && !why.contains("secret"), "{url}: {why}");
         }
     }

@@ -74,7 +74,7 @@ pub(super) async fn in_doubt(inner: &Inner) -> Result<Vec<Held>, String> {
     let listed = listed.map_err(|broken| broken.0)?.map_err(|refused| refused.0)?;
     let Reply::List(listed) = listed else { return Err("the list is none".to_owned()) };
     // Asked every few seconds, so what has to be done every few seconds is done here.
-    while let Some(names) = inner.acknowledged.ripe() {
+    while let Some(names) = inner.acknowledged.ripe(Instant::now()) {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         // What is not forgotten now expires by itself.
         let forgotten = library::call(&mut lent.connection, &root, "forget", &names).await;
@@ -104,10 +104,31 @@ impl Acknowledged {
     }
 
     /// Some whose acknowledgement the journal has had for long; none if there are no more.
-    fn ripe(&self) -> Option<Vec<String>> {
+    fn ripe(&self, now: Instant) -> Option<Vec<String>> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let ripe = all.iter().take_while(|(since, _)| since.elapsed() >= REDIS_ACKNOWLEDGED_KEPT);
+        let is_ripe = |since: Instant| now.duration_since(since) >= REDIS_ACKNOWLEDGED_KEPT;
+        let ripe = all.iter().take_while(|(since, _)| is_ripe(*since));
         let count = ripe.count().min(REDIS_FORGOTTEN_AT_ONCE_MAX);
         (count > 0).then(|| all.drain(..count).map(|(_, name)| name).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use unanimous_core::id::{BranchId, ShardId, TxnId};
+
+    use super::*;
+
+    #[test]
+    fn a_commit_is_forgotten_a_while_after_it_was_acknowledged_and_once() {
+        let txn = TxnId::mint(1_763_700_000_123, ShardId::of(1), 7);
+        let name = BranchName { cluster: "main".to_owned(), txn, branch: BranchId(0) };
+        let acknowledged = Acknowledged::default();
+        acknowledged.heard(&name);
+        let now = Instant::now();
+        assert_eq!(acknowledged.ripe(now), None);
+        let later = now + REDIS_ACKNOWLEDGED_KEPT;
+        assert_eq!(acknowledged.ripe(later), Some(vec![name.to_string()]));
+        assert_eq!(acknowledged.ripe(later), None);
     }
 }

@@ -85,10 +85,10 @@ impl Facts {
     fn version(&self) -> Finding {
         let major = self.version.split('.').next().and_then(|major| major.parse::<u32>().ok());
         match major {
-            Some(7..) => Finding::fit("redis_version", &*self.version),
+            Some(7..) => Finding::fit("redis_version", format!("Redis {}", self.version)),
             Some(_) | None => Finding::unfit(
                 "redis_version",
-                format!("version {:?}: use Redis 7 or later, which has functions", self.version),
+                format!("Redis {:?}: use 7 or later, which has functions", self.version),
             ),
         }
     }
@@ -105,7 +105,7 @@ impl Facts {
 
     fn aof(&self, address: &Address) -> Finding {
         match (self.aof, address.durability) {
-            (true, _) => Finding::fit("appendonly", "yes"),
+            (true, _) => Finding::fit("appendonly", "appendonly yes"),
             (false, Durability::Strict) => Finding::unfit(
                 "appendonly",
                 "appendonly is no, so a crash of the server loses what it has promised: set \
@@ -121,7 +121,7 @@ impl Facts {
     fn synced(&self, address: &Address) -> Finding {
         const SUBJECT: &str = "appendfsync";
         let seen = match &self.synced {
-            Ok(always) if always == "always" => return Finding::fit(SUBJECT, "always"),
+            Ok(always) if always == "always" => return Finding::fit(SUBJECT, "appendfsync always"),
             Ok(other) => format!("appendfsync is {other}"),
             Err(why) => format!("appendfsync cannot be seen ({why})"),
         };
@@ -152,7 +152,7 @@ impl Facts {
     fn eviction(&self) -> Finding {
         const SUBJECT: &str = "maxmemory-policy";
         match (self.memory_max, &*self.eviction) {
-            (0, _) => Finding::fit(SUBJECT, "maxmemory is not set"),
+            (0, _) => Finding::fit(SUBJECT, "no maxmemory"),
             (_, "noeviction") => Finding::fit(SUBJECT, "noeviction"),
             (_, policy) => Finding::unfit(
                 SUBJECT,
@@ -167,8 +167,8 @@ impl Facts {
     fn cluster(&self, address: &Address) -> Finding {
         const SUBJECT: &str = "cluster_enabled";
         match (self.cluster, &address.tag) {
-            (false, _) => Finding::fit(SUBJECT, "no"),
-            (true, Some(tag)) => Finding::fit(SUBJECT, format!("yes, with the tag {{{tag}}}")),
+            (false, _) => Finding::fit(SUBJECT, "no cluster"),
+            (true, Some(tag)) => Finding::fit(SUBJECT, format!("cluster with the tag {{{tag}}}")),
             (true, None) => Finding::unfit(
                 SUBJECT,
                 "the server is part of a cluster: set tag=… in the resource's url, and use only keys \
@@ -202,7 +202,7 @@ async fn further(connection: &mut Connection, address: &Address) -> Result<Vec<F
     let ours_ms =
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |it| it.as_millis() as u64);
     let mut findings = vec![match library {
-        Ok(()) => Finding::fit("functions", "they can be loaded"),
+        Ok(()) => Finding::fit("functions", "functions can be loaded"),
         Err(Refused(why)) => Finding::unfit(
             "functions",
             format!("{why}: give the user the rights +function|load and +fcall"),
@@ -211,7 +211,7 @@ async fn further(connection: &mut Connection, address: &Address) -> Result<Vec<F
     let Some(now_ms) = now_ms else { return Ok(findings) };
     let apart = Duration::from_millis(now_ms.abs_diff(ours_ms));
     findings.push(match apart > CLOCK_DIFFERENCE_MAX {
-        false => Finding::fit("clock", "agrees with ours"),
+        false => Finding::fit("clock", "clocks agree"),
         true => Finding::doubtful(
             "clock",
             format!("differs from ours by {} ms: set one of them", apart.as_millis()),
@@ -231,7 +231,7 @@ async fn further(connection: &mut Connection, address: &Address) -> Result<Vec<F
 fn aged(names: &[String]) -> Finding {
     let age_s = PREPARED_YOUNG.as_secs();
     match names {
-        [] => Finding::fit("prepared", format!("nothing for more than {age_s} s")),
+        [] => Finding::fit("prepared", "none prepared for long"),
         names => {
             let first = names[..names.len().min(PREPARED_SHOWN_MAX)].join(", ");
             let count = names.len();
@@ -249,12 +249,13 @@ fn aged(names: &[String]) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::open::Settings;
 
     const GOOD: &str = "# Server\r\nredis_version:7.0.15\r\nrole:master\r\naof_enabled:1\r\n\
                         maxmemory:0\r\nmaxmemory_policy:allkeys-lru\r\ncluster_enabled:0\r\n";
 
     fn unfit(info: &str, synced: &str, url: &str) -> Option<(String, String)> {
-        let address = Address::parse(url, None).expect("a good url");
+        let address = Address::parse(url, &Settings::default()).expect("a good url");
         let text = |text: &str| Reply::Text(text.to_owned());
         let synced = Ok(Reply::List(vec![text("appendfsync"), text(synced)]));
         let reason = Facts::read(info, synced).unfit(&address)?;
@@ -277,7 +278,7 @@ mod tests {
             (GOOD.to_owned(), "everysec", "not_durable", "appendfsync always"),
             (replaced("maxmemory:0", "maxmemory:1"), "always", "not_durable", "noeviction"),
             (replaced("master", "slave"), "always", "read_only_resource", "name the master"),
-            (replaced("7.0.15", "6.2.1"), "always", "unsupported", "Redis 7"),
+            (replaced("7.0.15", "6.2.1"), "always", "unsupported", "use 7 or later"),
             (replaced("cluster_enabled:0", "cluster_enabled:1"), "always", "configuration", "tag="),
         ] {
             let (found, detail) = unfit(&info, synced, "redis://db").expect(named);

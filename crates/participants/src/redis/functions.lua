@@ -404,15 +404,16 @@ local function keys_of(body)
       refuse('command', tostring(command[1]) .. ' is not for a branch')
     end
     if command[1] == 'EXISTS' and #command > 2 then refuse('command', 'EXISTS takes one key') end
-    if command[1] ~= 'DEL' then return add(command[2]) end
-    for index = 2, #command do add(command[index]) end
+    local last = command[1] == 'DEL' and math.max(2, #command) or 2
+    for index = 2, last do add(command[index]) end
   end)
   each(body.conditions, 'condition', function(check) add(check.key) end)
   each(body.expect, 'expectation', function(check) add(check.key) end)
   return keys
 end
 
-local function writes(body)
+-- Whether a body stays prepared: it changes something, or what it asks for must go on holding.
+local function stays(body)
   for _, command in ipairs(body.commands or {}) do
     if STEPS[command[1]] then return true end
   end
@@ -479,25 +480,24 @@ local function prepare(keys, args)
   if state == 'prepared' then return { 'YES', redis.call('HGET', record, 'results') } end
   if state then return { 'ENDED', state } end
   local body = cjson.decode(args[2])
-  local run, results = new_run(root), nil
-  local ok, problem = pcall(function()
+  local run = new_run(root)
+  local ok, came = pcall(function()
     local named = keys_of(body)
-    local held = locked(root, name, named)
-    if held and writes(body) then return held end
-    if writes(body) then check_rights(root, named) end
-    local refusal
-    results, refusal = carry_out(run, body)
+    local held = stays(body) and locked(root, name, named)
+    if held then return held end
+    if stays(body) then check_rights(root, named) end
+    local results, refusal = carry_out(run, body)
     if refusal then error(refusal, 0) end
-    if not writes(body) then return { 'READ', results } end
+    if not stays(body) then return { 'READ', results } end
     take_back(run)
     for _, key in ipairs(named) do redis.call('HSET', root .. ':locks', key, name) end
     redis.call('HSET', record, 'state', 'prepared', 'body', args[2], 'results', results)
     redis.call('ZADD', root .. ':prepared', digits(now_ms()), name)
     return { 'YES', results }
   end)
-  if ok then return problem end
+  if ok then return came end
   if args[3] == 'again' then end_as(root, name, 'rolled_back', TOMBSTONE_KEPT_MS) end
-  return refused(problem)
+  return refused(came)
 end
 
 -- commit NAME -> DONE | ENDED state why | UNKNOWN
@@ -555,19 +555,19 @@ end
 -- write BODY -> results. For programs that share keys with transactions: refused while one is locked.
 local function write(keys, args)
   local root, body = keys[1], cjson.decode(args[1])
-  local run, results = new_run(root), nil
-  local ok, problem = pcall(function()
+  local run = new_run(root)
+  local ok, came = pcall(function()
     local named = keys_of(body)
     local held = locked(root, '', named)
-    if held then error({ kind = 'LOCKED', detail = held[2] .. ' is locked by ' .. held[3] }, 0) end
+    if held then refuse('locked', held[2] .. ' is locked by ' .. held[3]) end
     check_rights(root, named)
-    local refusal
-    results, refusal = carry_out(run, body)
+    local results, refusal = carry_out(run, body)
     if refusal then error(refusal, 0) end
     keep(run)
+    return results
   end)
-  if ok then return results end
-  local no = refused(problem)
+  if ok then return came end
+  local no = refused(came)
   return redis.error_reply((no[2] == '' and 'REFUSED' or string.upper(no[2])) .. ' ' .. no[3])
 end
 

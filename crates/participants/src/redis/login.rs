@@ -8,6 +8,7 @@ use super::fitness::Facts;
 use super::refusal;
 use super::resp::{Broken, Connection, Refused};
 use crate::limits::CONNECT_TIMEOUT;
+use crate::tls::{Stream, TlsError};
 
 /// Why there is no connection.
 #[derive(Debug)]
@@ -43,9 +44,18 @@ pub(super) async fn look(address: &Address) -> Result<(Connection, Facts), NoCon
 }
 
 async fn login(address: &Address) -> Result<(Connection, Facts), NoConnection> {
-    let stream = TcpStream::connect((&*address.host, address.port)).await;
-    let stream = stream.map_err(|error| NoConnection::Unheard(error.to_string()))?;
-    stream.set_nodelay(true).map_err(|error| NoConnection::Unheard(error.to_string()))?;
+    let unheard = |error: std::io::Error| NoConnection::Unheard(error.to_string());
+    let stream = TcpStream::connect((&*address.host, address.port)).await.map_err(unheard)?;
+    stream.set_nodelay(true).map_err(unheard)?;
+    let stream = match &address.tls {
+        None => Stream::Plain(stream),
+        Some(connector) => {
+            connector.connect(&address.host, stream).await.map_err(|error| match error {
+                TlsError::Refused(why) => NoConnection::Unable(why),
+                TlsError::Broken(seen) => NoConnection::Unheard(seen),
+            })?
+        }
+    };
     let mut connection = Connection::new(stream);
     let database = address.database.to_string();
     let password = address.password.as_ref().map(|it| it.reveal());

@@ -71,7 +71,7 @@ impl RedisAdapter {
         if settings.phases == Phases::One {
             return Err("redis cannot commit in one phase: remove one_phase".to_owned());
         }
-        let address = Arc::new(Address::parse(url, settings.password.clone())?);
+        let address = Arc::new(Address::parse(url, settings)?);
         let inner = Inner {
             first_phase: Pool::new(Arc::clone(&address), address.connections),
             second_phase: Pool::new(Arc::clone(&address), address.connections.div_ceil(2)),

@@ -55,7 +55,7 @@ impl Pool {
     fn quiet(&self) -> Option<Connection> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.retain(|connection| connection.idle_since.elapsed() < IDLE_CONNECTION_KEPT);
-        while let Some(connection) = idle.pop() {
+        while let Some(mut connection) = idle.pop() {
             if connection.is_quiet() {
                 return Some(connection);
             }

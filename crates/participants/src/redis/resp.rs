@@ -4,19 +4,18 @@
 //! it: a connection that is given back to its pool is always between two questions.
 
 use std::fmt;
-use std::io::ErrorKind;
 use std::time::Instant;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use unanimous_core::Reason;
 
 use crate::limits::{REDIS_REPLY_BYTES_MAX, REDIS_REPLY_DEPTH_MAX};
+use crate::tls::{self, Stream};
 
 /// A connection that has been logged in.
 pub(super) struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     input: BytesMut,
     /// Questions whose answers have not come.
     open: usize,
@@ -71,17 +70,14 @@ impl Reply {
 pub(super) type Answered<T> = Result<Result<T, Refused>, Broken>;
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream) -> Self {
+    pub(super) fn new(stream: Stream) -> Self {
         let (input, idle_since) = (BytesMut::new(), Instant::now());
         Self { stream, input, open: 0, idle_since, unfit: None }
     }
 
     /// Whether it can be used again: nothing was said or closed since it was given back.
-    pub(super) fn is_quiet(&self) -> bool {
-        let mut byte = [0];
-        let quiet =
-            self.stream.try_read(&mut byte).is_err_and(|e| e.kind() == ErrorKind::WouldBlock);
-        quiet && self.is_between()
+    pub(super) fn is_quiet(&mut self) -> bool {
+        self.stream.is_quiet() && self.is_between()
     }
 
     /// Whether every question has been answered.
@@ -107,7 +103,12 @@ impl Connection {
             }
         }
         self.open += questions.len();
-        self.stream.write_all(&output).await.map_err(|error| Broken(error.to_string()))
+        let sent = async {
+            self.stream.write_all(&output).await?;
+            // What is encrypted may wait in a buffer.
+            self.stream.flush().await
+        };
+        sent.await.map_err(|error| Broken(tls::seen(&error)))
     }
 
     pub(super) async fn next(&mut self) -> Answered<Reply> {
@@ -125,7 +126,7 @@ impl Connection {
             match self.stream.read_buf(&mut self.input).await {
                 Ok(0) => return Err(Broken("the server closed the connection".to_owned())),
                 Ok(_) => {}
-                Err(error) => return Err(Broken(error.to_string())),
+                Err(error) => return Err(Broken(tls::seen(&error))),
             }
         }
     }

@@ -187,6 +187,46 @@ async fn a_user_without_the_rights_to_take_changes_back_changes_nothing() {
 }
 
 #[tokio::test]
+async fn the_rights_that_the_documentation_lists_are_enough() {
+    let Some(shop) = Shop::start(&[]) else { return };
+    let rights = "on nopass ~* nocommands +@read +@write +fcall +function|load +config|get +info \
+                  +select +time";
+    let words: Vec<&str> = ["ACL", "SETUSER", "app"].into_iter().chain(rights.split(' ')).collect();
+    assert_eq!(shop.server.ask(&words), "OK");
+    let resource = shop.at(&format!("redis://app@127.0.0.1:{}/3", shop.server.port()));
+    let findings = resource.examine(Duration::from_secs(10)).await;
+    assert!(findings.iter().all(|it| it.fitness == Fitness::Fit), "{findings:?}");
+    let name = fresh_name();
+    assert!(matches!(prepare(&resource, &name, shop.add(1)).await, Answer::Yes(_)));
+    assert_eq!(
+        resource.in_doubt(Duration::from_secs(10)).await.map(|it| it.map(|it| it.len())),
+        Ok(Some(1))
+    );
+    assert_eq!(finish(&resource, &name, Verb::Commit).await, done());
+}
+
+#[tokio::test]
+async fn only_what_was_committed_is_forgotten() {
+    let Some(shop) = Shop::start(&[]) else { return };
+    let (resource, names) = (shop.resource(), [fresh_name(), fresh_name(), fresh_name()]);
+    for (name, verb) in
+        [(&names[0], Some(Verb::Commit)), (&names[1], Some(Verb::Rollback)), (&names[2], None)]
+    {
+        let body = commands(json!([["SET", name.to_string(), 1]]));
+        assert!(matches!(prepare(&resource, name, body).await, Answer::Yes(_)));
+        if let Some(verb) = verb {
+            assert_eq!(finish(&resource, name, verb).await, done());
+        }
+    }
+    let texts = names.each_ref().map(ToString::to_string);
+    assert_eq!(shop.function("forget", &texts.each_ref().map(String::as_str)), "OK");
+    let states = texts.each_ref().map(|name| {
+        shop.server.ask(&["HGET", &format!("{}:branch:{name}", crate::common::ROOT), "state"])
+    });
+    assert_eq!(states, ["", "rolled_back", "prepared"]);
+}
+
+#[tokio::test]
 async fn a_prepare_that_comes_after_its_rollback_is_refused() {
     let Some(shop) = Shop::start(&[]) else { return };
     let (resource, name) = (shop.resource(), fresh_name());

@@ -5,4 +5,5 @@ mod conformance;
 mod cuts;
 mod errors;
 mod kills;
+mod tls;
 mod work;
