@@ -256,7 +256,10 @@ fn untrusted(error: &CertificateError) -> String {
             presented.join(", ")
         ),
         CertificateError::Revoked => "has been revoked: renew it".to_owned(),
-        other => format!("cannot be used ({other}): have one made for this server"),
+        other => format!(
+            "cannot be used ({other}): have one made for this server that is not an \
+                            authority's own"
+        ),
     }
 }
 

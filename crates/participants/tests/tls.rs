@@ -14,7 +14,9 @@ use tokio_rustls::rustls::server::{NoClientAuth, WebPkiClientVerifier};
 use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 use unanimous_core::{Answer, Opaque, Verb};
 use unanimous_participants::testing::conformance::{call, fresh_name};
-use unanimous_participants::testing::{Authority, Certified, PrivatePostgres, Validity, until};
+use unanimous_participants::testing::{
+    Authority, Certified, Kind, PrivatePostgres, Validity, until,
+};
 use unanimous_participants::{Fitness, Password, Resource, Settings, TlsFiles, Unobserved, open};
 
 fn trusting(authority: &Authority) -> TlsFiles {
@@ -148,6 +150,24 @@ async fn a_private_authority_is_not_trusted_unless_it_is_named() {
         Err(error) => error.to_string(),
     };
     assert!(seen.contains("ca_file"), "{seen}");
+}
+
+#[tokio::test]
+async fn a_certificate_that_signed_itself_is_trusted_if_it_is_named_and_no_authority() {
+    let one = Authority::new();
+    for (certified, trusted) in [
+        (one.self_signed("localhost", Kind::Server), true),
+        (one.self_signed("localhost", Kind::Authority), false),
+    ] {
+        let port = service(&certified, Clients::Anybody).await;
+        let files =
+            TlsFiles { ca_file: Some(certified.certificate.clone()), ..TlsFiles::default() };
+        let bank = opened(&format!("https://localhost:{port}"), files);
+        match trusted {
+            true => assert!(matches!(prepare(&bank, "{}").await, Answer::Yes(_))),
+            false => assert!(trouble(&bank, "{}").await.contains("not an authority's own")),
+        }
+    }
 }
 
 #[tokio::test]

@@ -32,6 +32,15 @@ pub enum Validity {
     Expired,
 }
 
+/// What a certificate that signed itself says that it is for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kind {
+    /// To be shown by a server.
+    Server,
+    /// To sign others.
+    Authority,
+}
+
 impl Authority {
     /// Makes one.
     ///
@@ -70,9 +79,29 @@ impl Authority {
         }
         let key = KeyPair::generate().expect("this machine has randomness");
         let certificate = params.signed_by(&key, &self.issuer).expect("good parameters");
-        let file = |kind: &str| self.folder.path().join(format!("{name}-{validity:?}.{kind}"));
+        self.kept(&format!("{name}-{validity:?}"), &certificate.pem(), &key)
+    }
+
+    /// Makes a certificate that nobody has signed but itself.
+    ///
+    /// # Panics
+    ///
+    /// If there is no room for its files.
+    pub fn self_signed(&self, name: &str, kind: Kind) -> Certified {
+        let mut params = CertificateParams::new([name.to_owned()]).expect("a good name");
+        params.is_ca = match kind {
+            Kind::Server => IsCa::ExplicitNoCa,
+            Kind::Authority => IsCa::Ca(BasicConstraints::Unconstrained),
+        };
+        let key = KeyPair::generate().expect("this machine has randomness");
+        let certificate = params.self_signed(&key).expect("good parameters");
+        self.kept(&format!("{name}-{kind:?}"), &certificate.pem(), &key)
+    }
+
+    fn kept(&self, name: &str, certificate: &str, key: &KeyPair) -> Certified {
+        let file = |kind: &str| self.folder.path().join(format!("{name}.{kind}"));
         let certified = Certified { certificate: file("crt"), key: file("key") };
-        write(&certified.certificate, &certificate.pem());
+        write(&certified.certificate, certificate);
         write(&certified.key, &key.serialize_pem());
         certified
     }

@@ -9,7 +9,7 @@ mod mariadb;
 mod postgres;
 mod redis;
 
-pub use certificates::{Authority, Certified, Validity};
+pub use certificates::{Authority, Certified, Kind, Validity};
 pub use mariadb::PrivateMariaDb;
 pub use postgres::PrivatePostgres;
 pub use redis::PrivateRedis;
