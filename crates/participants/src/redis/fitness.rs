@@ -20,24 +20,40 @@ pub(super) struct Facts {
     version: String,
     role: String,
     aof: bool,
-    /// `always`, `everysec` or `no`; an error if the user may not see it.
-    synced: Result<String, String>,
+    /// When the append-only file is synced; an error if the user may not see it.
+    synced: Result<Synced, String>,
     memory_max: u64,
     eviction: String,
     cluster: bool,
     replicas: u64,
 }
 
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct Synced {
+    /// `always`, `everysec` or `no`.
+    appendfsync: String,
+    /// `yes` if not even `always` is done while the file is rewritten.
+    not_on_rewrite: String,
+}
+
 impl Facts {
-    /// Reads what `INFO` and `CONFIG GET appendfsync` replied.
+    /// Reads what `INFO` and `CONFIG GET` replied.
     pub(super) fn read(info: &str, synced: Result<Reply, Refused>) -> Self {
         let field = |name: &str| {
             let mut lines = info.lines().filter_map(|line| line.split_once(':'));
             lines.find(|(found, _)| *found == name).map_or("", |(_, value)| value.trim())
         };
         let number = |name: &str| field(name).parse().unwrap_or(0);
-        let synced = synced.map_err(|refused| refused.0).and_then(|reply| {
-            reply.texts().pop().ok_or_else(|| "the server does not know this setting".to_owned())
+        let synced = synced.map_err(|refused| refused.0).map(|reply| {
+            let texts = reply.texts();
+            let setting = |name: &str| {
+                let mut pairs = texts.chunks_exact(2);
+                pairs.find(|pair| pair[0] == name).map(|pair| pair[1].clone()).unwrap_or_default()
+            };
+            Synced {
+                appendfsync: setting("appendfsync"),
+                not_on_rewrite: setting("no-appendfsync-on-rewrite"),
+            }
         });
         Self {
             version: field("redis_version").to_owned(),
@@ -121,8 +137,13 @@ impl Facts {
     fn synced(&self, address: &Address) -> Finding {
         const SUBJECT: &str = "appendfsync";
         let seen = match &self.synced {
-            Ok(always) if always == "always" => return Finding::fit(SUBJECT, "appendfsync always"),
-            Ok(other) => format!("appendfsync is {other}"),
+            Ok(synced) if synced.appendfsync != "always" => {
+                format!("appendfsync is {}", synced.appendfsync)
+            }
+            Ok(synced) if synced.not_on_rewrite == "yes" => {
+                "no-appendfsync-on-rewrite is yes".to_owned()
+            }
+            Ok(_) => return Finding::fit(SUBJECT, "appendfsync always"),
             Err(why) => format!("appendfsync cannot be seen ({why})"),
         };
         match (address.durability, self.synced.is_ok()) {
@@ -130,7 +151,8 @@ impl Facts {
                 SUBJECT,
                 format!(
                     "{seen}, so a crash of the server may lose what it has promised: set \
-                     appendfsync always, or durability=weak in the resource's url"
+                     appendfsync always and no-appendfsync-on-rewrite no, or durability=weak in the \
+                     resource's url"
                 ),
             ),
             (Durability::Strict, false) => Finding::unfit(
@@ -257,7 +279,13 @@ mod tests {
     fn unfit(info: &str, synced: &str, url: &str) -> Option<(String, String)> {
         let address = Address::parse(url, &Settings::default()).expect("a good url");
         let text = |text: &str| Reply::Text(text.to_owned());
-        let synced = Ok(Reply::List(vec![text("appendfsync"), text(synced)]));
+        let rewrite = if synced == "always but" { "yes" } else { "no" };
+        let synced = Ok(Reply::List(vec![
+            text("no-appendfsync-on-rewrite"),
+            text(rewrite),
+            text("appendfsync"),
+            text(synced.split(' ').next().expect("a word")),
+        ]));
         let reason = Facts::read(info, synced).unfit(&address)?;
         Some((reason.kind.to_string(), reason.detail.to_string()))
     }
@@ -276,6 +304,7 @@ mod tests {
         for (info, synced, kind, named) in [
             (replaced("aof_enabled:1", "aof_enabled:0"), "always", "not_durable", "appendonly yes"),
             (GOOD.to_owned(), "everysec", "not_durable", "appendfsync always"),
+            (GOOD.to_owned(), "always but", "not_durable", "no-appendfsync-on-rewrite no"),
             (replaced("maxmemory:0", "maxmemory:1"), "always", "not_durable", "noeviction"),
             (replaced("master", "slave"), "always", "read_only_resource", "name the master"),
             (replaced("7.0.15", "6.2.1"), "always", "unsupported", "use 7 or later"),

@@ -72,7 +72,7 @@ async fn login(address: &Address) -> Result<(Connection, Facts), NoConnection> {
     }
     let before = questions.len();
     questions.push(vec!["INFO"]);
-    questions.push(vec!["CONFIG", "GET", "appendfsync"]);
+    questions.push(vec!["CONFIG", "GET", "appendfsync", "no-appendfsync-on-rewrite"]);
     let questions: Vec<&[&str]> = questions.iter().map(|words| &words[..]).collect();
     connection.send(&questions).await?;
     for _ in 0..before {

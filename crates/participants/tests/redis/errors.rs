@@ -64,6 +64,7 @@ async fn every_error_that_can_be_provoked_is_a_no_of_its_kind_and_leaves_nothing
 async fn settings_that_would_break_a_promise_are_named_by_vote_and_doctor_alike() {
     for (option, kind, subject, named) in [
         ("appendfsync everysec", "not_durable", "appendfsync", "set appendfsync always"),
+        ("no-appendfsync-on-rewrite yes", "not_durable", "appendfsync", "on-rewrite no"),
         ("appendonly no", "not_durable", "appendonly", "set appendonly yes"),
         ("maxmemory-policy allkeys-lru", "not_durable", "maxmemory-policy", "noeviction"),
         ("cluster-enabled yes", "configuration", "cluster_enabled", "tag="),
