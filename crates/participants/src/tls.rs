@@ -273,6 +273,14 @@ pub enum Stream {
 }
 
 impl Stream {
+    /// The certificate that the other side has shown, in DER.
+    pub fn certificate(&self) -> Option<&[u8]> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(stream) => stream.get_ref().1.peer_certificates()?.first().map(|it| &**it),
+        }
+    }
+
     /// Whether nothing has been said or closed by the other side. What was said is lost by asking, so
     /// a connection of which that is not true is of no more use.
     pub fn is_quiet(&mut self) -> bool {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
@@ -17,6 +17,7 @@ use unanimous_participants::testing::conformance::{call, fresh_name};
 use unanimous_participants::testing::{
     Authority, Certified, Kind, PrivatePostgres, Validity, until,
 };
+use unanimous_participants::tls::Connector;
 use unanimous_participants::{Fitness, Password, Resource, Settings, TlsFiles, Unobserved, open};
 
 fn trusting(authority: &Authority) -> TlsFiles {
@@ -43,8 +44,7 @@ enum Clients<'a> {
     CertifiedBy(&'a Authority),
 }
 
-/// A service that answers 200 to everything, over TLS. Returns its port.
-async fn service(certified: &Certified, clients: Clients<'_>) -> u16 {
+fn acceptor(certified: &Certified, clients: Clients<'_>) -> TlsAcceptor {
     let provider = Arc::new(ring::default_provider());
     let verifier = match clients {
         Clients::Anybody => Arc::new(NoClientAuth) as _,
@@ -65,9 +65,14 @@ async fn service(certified: &Certified, clients: Clients<'_>) -> u16 {
         .with_client_cert_verifier(verifier)
         .with_single_cert(chain, key)
         .expect("they belong together");
+    TlsAcceptor::from(Arc::new(config))
+}
+
+/// A service that answers 200 to everything, over TLS. Returns its port.
+async fn service(certified: &Certified, clients: Clients<'_>) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let port = listener.local_addr().expect("bound").port();
-    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let acceptor = acceptor(certified, clients);
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let acceptor = acceptor.clone();
@@ -257,7 +262,7 @@ fn url(server: &PrivatePostgres, host: &str, mode: &str) -> String {
 
 const WRITE: &str = r#"[{"sql": "INSERT INTO note VALUES ('x')"}]"#;
 /// More than a socket and TLS take at once, both ways.
-const LARGE: &str = r#"[{"sql": "INSERT INTO note SELECT repeat($1, 1000)", "params": ["TEXT"]},
+const LARGE: &str = r#"[{"sql": "INSERT INTO note SELECT $1", "params": ["TEXT"]},
                         {"sql": "SELECT repeat('y', 50000) FROM generate_series(1, 300)"}]"#;
 
 #[tokio::test]
@@ -308,6 +313,55 @@ async fn a_database_that_proves_nothing_is_sent_no_password() {
         assert_eq!((findings.len(), findings[0].fitness), (1, Fitness::Unfit));
         assert!(findings[0].detail.contains(named), "{findings:?}");
     }
+}
+
+/// Stands between us and a database with a certificate that we trust, too, and passes all on. Returns
+/// its port.
+async fn between(server: &PrivatePostgres, certified: &Certified, trusted: TlsFiles) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let port = listener.local_addr().expect("bound").port();
+    let (acceptor, behind) = (acceptor(certified, Clients::Anybody), server.port());
+    let connector = Connector::new(&trusted).expect("good files");
+    tokio::spawn(async move {
+        while let Ok((mut front, _)) = listener.accept().await {
+            let (acceptor, connector) = (acceptor.clone(), connector.clone());
+            tokio::spawn(async move {
+                let mut question = [0; 8];
+                front.read_exact(&mut question).await.expect("tls is asked for");
+                front.write_all(b"S").await.expect("it is heard");
+                let mut front = acceptor.accept(front).await.expect("we are believed");
+                let mut back = TcpStream::connect(("127.0.0.1", behind)).await.expect("it listens");
+                back.write_all(&question).await.expect("it is heard");
+                assert_eq!(back.read_u8().await.expect("it answers"), b'S');
+                let mut back = connector.connect("localhost", back).await.expect("it is trusted");
+                drop(tokio::io::copy_bidirectional(&mut front, &mut back).await);
+            });
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn a_password_is_proven_to_the_owner_of_the_certificate_only() {
+    let authority = Authority::new();
+    let certified = authority.certify("localhost", Validity::Good);
+    let Some(mut server) = database(&authority, &certified).await else { return };
+    server.require_tls("scram-sha-256", "app");
+    let relayed = async |certified: &Certified| {
+        let port = between(&server, certified, trusting(&authority)).await;
+        let url = format!("postgres://app@localhost:{port}/postgres?sslmode=verify-full");
+        prepare(&with_password(&url, trusting(&authority)), WRITE).await
+    };
+    assert!(
+        matches!(relayed(&certified).await, Answer::Yes(_)),
+        "whoever has its key is the server"
+    );
+    let answer = relayed(&authority.certify("127.0.0.1", Validity::Good)).await;
+    assert!(matches!(&answer, Answer::No(_)), "another name: {answer:?}");
+    // The name is the same; only the key, and so the certificate, is another.
+    let other = authority.certify("localhost", Validity::Good);
+    let Answer::No(reason) = relayed(&other).await else { panic!("it was let in") };
+    assert!(reason.detail.contains("channel binding"), "{}", reason.detail);
 }
 
 #[tokio::test]

@@ -1,12 +1,14 @@
 //! Connecting and proving who we are.
 //!
 //! The password is sent as it is only if the server asks for that; SCRAM-SHA-256 and MD5 show no
-//! more than that it is known.
+//! more than that it is known, and SCRAM over TLS shows it to nobody but the owner of the certificate.
 
 use bytes::BytesMut;
 use fallible_iterator::FallibleIterator;
 use postgres_protocol::authentication::md5_hash;
-use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
+use postgres_protocol::authentication::sasl::{
+    ChannelBinding, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramSha256,
+};
 use postgres_protocol::message::backend::{AuthenticationSaslBody, Message};
 use postgres_protocol::message::frontend;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -14,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::address::Address;
+use super::binding;
 use super::wire::{Broken, Connection, Refused, refused, senseless, unsendable};
 use crate::limits::CONNECT_TIMEOUT;
 use crate::tls::{Connector, Stream, TlsError};
@@ -149,13 +152,24 @@ async fn scram(
     address: &Address,
     body: &AuthenticationSaslBody,
 ) -> Result<(), NoConnection> {
-    let offered = body.mechanisms().any(|it| Ok(it == SCRAM_SHA_256)).map_err(senseless)?;
-    if !offered {
-        let why = "it offers no SCRAM-SHA-256 without tls".to_owned();
+    let offered: Vec<_> =
+        body.mechanisms().map(|it| Ok(it.to_owned())).collect().map_err(senseless)?;
+    let offers = |name: &str| offered.iter().any(|it| it == name);
+    let end_point = connection.stream.certificate().and_then(binding::end_point);
+    let (mechanism, bound) = match end_point {
+        Some(hash) if offers(SCRAM_SHA_256_PLUS) => {
+            (SCRAM_SHA_256_PLUS, ChannelBinding::tls_server_end_point(hash))
+        }
+        // Said to the server, who breaks off if somebody has taken its offer out on the way.
+        Some(_) => (SCRAM_SHA_256, ChannelBinding::unrequested()),
+        None => (SCRAM_SHA_256, ChannelBinding::unsupported()),
+    };
+    if !offers(mechanism) {
+        let why = format!("it offers {}, but not {mechanism}", offered.join(", "));
         return Err(NoConnection::Unable(why));
     }
-    let mut scram = ScramSha256::new(password(address)?, ChannelBinding::unsupported());
-    frontend::sasl_initial_response(SCRAM_SHA_256, scram.message(), &mut connection.output)
+    let mut scram = ScramSha256::new(password(address)?, bound);
+    frontend::sasl_initial_response(mechanism, scram.message(), &mut connection.output)
         .map_err(unsendable)?;
     connection.send().await?;
     let Message::AuthenticationSaslContinue(body) = reply(connection).await? else {

@@ -16,9 +16,10 @@
 //! | `examine` | whether the database can take part at all |
 //! | `sqlstate` | what each error means |
 //! | `keyword`, `value` | statements and values |
-//! | `address`, `login`, `pool`, `wire` | connections |
+//! | `address`, `login`, `binding`, `pool`, `wire` | connections |
 
 mod address;
+mod binding;
 mod examine;
 mod finish;
 mod keyword;
