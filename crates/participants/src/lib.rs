@@ -26,7 +26,7 @@ pub mod postgres;
 pub mod redis;
 pub mod returned;
 pub mod statement;
-#[cfg(feature = "testing")]
+#[cfg(feature = "servers")]
 pub mod testing;
 pub mod tls;
 mod trace;

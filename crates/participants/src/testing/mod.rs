@@ -3,12 +3,15 @@
 //! A server lives in a temporary folder, listens on a free port of this machine, and is killed when
 //! its handle goes. Where its programs are missing a test skips itself, loudly; in CI it fails.
 
+#[cfg(feature = "testing")]
 mod certificates;
+#[cfg(feature = "testing")]
 pub mod conformance;
 mod mariadb;
 mod postgres;
 mod redis;
 
+#[cfg(feature = "testing")]
 pub use certificates::{Authority, Certified, Kind, Validity};
 pub use mariadb::PrivateMariaDb;
 pub use postgres::PrivatePostgres;

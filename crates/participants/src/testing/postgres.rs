@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::{Certified, PATIENCE, free_port, skip};
+#[cfg(feature = "testing")]
+use super::Certified;
+use super::{PATIENCE, free_port, skip};
 
 /// Nobody's number on every system: PostgreSQL refuses to run as root.
 const NOBODY: u32 = 65_534;
@@ -114,6 +116,24 @@ impl PrivatePostgres {
         fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
+    /// Processor time that it has used so far, from `/proc`: its main process and those that live.
+    pub fn cpu(&self) -> Duration {
+        let Some(main) = self.child.as_ref().map(Child::id) else { return Duration::ZERO };
+        let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let ticks = processes.filter_map(|process| {
+            let stat = fs::read_to_string(process.path().join("stat")).ok()?;
+            // The name of the program, in brackets, may hold spaces.
+            let (name, rest) = stat.rsplit_once(')')?;
+            let fields: Vec<u64> = rest.split(' ').map(|it| it.parse().unwrap_or(0)).collect();
+            let own = name.split(' ').next()?.parse() == Ok(main);
+            let of_those_that_ended = if own { fields.get(14)? + fields.get(15)? } else { 0 };
+            let ours = own || fields.get(2) == Some(&u64::from(main));
+            ours.then_some(fields.get(12)? + fields.get(13)? + of_those_that_ended)
+        });
+        // Programs see 100 ticks a second on every Linux.
+        Duration::from_millis(ticks.sum::<u64>() * 10)
+    }
+
     /// Kills it as a power failure would.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
@@ -150,6 +170,7 @@ impl PrivatePostgres {
     /// # Panics
     ///
     /// If the server does not take them.
+    #[cfg(feature = "testing")]
     pub fn encrypt(&mut self, server: &Certified, clients: &Path) {
         let files = [
             (&*server.certificate, "server.crt"),

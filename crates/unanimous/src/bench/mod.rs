@@ -8,6 +8,7 @@ mod http;
 mod inside;
 mod loops;
 mod process;
+mod sql;
 mod startup;
 mod stats;
 
@@ -23,6 +24,7 @@ use crate::output::Format;
 #[command(after_help = "Examples:
   unanimous bench coordinator                 durable decisions a second against bare loops
   unanimous bench http --seconds 5            over HTTP, with processor time per transaction
+  unanimous bench sql --in-flight 16           what the coordinator adds to bare two-phase commit
   unanimous bench startup --finished 1000000  restart with much history and much left open")]
 pub(crate) struct BenchArgs {
     #[command(subcommand)]
@@ -35,6 +37,8 @@ enum Bench {
     Coordinator(Shape),
     /// Over HTTP with two services that agree at once, each in a process of its own.
     Http(Shape),
+    /// Transfers between two PostgreSQL servers of its own, against two-phase commit by hand.
+    Sql(Shape),
     /// Start-up, recovery after kill -9 and memory, with much history.
     Startup(startup::StartupArgs),
     /// A service that agrees to everything; a part of `http`.
@@ -64,6 +68,7 @@ pub(crate) async fn run(args: BenchArgs, format: Format) -> Result<(), Failure> 
     match args.bench {
         Bench::Coordinator(shape) => coordinator::run(&shape, format).await,
         Bench::Http(shape) => http::run(&shape, format).await,
+        Bench::Sql(shape) => sql::run(&shape, format).await,
         Bench::Startup(args) => startup::run(&args, format).await,
         Bench::Service => process::serve_agreeing().await,
     }
