@@ -166,7 +166,7 @@ fn in_process(
 fn fresh() -> TxnId {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let number = u128::from(NEXT.fetch_add(1, Ordering::Relaxed));
-    TxnId::mint(1, ShardId::of(0), number << 64 | u128::from(std::process::id()))
+    TxnId::mint(1, ShardId::of(0), number)
 }
 
 /// Two-phase commit by a client that writes nothing down.
@@ -190,8 +190,9 @@ async fn by_hand(banks: Arc<[PostgresAdapter; 2]>, works: [Value; 2]) -> Result<
         call(0, Verb::Prepare, left, Opaque::default()),
         call(1, Verb::Prepare, right, Opaque::default())
     );
-    let (Answer::Yes(left), Answer::Yes(right)) = (votes.0.answer, votes.1.answer) else {
-        return Err(Failure::not_done("a server did not prepare"));
+    let (left, right) = match (votes.0.answer, votes.1.answer) {
+        (Answer::Yes(left), Answer::Yes(right)) => (left, right),
+        other => return Err(Failure::not_done(format!("a server did not prepare: {other:?}"))),
     };
     let done = tokio::join!(
         call(0, Verb::Commit, Opaque::default(), left),
