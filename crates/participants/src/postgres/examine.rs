@@ -1,12 +1,14 @@
 //! Whether a PostgreSQL database can take part, and what to change if not.
 //!
-//! Two questions are asked and nothing is changed: what the server is, and how it is set. What the
-//! answers mean is decided in [`judge`], which asks nothing.
+//! Three questions are asked and nothing is changed: what the server is, what our role may do, and
+//! how the server is set. Each is answered only by who is well as to the one before. What the last
+//! answer means is decided in [`judge`], which asks nothing.
 //!
 //! Unfit is what makes every vote a no, or a yes worth nothing. What costs, or fails only sometimes,
 //! is doubtful. `synchronous_commit = off` is neither while there is no standby: PostgreSQL writes a
 //! prepared transaction and its end to disk whatever that setting is.
 
+use std::ops::Range;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Deserialize;
@@ -25,7 +27,7 @@ use crate::limits::{
 /// The first that numbers transactions in 64 bits, by which an end that was not heard is looked up.
 const VERSION_MIN: i32 = 130_000;
 
-/// What the server is. Asked first, because an old one does not understand the second question.
+/// What the server is. Asked first, because an old one does not understand the next question.
 #[derive(Clone, Debug, Deserialize)]
 struct Server {
     number: i32,
@@ -39,6 +41,19 @@ const WHAT_IT_IS: &str = "SELECT json_build_object( \
     'number', current_setting('server_version_num')::int, \
     'version', current_setting('server_version'), \
     'process', pg_backend_pid())";
+
+/// What our role may do. Asked before anything is read that not everybody may read.
+#[derive(Clone, Debug, Deserialize)]
+struct Rights {
+    user: String,
+    list: bool,
+    look_up: bool,
+}
+
+const WHAT_WE_MAY: &str = "SELECT json_build_object( \
+    'user', current_user, \
+    'list', has_table_privilege('pg_catalog.pg_prepared_xacts', 'SELECT'), \
+    'look_up', has_function_privilege('pg_catalog.pg_xact_status(xid8)', 'EXECUTE'))";
 
 /// How the server is set, as our role sees it. Times are milliseconds; zero stands for none.
 #[derive(Clone, Debug, Deserialize)]
@@ -54,8 +69,6 @@ struct Seen {
     /// Without our own.
     connections_used: u64,
     user: String,
-    may_list: bool,
-    may_look_up: bool,
     /// The roles that own prepared transactions under names like ours which our role may not end.
     strangers: Vec<String>,
     statement_timeout: u64,
@@ -105,8 +118,6 @@ fn how_it_is_set() -> String {
          'connections_used', greatest(0, \
              (SELECT sum(numbackends) FROM pg_stat_database) - (SELECT number FROM mine)), \
          'user', current_user, \
-         'may_list', has_table_privilege('pg_catalog.pg_prepared_xacts', 'SELECT'), \
-         'may_look_up', has_function_privilege('pg_catalog.pg_xact_status(xid8)', 'EXECUTE'), \
          'strangers', (SELECT coalesce(json_agg(DISTINCT owner), '[]') FROM aged \
              WHERE database = current_database() AND gid LIKE 'una:%' \
              AND owner <> current_user AND NOT current_setting('is_superuser')::bool), \
@@ -143,14 +154,23 @@ async fn look(inner: &Inner, connections: usize) -> Vec<Finding> {
     };
     let mut findings = vec![version(&server), pooler(connection.process, server.process)];
     if server.number >= VERSION_MIN {
-        let before_ms = now_ms();
-        match ask(connection, &how_it_is_set()).await {
-            Ok(seen) => judge(&seen, connections as u64, &mut findings, before_ms..now_ms()),
-            Err(why) => findings.push(Finding::doubtful("settings", why)),
-        }
+        findings.extend(look_closer(connection, connections).await);
     }
     inner.second_phase.give_back(lent);
     findings
+}
+
+async fn look_closer(connection: &mut Connection, connections: usize) -> Vec<Finding> {
+    match ask(connection, WHAT_WE_MAY).await.map(|rights| missing(&rights)) {
+        Ok(None) => {}
+        Ok(Some(finding)) => return vec![finding],
+        Err(why) => return vec![Finding::doubtful("privileges", why)],
+    }
+    let before_ms = now_ms();
+    match ask(connection, &how_it_is_set()).await {
+        Ok(seen) => judge(&seen, connections as u64, before_ms..now_ms()),
+        Err(why) => vec![Finding::doubtful("settings", why)],
+    }
 }
 
 async fn ask<T: DeserializeOwned>(connection: &mut Connection, sql: &str) -> Result<T, String> {
@@ -196,7 +216,7 @@ fn version(server: &Server) -> Finding {
 /// Who answers should be who let us in. A pooler lets in by itself, and names another process.
 fn pooler(let_in: i32, answers: i32) -> Finding {
     match let_in == answers {
-        true => Finding::fit("pooler", "none in the way"),
+        true => Finding::fit("pooler", "no pooler"),
         false => Finding::doubtful(
             "pooler",
             "a pooler is in the way: name the server itself in the url, or make sure that the \
@@ -205,13 +225,35 @@ fn pooler(let_in: i32, answers: i32) -> Finding {
     }
 }
 
-fn judge(
-    seen: &Seen,
-    connections: u64,
-    findings: &mut Vec<Finding>,
-    asked_ms: std::ops::Range<i64>,
-) {
-    findings.push(match (seen.standby, seen.read_only) {
+/// A right that our role needs and does not have.
+fn missing(rights: &Rights) -> Option<Finding> {
+    let Rights { user, list, look_up } = rights;
+    let detail = match (list, look_up) {
+        (false, _) => format!("GRANT SELECT ON pg_prepared_xacts TO \"{user}\", to find orphans"),
+        (true, false) => format!(
+            "GRANT EXECUTE ON FUNCTION pg_xact_status(xid8) TO \"{user}\", to look up how a branch \
+             ended"
+        ),
+        (true, true) => return None,
+    };
+    Some(Finding::unfit("privileges", detail))
+}
+
+fn judge(seen: &Seen, connections: u64, asked_ms: Range<i64>) -> Vec<Finding> {
+    vec![
+        primary(seen),
+        places(seen, connections),
+        room(seen, connections),
+        ownership(seen),
+        durability(seen),
+        timeouts(seen),
+        old(seen),
+        clock(seen.now_ms, asked_ms),
+    ]
+}
+
+fn primary(seen: &Seen) -> Finding {
+    match (seen.standby, seen.read_only) {
         (true, _) => Finding::unfit(
             "primary",
             "it is a standby, which cannot prepare: name the primary in the url",
@@ -225,14 +267,7 @@ fn judge(
             ),
         ),
         (false, false) => Finding::fit("primary", "primary"),
-    });
-    findings.push(places(seen, connections));
-    findings.push(room(seen, connections));
-    findings.push(privileges(seen));
-    findings.push(durability(seen));
-    findings.push(timeouts(seen));
-    findings.push(old(seen));
-    findings.push(clock(seen.now_ms, asked_ms));
+    }
 }
 
 fn places(seen: &Seen, connections: u64) -> Finding {
@@ -277,19 +312,9 @@ fn room(seen: &Seen, connections: u64) -> Finding {
     }
 }
 
-fn privileges(seen: &Seen) -> Finding {
+/// Only who prepared a branch, or a superuser, may finish it.
+fn ownership(seen: &Seen) -> Finding {
     let user = &seen.user;
-    if !seen.may_list {
-        let detail = format!("GRANT SELECT ON pg_prepared_xacts TO \"{user}\", to find orphans");
-        return Finding::unfit("privileges", detail);
-    }
-    if !seen.may_look_up {
-        let detail = format!(
-            "GRANT EXECUTE ON FUNCTION pg_xact_status(xid8) TO \"{user}\", to look up how a branch \
-             ended"
-        );
-        return Finding::unfit("privileges", detail);
-    }
     match &*seen.strangers {
         [] => Finding::fit("privileges", format!("role {user}")),
         strangers => Finding::doubtful(
@@ -349,7 +374,7 @@ fn timeouts(seen: &Seen) -> Finding {
 
 fn old(seen: &Seen) -> Finding {
     let Some(oldest) = seen.old.first() else {
-        return Finding::fit("old prepared transactions", "none prepared for long");
+        return Finding::fit("old prepared transactions", "nothing prepared for long");
     };
     let shown = |it: &Old| {
         format!("'{}' in {} by {}, {} s", it.gid.escape_debug(), it.database, it.owner, it.age_s)
@@ -372,7 +397,7 @@ fn old(seen: &Seen) -> Finding {
 }
 
 /// A clock is off by what no way of the message could explain.
-fn clock(theirs_ms: i64, asked_ms: std::ops::Range<i64>) -> Finding {
+fn clock(theirs_ms: i64, asked_ms: Range<i64>) -> Finding {
     let (by_ms, how) = match theirs_ms {
         early if early < asked_ms.start => (asked_ms.start - early, "behind"),
         late if late > asked_ms.end => (late - asked_ms.end, "ahead of"),
@@ -407,8 +432,6 @@ mod tests {
             connections_max: 97,
             connections_used: 5,
             user: "app".into(),
-            may_list: true,
-            may_look_up: true,
             strangers: Vec::new(),
             statement_timeout: 0,
             idle_in_transaction_session_timeout: 0,
@@ -421,8 +444,7 @@ mod tests {
     }
 
     fn not_fit(seen: &Seen) -> Vec<Finding> {
-        let mut findings = Vec::new();
-        judge(seen, 16, &mut findings, 9_990..10_010);
+        let mut findings = judge(seen, 16, 9_990..10_010);
         findings.retain(|finding| finding.fitness != Fitness::Fit);
         findings
     }
@@ -453,8 +475,6 @@ mod tests {
         found(|it| it.prepared_max = 0, Unfit, places, "set max_prepared_transactions = 97");
         found(|it| it.prepared = 100, Unfit, places, "all 100 places are taken");
         found(|it| it.fsync = false, Unfit, "fsync", "fsync = on");
-        found(|it| it.may_list = false, Unfit, "privileges", "GRANT SELECT");
-        found(|it| it.may_look_up = false, Unfit, "privileges", "GRANT EXECUTE");
     }
 
     #[test]
@@ -489,6 +509,19 @@ mod tests {
         let named = r"7 hold locks and keep VACUUM from its work ('by\nhand' in shop by ops, 7200 s, and 6 more)";
         let change = |it: &mut Seen| (it.old_count, it.old) = (7, vec![old]);
         found(change, Fitness::Doubtful, "old prepared transactions", named);
+    }
+
+    #[test]
+    fn a_right_that_is_missing_is_named() {
+        let rights = |list, look_up| Rights { user: "app".into(), list, look_up };
+        assert_eq!(missing(&rights(true, true)), None);
+        for (rights, named) in
+            [(rights(false, true), "GRANT SELECT"), (rights(true, false), "GRANT EXECUTE")]
+        {
+            let finding = missing(&rights).expect(named);
+            assert_eq!(finding.fitness, Fitness::Unfit);
+            assert!(finding.detail.starts_with(named), "{}", finding.detail);
+        }
     }
 
     #[test]
