@@ -30,7 +30,7 @@ local function record_of(root, name)
   return root .. ':branch:' .. name
 end
 
--- Says that a part of the work cannot be done. `what` names the part.
+-- Says that the work cannot be done, in the vote's own word for why.
 local function refuse(kind, detail)
   error({ kind = kind, detail = detail }, 0)
 end

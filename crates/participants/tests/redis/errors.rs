@@ -8,7 +8,7 @@ use unanimous_core::{Answer, Decision, HeuristicKind, Verb};
 use unanimous_participants::testing::conformance::{Subject, call, fresh_name};
 use unanimous_participants::{Call, Fitness, Password, Settings, Unobserved};
 
-use crate::common::{Shop, commands, done, finish, prepare, refusal, work};
+use crate::common::{ROOT, Shop, commands, done, finish, prepare, refusal, work};
 
 #[tokio::test]
 async fn every_error_that_can_be_provoked_is_a_no_of_its_kind_and_leaves_nothing() {
@@ -101,7 +101,7 @@ async fn a_good_server_is_found_fit_and_old_branches_are_named() {
     let findings = resource.examine(Duration::from_secs(10)).await;
     assert!(findings.iter().all(|it| it.fitness == Fitness::Fit), "{findings:?}");
     assert_eq!(shop.server.ask(&["FUNCTION", "LIST"]), "", "examining changes nothing");
-    shop.server.ask(&["ZADD", &format!("{}:prepared", crate::common::ROOT), "1000", "una:x"]);
+    shop.server.ask(&["ZADD", &format!("{ROOT}:prepared"), "1000", "una:x"]);
     let findings = resource.examine(Duration::from_secs(10)).await;
     let old = findings.iter().find(|it| it.subject == "prepared").expect("it is looked at");
     assert_eq!(old.fitness, Fitness::Doubtful);
@@ -221,9 +221,9 @@ async fn only_what_was_committed_is_forgotten() {
     }
     let texts = names.each_ref().map(ToString::to_string);
     assert_eq!(shop.function("forget", &texts.each_ref().map(String::as_str)), "OK");
-    let states = texts.each_ref().map(|name| {
-        shop.server.ask(&["HGET", &format!("{}:branch:{name}", crate::common::ROOT), "state"])
-    });
+    let states = texts
+        .each_ref()
+        .map(|name| shop.server.ask(&["HGET", &format!("{ROOT}:branch:{name}"), "state"]));
     assert_eq!(states, ["", "rolled_back", "prepared"]);
 }
 

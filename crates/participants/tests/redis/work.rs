@@ -5,7 +5,7 @@ use unanimous_core::{Answer, Verb};
 use unanimous_participants::returned;
 use unanimous_participants::testing::conformance::{Subject, fresh_name};
 
-use crate::common::{Shop, commands, done, finish, prepare, work};
+use crate::common::{ROOT, Shop, commands, done, finish, prepare, work};
 
 /// Puts one key of each kind there, with and without a lifetime.
 fn fill(shop: &Shop) {
@@ -102,7 +102,7 @@ async fn what_is_prepared_and_rolled_back_leaves_no_trace() {
         assert!(matches!(answer, Answer::No(_)), "{answer:?}");
         assert_eq!(everything(&shop), before, "refused: {:?}", some.last());
     }
-    let locks = shop.server.ask(&["EXISTS", &format!("{}:locks", crate::common::ROOT)]);
+    let locks = shop.server.ask(&["EXISTS", &format!("{ROOT}:locks")]);
     assert_eq!(locks, "0");
 }
 
@@ -127,6 +127,8 @@ async fn a_commit_does_exactly_what_redis_does_and_the_vote_has_said_so() {
         plain.server.ask(&words.iter().map(String::as_str).collect::<Vec<_>>());
     }
     assert_eq!(everything(&shop), everything(&plain));
+    let ours = shop.server.ask(&["KEYS", "unanimous:*"]);
+    assert_eq!(ours, format!("{ROOT}:branch:{name}"), "only that it was committed is kept");
 }
 
 #[tokio::test]
