@@ -70,6 +70,8 @@ const STEPS: [Step; 11] = [
     Step {
         depth: Depth::Usual,
         needs: &[C_COMPILER, STRACE],
+        wants: &[POSTGRESQL, MARIADB, REDIS],
+        env: &[("UNANIMOUS_DATABASE_KILLS", "30")],
         args: &[
             "test",
             "--release",

@@ -28,12 +28,18 @@ pub(crate) struct Setup {
 impl Setup {
     /// A coordinator with its folder below `folder`, for these resources.
     pub(crate) fn new(folder: &Path, resources: &[(&str, SocketAddr)]) -> Self {
-        let lines: Vec<String> = resources
-            .iter()
-            .map(|(name, address)| format!("[resources.{name}]\nurl = \"http://{address}\"\n"))
-            .collect();
+        let urls: Vec<_> =
+            resources.iter().map(|(name, address)| (*name, format!("http://{address}"))).collect();
+        Self::with_urls(folder, "", &urls)
+    }
+
+    /// The same for resources by URL, with `head` before them in the configuration.
+    pub(crate) fn with_urls(folder: &Path, head: &str, resources: &[(&str, String)]) -> Self {
+        let lines =
+            resources.iter().map(|(name, url)| format!("[resources.{name}]\nurl = {url:?}\n"));
         let config = folder.join("unanimous.toml");
-        std::fs::write(&config, lines.concat()).expect("the folder can be written to");
+        std::fs::write(&config, format!("{head}{}", lines.collect::<String>()))
+            .expect("the folder can be written to");
         let (data, stderr) = (folder.join("data"), folder.join("coordinator.log"));
         Self { address: free_address(), data, config, stderr }
     }

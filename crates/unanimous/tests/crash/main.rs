@@ -13,12 +13,14 @@
 //! | `failing` | its disk reports errors |
 //! | `full` | its disk has no room |
 //! | `banks` | its participants are killed as well |
+//! | `databases` | killed, and databases of three kinds as well |
 //! | `life` | stopped, paused, started twice, started on a damaged folder |
 
 mod banks;
 mod chance;
 mod coordinator;
 mod crowd;
+mod databases;
 mod deed;
 mod failing;
 mod full;

@@ -1,0 +1,230 @@
+//! Three kinds of databases, killed like the coordinator, under transfers between all of them.
+//!
+//! Each transfer leaves its number in every database, so that afterwards the books tell for each one
+//! where it took effect. Something prepared by somebody else lies in two of them all the time.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tokio::task::{JoinSet, block_in_place};
+use unanimous_participants::testing::{PrivateMariaDb, PrivatePostgres, PrivateRedis};
+
+use crate::chance::Chance;
+use crate::coordinator::{Coordinator, Setup};
+use crate::http::Http;
+use crate::place::{Folder, eventually};
+
+/// Kills of each of the four: the step `crash` makes more of them.
+const KILLS: &str = "UNANIMOUS_DATABASE_KILLS";
+
+const CLIENTS: u64 = 6;
+
+/// Longest time between two kills.
+const LIFE_MS_MAX: u64 = 200;
+
+struct Databases {
+    postgres: PrivatePostgres,
+    maria: PrivateMariaDb,
+    redis: PrivateRedis,
+}
+
+/// What the clients were told of transfers by number.
+#[derive(Default)]
+struct Told {
+    next: AtomicU64,
+    committed: Mutex<BTreeSet<u64>>,
+    aborted: Mutex<BTreeSet<u64>>,
+}
+
+impl Databases {
+    fn start() -> Option<Self> {
+        let postgres = PrivatePostgres::start(&[])?;
+        let maria = PrivateMariaDb::start(&[])?;
+        let redis = PrivateRedis::start(&[])?;
+        let tables = "CREATE TABLE account (id int PRIMARY KEY, balance bigint NOT NULL); \
+                      CREATE TABLE entry (number bigint PRIMARY KEY)";
+        let rows: Vec<String> = (0..CLIENTS).map(|id| format!("({id}, 0)")).collect();
+        let rows = format!("INSERT INTO account VALUES {}", rows.join(", "));
+        postgres.sql("postgres", &format!("{tables}; {rows}"));
+        maria.sql("bank", &format!("{tables}; {rows}"));
+        let foreign = "INSERT INTO account VALUES (1000, 0)";
+        postgres.sql("postgres", &format!("BEGIN; {foreign}; PREPARE TRANSACTION 'foreign'"));
+        maria.sql(
+            "bank",
+            &format!("XA START 'foreign'; {foreign}; XA END 'foreign'; XA PREPARE 'foreign'"),
+        );
+        Some(Self { postgres, maria, redis })
+    }
+
+    fn setup(&self, folder: &Folder) -> Setup {
+        let urls = [
+            ("postgres", self.postgres.url("postgres", "postgres")),
+            ("maria", self.maria.url("root", "bank")),
+            ("redis", self.redis.url()),
+        ];
+        let head =
+            "cluster = \"crash\"\n[limits]\norphan_grace_ms = 1000\ncall_timeout_ms = 2000\n";
+        Setup::with_urls(folder.path(), head, &urls)
+    }
+
+    /// What each of them holds prepared, in its own spelling.
+    fn held(&self) -> Result<[String; 3], String> {
+        let postgres = self.postgres.try_sql("postgres", "SELECT gid FROM pg_prepared_xacts")?;
+        let maria = self.maria.try_sql("", "XA RECOVER")?;
+        let redis = self.redis.try_ask(&["KEYS", "unanimous:*prepared*"])?;
+        let redis = match redis.lines().next() {
+            None => String::new(),
+            Some(key) => self.redis.try_ask(&["ZRANGE", key, "0", "-1"])?,
+        };
+        Ok([postgres, maria, redis])
+    }
+
+    fn only_foreign_is_held(&self) -> Result<(), String> {
+        let [postgres, maria, redis] = self.held()?;
+        let maria_is_left = maria.lines().count() == 1 && maria.ends_with("foreign");
+        match postgres == "foreign" && maria_is_left && redis.trim().is_empty() {
+            true => Ok(()),
+            false => Err(format!("held: {postgres:?}, {maria:?}, {redis:?}")),
+        }
+    }
+
+    /// The transfers that took effect in each of them.
+    fn entries(&self) -> [BTreeSet<u64>; 3] {
+        let list = "SELECT number FROM entry";
+        let lists = [
+            self.postgres.sql("postgres", list),
+            self.maria.sql("bank", list),
+            self.redis.ask(&["SMEMBERS", "entry"]),
+        ];
+        let number = |line: &str| line.trim().parse().expect("a number");
+        lists.map(|list| list.lines().filter(|line| !line.is_empty()).map(number).collect())
+    }
+
+    fn sums(&self) -> [i64; 3] {
+        let sum = "SELECT sum(balance) FROM account";
+        let moved: i64 = (0..CLIENTS)
+            .map(|id| self.redis.ask(&["GET", &format!("account:{id}")]))
+            .map(|balance| balance.trim().parse::<i64>().unwrap_or_default())
+            .sum();
+        let number = |text: String| text.parse().expect("a number");
+        [number(self.postgres.sql("postgres", sum)), number(self.maria.sql("bank", sum)), moved]
+    }
+}
+
+fn transfer(account: u64, number: u64) -> Value {
+    let statements = |mark: [&str; 3], amount: i64| {
+        let [one, two, three] = mark;
+        json!([
+            {"sql": format!("UPDATE account SET balance = balance + {one} WHERE id = {two}"),
+             "params": [amount, account], "expect_rows": 1},
+            {"sql": format!("INSERT INTO entry VALUES ({three})"), "params": [number]}])
+    };
+    json!({"kind": "atomic", "timeout_ms": 4_000, "wait": "decided", "branches": [
+        {"resource": "postgres", "statements": statements(["$1", "$2", "$1"], -2)},
+        {"resource": "maria", "statements": statements(["?", "?", "?"], 1)},
+        {"resource": "redis", "body": {"commands": [
+            ["INCRBY", format!("account:{account}"), 1], ["SADD", "entry", number.to_string()]]}}]})
+}
+
+async fn client(account: u64, http: Http, told: Arc<Told>) {
+    loop {
+        let number = told.next.fetch_add(1, Ordering::Relaxed);
+        let reply = http.post("/v1/transactions", None, &transfer(account, number)).await;
+        let outcome = reply.ok().and_then(|reply| reply.view()).and_then(|view| view.outcome);
+        match outcome.map(|outcome| outcome.as_str()) {
+            Some("committed") => told.committed.lock().expect("nobody panics").insert(number),
+            Some("aborted") => told.aborted.lock().expect("nobody panics").insert(number),
+            // Nobody knows: it may take effect or not, but everywhere alike.
+            Some(_) | None => {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                false
+            }
+        };
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn books_in_three_kinds_of_databases_balance_whatever_is_killed() {
+    let Some(mut databases) = block_in_place(Databases::start) else { return };
+    let kills = std::env::var(KILLS).ok().and_then(|kills| kills.parse().ok()).unwrap_or(3);
+    let mut chance = Chance::new();
+    let folder = Folder::new();
+    let setup = databases.setup(&folder);
+    let mut coordinator = Coordinator::start(&setup).await;
+    let http = Http::new(&setup.server());
+    let told = Arc::new(Told::default());
+    let mut clients = JoinSet::new();
+    for account in 0..CLIENTS {
+        clients.spawn(client(account, http.clone(), Arc::clone(&told)));
+    }
+    let committed = || told.committed.lock().expect("nobody panics").len();
+    let start = Instant::now();
+    let mut victims: Vec<u64> = (0..4 * kills).map(|number| number % 4).collect();
+    while !victims.is_empty() {
+        let before = committed();
+        eventually("transfers go on", async || match committed() {
+            now if now > before + 5 => Ok(()),
+            now => Err(format!("{now} committed; {}", log(&http).await)),
+        })
+        .await;
+        tokio::time::sleep(chance.pause(LIFE_MS_MAX)).await;
+        let victim = victims.swap_remove(chance.below(victims.len() as u64) as usize);
+        match victim {
+            0 => coordinator.kill_and_respawn().await,
+            1 => block_in_place(|| (databases.postgres.kill(), databases.postgres.up())).1,
+            2 => block_in_place(|| (databases.maria.kill(), databases.maria.up())).1,
+            _ => block_in_place(|| (databases.redis.kill(), databases.redis.up())).1,
+        }
+    }
+    let killing = start.elapsed();
+    clients.shutdown().await;
+    coordinator.ready().await.expect("it recovers from any kill");
+    eventually("everything has ended", async || {
+        let metrics = http.get("/metrics").await?;
+        match String::from_utf8_lossy(&metrics.body).contains("\nunanimous_in_flight 0\n") {
+            true => Ok(()),
+            false => Err(log(&http).await),
+        }
+    })
+    .await;
+    eventually("nothing of ours is prepared", async || {
+        block_in_place(|| databases.only_foreign_is_held())
+    })
+    .await;
+    let count = committed();
+    block_in_place(|| verdict(&databases, &told));
+    println!(
+        "{} kills of each of 4 in {:.0} s; {count} transfers told committed, {} aborted",
+        kills,
+        killing.as_secs_f64(),
+        told.aborted.lock().expect("nobody panics").len(),
+    );
+    assert_eq!(coordinator.stop().await.status.code(), Some(0));
+}
+
+fn verdict(databases: &Databases, told: &Told) {
+    let [postgres, maria, redis] = databases.entries();
+    let differ =
+        |other: &BTreeSet<u64>| postgres.symmetric_difference(other).copied().collect::<Vec<_>>();
+    assert_eq!((differ(&maria), differ(&redis)), (vec![], vec![]), "in some but not in all");
+    let committed = told.committed.lock().expect("nobody panics");
+    let lost: Vec<_> = committed.difference(&postgres).collect();
+    assert!(lost.is_empty(), "told committed, and nowhere: {lost:?}");
+    let aborted = told.aborted.lock().expect("nobody panics");
+    let undead: Vec<_> = aborted.intersection(&postgres).collect();
+    assert!(undead.is_empty(), "told aborted, and everywhere: {undead:?}");
+    let count = i64::try_from(postgres.len()).expect("not that many");
+    assert_eq!(databases.sums(), [-2 * count, count, count]);
+}
+
+/// The open transactions, for whoever wonders why something does not happen.
+async fn log(http: &Http) -> String {
+    match http.get("/v1/transactions?limit=5").await {
+        Ok(reply) => String::from_utf8_lossy(&reply.body).into_owned(),
+        Err(error) => error,
+    }
+}
