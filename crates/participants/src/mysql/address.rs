@@ -49,8 +49,8 @@ impl Address {
 
     fn set(&mut self, pair: &str) -> Result<(), String> {
         match pair.split_once('=') {
-            Some(("sslmode", "disable" | "prefer")) => Ok(()),
-            Some(("sslmode", "require" | "verify-ca" | "verify-full")) => {
+            Some(("sslmode", "disable")) => Ok(()),
+            Some(("sslmode", _)) => {
                 Err("sslmode in its url asks for tls, which is not supported yet; use \
                      sslmode=disable through a tunnel or a proxy on this machine"
                     .to_owned())

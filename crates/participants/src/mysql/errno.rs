@@ -66,6 +66,11 @@ pub(super) fn is_duplicate(refused: &Refused) -> bool {
     matches!(refused.code, 1062 | 1586)
 }
 
+/// Whether somebody else holds a row that was asked for without waiting.
+pub(super) fn is_locked(refused: &Refused) -> bool {
+    matches!(refused.code, 1205 | 3572)
+}
+
 /// Whether something wrote in a transaction that was begun only to read.
 pub(super) fn is_write_in_reader(refused: &Refused) -> bool {
     refused.code == 1792

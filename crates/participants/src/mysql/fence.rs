@@ -6,7 +6,7 @@
 //! | is not there | has rolled back, or is older than the proofs that are kept |
 //! | is locked | is prepared, or being finished by somebody |
 //!
-//! The row is asked for with a lock, because only that waits for whoever is finishing the branch.
+//! The row is asked for with a lock, because only that meets whoever is finishing the branch.
 //! Names begin with the time of their transaction, so the table grows at one end, and old rows are
 //! removed from the other without a second index.
 
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use unanimous_core::id::{BranchName, ShardId, Timestamp, TxnId};
 
 use super::errno;
-use super::session::{Broken, Session};
+use super::session::{Broken, Product, Session};
 use crate::limits::{FENCE_KEPT, FENCE_MARGIN, FENCE_SWEEP};
 
 /// Makes the table. Anybody may do so in advance.
@@ -31,6 +31,8 @@ pub(super) enum Proof {
     Missing,
     /// Somebody is finishing it.
     Locked,
+    /// The server does not tell now.
+    Untold,
     /// None are kept any more for branches as old, or the table is gone.
     Forgotten,
 }
@@ -40,20 +42,24 @@ pub(super) fn write(name: &BranchName) -> String {
     format!("INSERT INTO unanimous_fence (branch) VALUES ('{name}')")
 }
 
-/// Waits a second for whoever holds the row; that is how long the session waits for locks.
+/// Asks without waiting for whoever holds the row.
 pub(super) async fn ask(session: &mut Session, name: &BranchName) -> Result<Proof, Broken> {
+    let lock = match session.product {
+        Product::MariaDb => "LOCK IN SHARE MODE NOWAIT",
+        Product::MySql => "FOR SHARE NOWAIT",
+    };
     // At this isolation a row that is not there locks nothing around it.
     let sql = format!(
-        "SET innodb_lock_wait_timeout = 1\n;\nSET TRANSACTION ISOLATION LEVEL READ COMMITTED\n;\n\
-         SELECT branch FROM unanimous_fence WHERE branch = '{name}' LOCK IN SHARE MODE"
+        "SET TRANSACTION ISOLATION LEVEL READ COMMITTED\n;\n\
+         SELECT branch FROM unanimous_fence WHERE branch = '{name}' {lock}"
     );
     Ok(match session.first(&sql).await? {
         Ok(Some(_)) => Proof::Committed,
         Ok(None) if is_forgotten(name) => Proof::Forgotten,
         Ok(None) => Proof::Missing,
         Err(refused) if errno::is_no_table(&refused) => Proof::Forgotten,
-        // Not told: ask again.
-        Err(_) => Proof::Locked,
+        Err(refused) if errno::is_locked(&refused) => Proof::Locked,
+        Err(_) => Proof::Untold,
     })
 }
 

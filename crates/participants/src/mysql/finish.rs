@@ -23,9 +23,9 @@ use crate::{Call, Held, returned};
 enum Fate {
     Committed,
     RolledBack,
-    /// Another session holds it.
-    Tied,
-    /// Not known yet: the server is read-only, or is still at it.
+    /// Another session holds it, or is finishing it.
+    Busy,
+    /// Not known yet: the server is read-only, or does not tell.
     Open,
     /// Not known any more, or never was.
     Forgotten,
@@ -97,7 +97,7 @@ async fn over(session: &mut Session, call: &Call) -> Result<Answer, Broken> {
             return Ok(silent(&format!("{}: {refused}", words(call.verb))));
         }
         let fate = look_into(session, call).await?;
-        if fate != Fate::Tied {
+        if fate != Fate::Busy {
             return Ok(concluded(fate, call.verb));
         }
         // The connection that prepared it has gone, and the server takes a moment to notice; or it
@@ -118,7 +118,7 @@ fn concluded(fate: Fate, verb: Verb) -> Answer {
         (Fate::Committed, false) => Answer::Heuristic(HeuristicKind::Commit),
         (Fate::RolledBack, true) => Answer::Heuristic(HeuristicKind::Rollback),
         (Fate::Forgotten, _) => Answer::Heuristic(HeuristicKind::Hazard),
-        (Fate::Tied, _) => Answer::Working,
+        (Fate::Busy, _) => Answer::Working,
         (Fate::Open, _) => silent("it is not prepared here, and how it ended is not known yet"),
     }
 }
@@ -130,7 +130,7 @@ async fn look_into(session: &mut Session, call: &Call) -> Result<Fate, Broken> {
         Ok(_) | Err(_) => return Ok(Fate::Open),
     }
     match listed(session).await? {
-        Ok(names) if names.contains(&call.name.to_string()) => return Ok(Fate::Tied),
+        Ok(names) if names.contains(&call.name.to_string()) => return Ok(Fate::Busy),
         Ok(_) => {}
         Err(_) => return Ok(Fate::Open),
     }
@@ -138,7 +138,8 @@ async fn look_into(session: &mut Session, call: &Call) -> Result<Fate, Broken> {
     let proof = fence::ask(session, &call.name).await?;
     Ok(match (proof, memo.as_deref().map(Memo::read)) {
         (Proof::Committed, _) => Fate::Committed,
-        (Proof::Locked, _) => Fate::Open,
+        (Proof::Locked, _) => Fate::Busy,
+        (Proof::Untold, _) => Fate::Open,
         (Proof::Missing, Some(Memo::Fenced(_))) => Fate::RolledBack,
         // It never voted yes here. A prepare that still comes is found as an orphan.
         (_, None) if call.verb == Verb::Rollback => Fate::RolledBack,
@@ -203,7 +204,7 @@ mod tests {
         assert_eq!(concluded(Fate::Committed, Verb::Rollback), committed);
         let hazard = Answer::Heuristic(HeuristicKind::Hazard);
         assert_eq!(concluded(Fate::Forgotten, Verb::Commit), hazard);
-        assert_eq!(concluded(Fate::Tied, Verb::Commit), Answer::Working);
+        assert_eq!(concluded(Fate::Busy, Verb::Commit), Answer::Working);
         assert!(matches!(concluded(Fate::Open, Verb::Commit), Answer::Silent(_)));
     }
 }

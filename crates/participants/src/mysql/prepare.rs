@@ -1,8 +1,8 @@
 //! The first phase: work and `XA PREPARE` in as few round trips as the vote allows.
 //!
 //! One round trip if nothing has to be looked at before the vote: the server stops a text of
-//! statements at the first that fails. Two if rows are expected, and one more for each statement that
-//! answers with rows. A branch that only reads is no XA branch at all, because XA here knows no
+//! statements at the first that fails. Two if rows are expected or another branch waits for the work,
+//! and one more for each statement that answers with rows. A branch that only reads is no XA branch at all, because XA here knows no
 //! read-only vote: it runs in a transaction in which the server lets nothing be written.
 //!
 //! After a statement that failed the server would still prepare what the others did. So every error
@@ -288,19 +288,22 @@ async fn branch(
     end.push(Sql::new(format!("XA END {xid}")));
     end.push(Sql::new(format!("XA PREPARE {xid}")));
     progress.memo = Memo::Fenced(&session.mark).written();
-    let expects = work.statements.iter().any(|it| it.expect_rows.is_some());
-    progress.sent = if expects { Sent::Work } else { Sent::Prepare };
-    if !expects {
+    // Who holds up others lets them begin before it prepares.
+    let look_first =
+        call.turn.holds_up() || work.statements.iter().any(|it| it.expect_rows.is_some());
+    progress.sent = if look_first { Sent::Work } else { Sent::Prepare };
+    if !look_first {
         all.append(&mut end);
     }
     session.run(&all, &mut progress.ran).await?;
     if let Some(refused) = progress.ran.refused.take() {
         return after(session, call, &refused, progress.ran.results.len(), work).await;
     }
-    if expects {
+    if look_first {
         if let Some(reason) = work.unexpected(&progress.ran.results[BEGINNING.len()..]) {
             return Ok((Answer::No(reason), undo(session, call).await?));
         }
+        call.turn.pass();
         progress.sent = Sent::Prepare;
         session.run(&end, &mut progress.ran).await?;
         if let Some(refused) = progress.ran.refused.take() {

@@ -2,5 +2,7 @@
 
 mod common;
 mod conformance;
+mod cuts;
 mod ends;
 mod errors;
+mod kills;
