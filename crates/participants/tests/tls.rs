@@ -296,6 +296,21 @@ async fn a_branch_is_prepared_and_committed_in_a_database_over_tls() {
     assert!(seen.contains("no encryption"), "{seen}");
 }
 
+// Somebody has to hear of the cut while this one waits for the server.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_was_cut_while_it_rested_is_not_used_again() {
+    let authority = Authority::new();
+    let certified = authority.certify("localhost", Validity::Good);
+    let Some(mut server) = database(&authority, &certified).await else { return };
+    let bank = with_password(&url(&server, "localhost", "verify-full"), trusting(&authority));
+    for life in 0..3 {
+        let answer = prepare(&bank, WRITE).await;
+        assert!(matches!(answer, Answer::Yes(_)), "in life {life}: {answer:?}");
+        server.kill();
+        server.up();
+    }
+}
+
 #[tokio::test]
 async fn a_database_that_proves_nothing_is_sent_no_password() {
     let (ours, theirs) = (Authority::new(), Authority::new());
