@@ -53,7 +53,10 @@ mod tests {
     fn the_library_has_not_changed_under_its_version() {
         let fnv = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         let digest = SOURCE.bytes().fold(0xcbf2_9ce4_8422_2325, fnv);
-        assert_eq!(digest, 11_594_371_725_931_065_184, "raise the version in functions.lua and here");
+        assert_eq!(
+            digest, 11_594_371_725_931_065_184,
+            "raise the version in functions.lua and here"
+        );
         assert!(SOURCE.starts_with("#!lua name=unanimous_v1\n"));
     }
 }

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::common::{Coordinator, Reply, Service, text, two};
+use crate::common::{Called, Coordinator, Reply, Service, text, two};
+
+/// So many of each race.
+const TRIALS: u64 = 1_000;
 
 /// The outcome that a reply tells; it must not contradict its own status.
 #[track_caller]
@@ -56,7 +59,7 @@ fn check_calls(service: &Service, outcomes: &BTreeMap<String, String>) {
 async fn commit_racing_abort_has_one_outcome_and_the_loser_is_told() {
     let (coordinator, wallet, ledger) = two().await;
     let mut outcomes = BTreeMap::new();
-    for round in 0..300 {
+    for round in 0..TRIALS {
         let path = coordinator.begin().await;
         coordinator.enlist(&path, "wallet").await;
         coordinator.enlist(&path, "ledger").await;
@@ -64,7 +67,7 @@ async fn commit_racing_abort_has_one_outcome_and_the_loser_is_told() {
             let (client, path) = (coordinator.client().clone(), format!("{path}/{verb}"));
             tokio::spawn(async move {
                 // Later and later, so that the race is met at every point.
-                for _ in 0..if verb == "abort" { round } else { 0 } {
+                for _ in 0..if verb == "abort" { round % 300 } else { 0 } {
                     tokio::task::yield_now().await;
                 }
                 (verb, client.post(&path, r#"{"wait":"decided"}"#).await)
@@ -85,7 +88,7 @@ async fn commit_racing_abort_has_one_outcome_and_the_loser_is_told() {
 async fn commit_racing_the_deadline_has_one_outcome() {
     let (coordinator, wallet, _) = two().await;
     let mut outcomes = BTreeMap::new();
-    let racers = (0..200).map(|number: u64| {
+    let racers = (0..TRIALS).map(|number: u64| {
         let client = coordinator.client().clone();
         tokio::spawn(async move {
             let body = format!(r#"{{"kind":"atomic","timeout_ms":{}}}"#, 50 + number % 20);
@@ -104,4 +107,52 @@ async fn commit_racing_the_deadline_has_one_outcome() {
         outcomes.insert(path.rsplit('/').next().expect("an id").to_owned(), outcome);
     }
     check_calls(&wallet, &outcomes);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn enlisting_racing_abort_leaves_no_participant_that_is_not_told() {
+    let (coordinator, wallet, ledger) = two().await;
+    let mut outcomes = BTreeMap::new();
+    let mut enlisted = Vec::new();
+    for round in 0..TRIALS {
+        let path = coordinator.begin().await;
+        coordinator.enlist(&path, "wallet").await;
+        let client = coordinator.client().clone();
+        let participants = format!("{path}/participants");
+        let enlisting = tokio::spawn(async move {
+            for _ in 0..round % 100 {
+                tokio::task::yield_now().await;
+            }
+            let body = r#"{"participant":"ledger","resource":"ledger"}"#;
+            client.post(&participants, body).await
+        });
+        let abort = coordinator.post(&format!("{path}/abort"), r#"{"wait":"finished"}"#).await;
+        assert_eq!(told(&abort), "aborted");
+        let reply = enlisting.await.expect("no panic");
+        let view: Value = coordinator.get(&path).await.json();
+        let participants = view["participants"].as_array().expect("a list").len();
+        let id = path.rsplit('/').next().expect("an id").to_owned();
+        match reply.status {
+            201 => {
+                assert_eq!(participants, 2, "{view}");
+                enlisted.push(id.clone());
+            }
+            _ => {
+                assert_eq!(reply.status, 409, "{}", reply.text);
+                assert_eq!(participants, 1, "{view}");
+            }
+        }
+        outcomes.insert(id, text(&view["outcome"]).to_owned());
+    }
+    check_calls(&wallet, &outcomes);
+    check_calls(&ledger, &outcomes);
+    let calls = ledger.calls();
+    for id in &enlisted {
+        let told = |verb| calls.iter().filter(|call| called(call, id, verb)).count();
+        assert_eq!((told("prepare"), told("rollback")), (0, 1), "{id}");
+    }
+}
+
+fn called(call: &Called, txn: &str, verb: &str) -> bool {
+    call.verb == verb && call.headers["unanimous-transaction"] == txn
 }
