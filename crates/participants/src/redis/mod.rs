@@ -14,11 +14,13 @@
 //! | `work` | the body of a branch |
 //! | `prepare`, `finish` | the two phases, and what is in doubt |
 //! | `functions.lua`, `library` | what runs inside Redis, and how it gets there |
+//! | `cycle` | transactions that wait for each other |
 //! | `refusal` | what each error means |
 //! | `fitness` | whether the server's settings let it keep a promise |
 //! | `address`, `login`, `pool`, `resp` | connections |
 
 mod address;
+mod cycle;
 mod finish;
 mod fitness;
 mod library;

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
+use unanimous_core::id::BranchName;
 use unanimous_core::{Answer, Opaque, Reason};
 
+use super::cycle::{Circle, Wait, Waits};
 use super::resp::{Broken, Refused, Reply};
 use super::{Inner, failed, heard, library, refusal, silent, unreached, work};
 use crate::Call;
@@ -46,18 +48,28 @@ pub(super) async fn prepare(inner: &Inner, call: &Call) -> Heard {
                 let why = format!("its branch has ended already: {}", state.replace('_', " "));
                 Answer::Lost(Reason::new("lost", &why))
             }
-            Said::Locked { .. } if Instant::now() + pause < deadline => {
-                sleep(pause).await;
-                pause = longer(pause);
-                continue;
-            }
             Said::Locked { key, holder } => {
                 let detail = format!("{key} is locked by {holder}");
+                let Ok(_wait) = wait_for(call, &holder) else {
+                    let detail = format!("{detail}, which waits for this transaction");
+                    return heard(not_run(call, Reason::new("deadlock", &detail)));
+                };
+                if Instant::now() + pause < deadline {
+                    sleep(pause).await;
+                    pause = longer(pause);
+                    continue;
+                }
                 not_run(call, Reason::new("lock_timeout", &detail))
             }
         };
         return heard(answer);
     }
+}
+
+/// A holder that is none of ours waits for nobody that we know.
+fn wait_for(call: &Call, holder: &str) -> Result<Option<Wait<'static>>, Circle> {
+    let Ok(holder) = holder.parse::<BranchName>() else { return Ok(None) };
+    Waits::shared().begin(call.name.txn, holder.txn).map(Some)
 }
 
 fn longer(pause: Duration) -> Duration {

@@ -1,9 +1,10 @@
 //! What Redis refuses, what its settings do not allow, and what a branch's vote says of it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
+use unanimous_core::id::{BranchId, BranchName};
 use unanimous_core::{Answer, Decision, HeuristicKind, Verb};
 use unanimous_participants::testing::conformance::{Subject, call, fresh_name};
 use unanimous_participants::{Call, Fitness, Password, Settings, Unobserved};
@@ -292,6 +293,41 @@ async fn a_lock_is_named_with_its_holder_and_honoured_by_the_function_for_everyb
     shop.end_by_hand(&holder, Decision::Abort);
     assert_eq!(shop.function("write", &[&body]), "[1007]");
     assert_eq!(shop.counter(), 1_007);
+}
+
+#[tokio::test]
+async fn two_transactions_that_wait_for_each_other_in_two_servers_are_told_at_once() {
+    let Some(left) = Shop::start(&[]) else { return };
+    let Some(right) = Shop::start(&[]) else { return };
+    let resources = [left.resource(), right.resource()];
+    let holders = [fresh_name(), fresh_name()];
+    for (name, resource) in holders.iter().zip(&resources) {
+        assert!(matches!(prepare(resource, name, left.add(1)).await, Answer::Yes(_)));
+    }
+    let others = holders.each_ref().map(|it| BranchName { branch: BranchId(1), ..it.clone() });
+    let start = Instant::now();
+    let (one, two) = tokio::join!(
+        async {
+            let answer = prepare(&resources[1], &others[0], left.add(1)).await;
+            // Whoever is told rolls back, which sets the other free.
+            if matches!(answer, Answer::No(_)) {
+                finish(&resources[0], &holders[0], Verb::Rollback).await;
+            }
+            answer
+        },
+        async {
+            let answer = prepare(&resources[0], &others[1], left.add(1)).await;
+            if matches!(answer, Answer::No(_)) {
+                finish(&resources[1], &holders[1], Verb::Rollback).await;
+            }
+            answer
+        }
+    );
+    assert!(start.elapsed() < Duration::from_secs(5), "nobody has waited for a timeout");
+    let (told, free) = if matches!(one, Answer::No(_)) { (one, two) } else { (two, one) };
+    assert!(matches!(free, Answer::Yes(_)), "{free:?}");
+    let (kind, detail) = refusal(told);
+    assert!(kind == "deadlock" && detail.contains("counter is locked by una:test:"), "{detail}");
 }
 
 #[tokio::test]
