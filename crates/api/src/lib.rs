@@ -19,9 +19,9 @@ pub use request::{
     ResolveRequest, StatementRequest, VoteWord, Wait,
 };
 pub use view::{
-    BranchInDoubt, EnlistedView, EventView, LogEvent, LogView, OutcomeWord, ParticipantView,
-    ReasonView, ResolutionView, ResourceView, ResourcesView, StatusWord, SummaryView,
-    TransactionList, TransactionView,
+    BranchInDoubt, CheckAnswer, CheckFinding, Disagreement, EnlistedView, EventView, LogEvent,
+    LogView, OutcomeWord, ParticipantView, ReasonView, ResolutionView, ResourceCheck, ResourceView,
+    ResourcesView, StatusWord, SummaryView, TransactionList, TransactionView,
 };
 
 /// Where the coordinator listens unless told otherwise.

@@ -265,6 +265,81 @@ pub struct ResourceView {
     pub last_error: Option<String>,
 }
 
+/// `GET /v1/resources/{name}/check`: the journal and the resource, compared.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ResourceCheck {
+    /// The resource.
+    pub name: String,
+    /// What came of asking it.
+    pub answer: CheckAnswer,
+    /// Branches of this cluster that it holds prepared.
+    pub held: u64,
+    /// What does not fit, and did not half a second later.
+    pub findings: Vec<CheckFinding>,
+    /// What was seen instead of its list, if it was not answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// What came of asking a resource what it holds.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CheckAnswer {
+    /// Its list was compared with the journal.
+    Compared,
+    /// It has no list: it asks the coordinator by itself when it is in doubt.
+    AsksItself,
+    /// It did not give its list: nothing is known.
+    Unanswered,
+}
+
+impl CheckAnswer {
+    /// As the wire spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Compared => "compared",
+            Self::AsksItself => "asks_itself",
+            Self::Unanswered => "unanswered",
+        }
+    }
+}
+
+/// A branch about which the journal and a resource disagree.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct CheckFinding {
+    /// The identifier the resource knows it by.
+    pub branch: String,
+    /// The transaction.
+    pub transaction: String,
+    /// Which way they disagree.
+    pub finding: Disagreement,
+    /// The same for people, with what becomes of it.
+    pub detail: String,
+}
+
+/// Which way a journal and a resource disagree.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Disagreement {
+    /// It has voted yes and is not rolled back, and the resource does not hold it.
+    Missing,
+    /// The resource holds it, and the journal does not know its transaction.
+    Unknown,
+    /// The resource holds it, and its transaction has ended.
+    Ended,
+}
+
+impl Disagreement {
+    /// As the wire spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Unknown => "unknown",
+            Self::Ended => "ended",
+        }
+    }
+}
+
 /// One line of `GET /v1/resources/{name}/in-doubt`.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct BranchInDoubt {

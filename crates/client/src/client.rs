@@ -11,8 +11,8 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep};
 use unanimous_api::{
-    AbortRequest, BranchInDoubt, LogView, Problem, ResolveRequest, ResourcesView, StatusWord,
-    TransactionList, TransactionView, Wait, header,
+    AbortRequest, BranchInDoubt, LogView, Problem, ResolveRequest, ResourceCheck, ResourcesView,
+    StatusWord, TransactionList, TransactionView, Wait, header,
 };
 
 use crate::chance;
@@ -172,6 +172,15 @@ impl Client {
     /// [`Error::Refused`] if there is no such resource.
     pub async fn in_doubt(&self, resource: &str) -> Result<Vec<BranchInDoubt>, Error> {
         self.get(format!("/v1/resources/{}/in-doubt", escape(resource))).await
+    }
+
+    /// The journal and one resource, compared.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] if there is no such resource.
+    pub async fn check(&self, resource: &str) -> Result<ResourceCheck, Error> {
+        self.get(format!("/v1/resources/{}/check", escape(resource))).await
     }
 
     /// Every change of state from now on, or those of one transaction.

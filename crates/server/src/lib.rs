@@ -17,6 +17,7 @@ pub mod http;
 pub mod limits;
 mod metrics;
 mod orphans;
+mod reconcile;
 mod resources;
 mod serve;
 

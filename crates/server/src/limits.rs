@@ -71,6 +71,9 @@ pub const ORPHAN_CALL: Duration = Duration::from_secs(5);
 /// How long a reader waits for a resource's own list of what is in doubt.
 pub const LIST_WAIT: Duration = Duration::from_secs(2);
 
+/// Time between two comparisons of the journal with a resource: no call that is answered takes longer.
+pub const CHECK_PAUSE: Duration = Duration::from_millis(500);
+
 /// How long a shutdown waits for requests to get their last answer, when all that was to be decided
 /// is.
 pub const LAST_ANSWERS: Duration = Duration::from_secs(2);

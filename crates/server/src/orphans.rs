@@ -182,13 +182,13 @@ impl Beat {
 }
 
 /// A branch name of this cluster.
-fn ours(coordinator: &Coordinator, text: &str) -> Option<BranchName> {
+pub(crate) fn ours(coordinator: &Coordinator, text: &str) -> Option<BranchName> {
     let name: BranchName = text.parse().ok()?;
     (name.cluster == coordinator.cluster()).then_some(name)
 }
 
 /// How a transaction ended; `None` while somebody drives it.
-fn ended(view: &TransactionView) -> Option<Outcome> {
+pub(crate) fn ended(view: &TransactionView) -> Option<Outcome> {
     let acked = view.participants.iter().all(|it| it.ack) && !view.needs_attention;
     match view.status {
         StatusWord::Committed if acked => Some(Outcome::Committed),

@@ -64,7 +64,7 @@ Exits with 0 only if the books balance.")]
     /// Look at the configured resources.
     #[command(after_help = "Examples:
   unanimous resource list
-  unanimous resource check           exits with 1 if one does not answer
+  unanimous resource check           exits with 1 if one does not answer, or disagrees with the journal
   unanimous resource in-doubt wallet")]
     Resource(ResourceArgs),
 
@@ -265,8 +265,11 @@ pub(crate) struct ResourceArgs {
 pub(crate) enum ResourceCommand {
     /// List the configured resources and how they answer.
     List,
-    /// The same, and exit with 1 if one does not answer.
-    Check,
+    /// Compare the journal with what each resource holds prepared; exit with 1 if they disagree.
+    Check {
+        /// Only this resource.
+        name: Option<String>,
+    },
     /// List the branches that have not heard their outcome.
     InDoubt {
         /// Only those of this resource.

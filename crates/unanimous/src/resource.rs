@@ -1,7 +1,7 @@
 //! `unanimous resource`: the configured resources as the coordinator sees them.
 
 use serde_json::json;
-use unanimous_api::{BranchInDoubt, ResourceView};
+use unanimous_api::{BranchInDoubt, CheckAnswer, ResourceCheck, ResourceView};
 use unanimous_client::Client;
 
 use crate::cli::{ResourceArgs, ResourceCommand};
@@ -13,19 +13,13 @@ use crate::table::Table;
 pub(crate) async fn run(args: ResourceArgs, format: Format) -> Result<(), Failure> {
     let client = crate::remote::connect(&args.connection)?;
     match args.command {
-        ResourceCommand::List => list(&client, format).await.map(|_| ()),
-        ResourceCommand::Check => {
-            let resources = list(&client, format).await?;
-            match resources.iter().all(|resource| resource.circuit == "closed") {
-                true => Ok(()),
-                false => Err(Failure::shown()),
-            }
-        }
+        ResourceCommand::List => list(&client, format).await,
+        ResourceCommand::Check { name } => check(&client, name, format).await,
         ResourceCommand::InDoubt { name } => in_doubt(&client, name, format).await,
     }
 }
 
-async fn list(client: &Client, format: Format) -> Result<Vec<ResourceView>, Failure> {
+async fn list(client: &Client, format: Format) -> Result<(), Failure> {
     let view = client.resources().await?;
     match format {
         Format::Json => output::json(&view),
@@ -58,7 +52,72 @@ async fn list(client: &Client, format: Format) -> Result<Vec<ResourceView>, Fail
             output::line(&table.text());
         }
     }
-    Ok(view.resources)
+    Ok(())
+}
+
+/// The resource of this name, or all of them.
+async fn chosen(client: &Client, name: Option<String>) -> Result<Vec<ResourceView>, Failure> {
+    let mut resources = client.resources().await?.resources;
+    if let Some(name) = name {
+        resources.retain(|resource| resource.name == name);
+        if resources.is_empty() {
+            return Err(Failure::usage(format!("no resource {name:?} is configured")));
+        }
+    }
+    Ok(resources)
+}
+
+async fn check(client: &Client, name: Option<String>, format: Format) -> Result<(), Failure> {
+    let mut checks = Vec::new();
+    for resource in chosen(client, name).await? {
+        checks.push((client.check(&resource.name).await?, resource));
+    }
+    let well = |(check, resource): &(ResourceCheck, ResourceView)| {
+        check.findings.is_empty()
+            && check.answer != CheckAnswer::Unanswered
+            && resource.circuit == "closed"
+    };
+    match format {
+        Format::Json => {
+            let checks: Vec<_> = checks.iter().map(|(check, _)| check).collect();
+            output::json(&json!({"resources": checks}));
+        }
+        Format::Text => {
+            let mut table =
+                Table::new(["RESOURCE", "CIRCUIT", "HELD", "FINDING", "BRANCH", "DETAIL"]);
+            for (check, resource) in &checks {
+                let row = |held: String, finding: &str, branch: &str, detail: String| {
+                    let (name, circuit) = (check.name.clone(), resource.circuit.clone());
+                    [name, circuit, held, finding.to_owned(), branch.to_owned(), detail]
+                };
+                let held = check.held.to_string();
+                match check.answer {
+                    CheckAnswer::AsksItself => {
+                        let detail = "it asks the coordinator when it is in doubt".to_owned();
+                        table.row(row(String::new(), "not compared", "", detail));
+                    }
+                    CheckAnswer::Unanswered => {
+                        let error = check.error.clone().unwrap_or_default();
+                        table.row(row(String::new(), "unanswered", "", error));
+                    }
+                    CheckAnswer::Compared if check.findings.is_empty() => {
+                        table.row(row(held, "ok", "", String::new()));
+                    }
+                    CheckAnswer::Compared => {
+                        for it in &check.findings {
+                            let finding = it.finding.as_str();
+                            table.row(row(held.clone(), finding, &it.branch, it.detail.clone()));
+                        }
+                    }
+                }
+            }
+            output::line(&table.text());
+        }
+    }
+    match checks.iter().all(well) {
+        true => Ok(()),
+        false => Err(Failure::shown()),
+    }
 }
 
 async fn in_doubt(client: &Client, name: Option<String>, format: Format) -> Result<(), Failure> {

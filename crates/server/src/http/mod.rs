@@ -79,6 +79,7 @@ pub fn router(coordinator: Coordinator, config: &Config, lights: Lights) -> Rout
         .route("/v1/transactions/{id}/resolve", post(transactions::resolve))
         .route("/v1/resources", get(system::resources))
         .route("/v1/resources/{name}/in-doubt", get(system::in_doubt))
+        .route("/v1/resources/{name}/check", get(system::check))
         .route("/v1/events", get(events::stream))
         .route("/metrics", get(system::metrics))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), guard::guard));

@@ -5,11 +5,11 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
-use unanimous_api::{BranchInDoubt, Code, ResourceView, ResourcesView};
+use unanimous_api::{BranchInDoubt, Code, ResourceCheck, ResourceView, ResourcesView};
 
 use super::extract::Name;
 use super::{App, Failure, validate};
-use crate::orphans;
+use crate::{orphans, reconcile};
 
 pub(super) async fn resources(State(app): State<App>) -> Json<ResourcesView> {
     let resources = app.coordinator.resources().iter().map(|(name, resource)| {
@@ -38,6 +38,16 @@ pub(super) async fn in_doubt(
     let mut branches = app.coordinator.in_doubt(&name).await?;
     orphans::add_held(&app.coordinator, &name, &mut branches).await?;
     Ok(Json(branches))
+}
+
+pub(super) async fn check(
+    State(app): State<App>,
+    Name(name): Name,
+) -> Result<Json<ResourceCheck>, Failure> {
+    match reconcile::check(&app.coordinator, &name).await? {
+        Some(check) => Ok(Json(check)),
+        None => Err(Failure::new(Code::NoSuchPath, format!("no resource {name:?} is configured"))),
+    }
 }
 
 /// The process answers.

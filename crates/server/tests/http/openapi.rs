@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 use unanimous_api::{
-    AbortRequest, BeginRequest, BranchInDoubt, BranchRequest, Code, CommitRequest, EnlistRequest,
-    EnlistedView, EventView, Kind, LogEvent, LogView, OutcomeWord, ParticipantView, Problem,
-    ReasonView, ResolutionView, ResolveOutcome, ResolveRequest, ResourceView, ResourcesView,
-    StatementRequest, StatusWord, SummaryView, TransactionList, TransactionView, VoteWord, Wait,
+    AbortRequest, BeginRequest, BranchInDoubt, BranchRequest, CheckAnswer, CheckFinding, Code,
+    CommitRequest, Disagreement, EnlistRequest, EnlistedView, EventView, Kind, LogEvent, LogView,
+    OutcomeWord, ParticipantView, Problem, ReasonView, ResolutionView, ResolveOutcome,
+    ResolveRequest, ResourceCheck, ResourceView, ResourcesView, StatementRequest, StatusWord,
+    SummaryView, TransactionList, TransactionView, VoteWord, Wait,
 };
 
 use crate::common::two;
@@ -253,6 +254,19 @@ fn samples() -> Vec<(&'static str, Value)> {
         last_error: some_text(),
         since_ms: 1,
     };
+    let finding = CheckFinding {
+        branch: text(),
+        transaction: ID.into(),
+        finding: Disagreement::Missing,
+        detail: text(),
+    };
+    let check = ResourceCheck {
+        name: text(),
+        answer: CheckAnswer::Compared,
+        held: 1,
+        findings: vec![finding],
+        error: some_text(),
+    };
     let (participant, branch) = (text(), text());
     let enlisted = EnlistedView { id: ID.into(), participant, resource: text(), branch };
     let event = EventView { id: ID.into(), kind, status, outcome, at_ms: 1 };
@@ -263,6 +277,7 @@ fn samples() -> Vec<(&'static str, Value)> {
         ("Log", json!(log())),
         ("Resources", json!(ResourcesView { resources: vec![resource] })),
         ("BranchInDoubt", json!(in_doubt)),
+        ("ResourceCheck", json!(check)),
         ("Enlisted", json!(enlisted)),
         ("Event", json!(event)),
         ("Problem", json!(problem)),

@@ -18,6 +18,10 @@ struct Scene {
 impl Scene {
     /// A database with one account of 1,000, and a service beside it. `None` without PostgreSQL.
     async fn set() -> Option<Self> {
+        Self::set_with_grace(300).await
+    }
+
+    async fn set_with_grace(orphan_grace_ms: u64) -> Option<Self> {
         let bank = PrivatePostgres::start(&[])?;
         bank.sql(
             "postgres",
@@ -29,7 +33,7 @@ impl Scene {
         let resources = [("bank", &*urls[0]), ("ledger", &*urls[1])];
         let coordinator = Coordinator::start_and(&resources, |config| Config {
             cluster: Some("test".to_owned()),
-            limits: Limits { orphan_grace_ms: 300, ..config.limits.clone() },
+            limits: Limits { orphan_grace_ms, ..config.limits.clone() },
             ..config
         });
         Some(Self { coordinator: coordinator.await, bank, ledger })
@@ -166,6 +170,42 @@ async fn a_rollback_by_hand_against_the_decision_is_named_and_waits_for_an_opera
     assert_eq!(view["participants"][0]["heuristic"], "rollback", "{}", reply.text);
     assert_eq!(view["needs_attention"], true, "{}", reply.text);
     assert_eq!(view["participants"][1]["ack"], true);
+}
+
+#[tokio::test]
+async fn journal_and_database_are_compared_and_what_does_not_fit_is_named() {
+    let Some(scene) = Scene::set_with_grace(60_000).await else { return };
+    let check = async || scene.coordinator.get("/v1/resources/bank/check").await.json();
+    let fine = json!({"name": "bank", "answer": "compared", "held": 0, "findings": []});
+    assert_eq!(check().await, fine);
+    let ledger = scene.coordinator.get("/v1/resources/ledger/check").await.json();
+    assert_eq!(ledger["answer"], "asks_itself");
+
+    scene.prepare_by_hand("somebody else");
+    scene.prepare_by_hand("una:other:0192f0c1-2345-7abc-8def-0123456789ab:0");
+    assert_eq!(check().await, fine, "not ours");
+    let orphan = fresh_name().to_string();
+    scene.prepare_by_hand(&orphan);
+    let found = check().await;
+    assert_eq!((&found["held"], &found["findings"][0]["finding"]), (&json!(1), &json!("unknown")));
+    assert_eq!(found["findings"][0]["branch"], orphan, "{found}");
+    scene.bank.sql("postgres", &format!("ROLLBACK PREPARED '{orphan}'"));
+
+    scene.ledger.hang();
+    let (coordinator, body) = (scene.coordinator.client().clone(), both(400));
+    let running = tokio::spawn(async move { coordinator.post("/v1/transactions", &body).await });
+    let ours = "SELECT gid FROM pg_prepared_xacts WHERE gid LIKE 'una:test:%'";
+    eventually("prepared", async || !scene.bank.sql("postgres", ours).is_empty()).await;
+    assert_eq!(check().await["findings"], json!([]));
+    let name = scene.bank.sql("postgres", ours);
+    scene.bank.sql("postgres", &format!("ROLLBACK PREPARED '{name}'"));
+    let found = check().await;
+    assert_eq!(found["findings"][0]["finding"], "missing", "{found}");
+    assert_eq!(found["findings"][0]["branch"], name, "{found}");
+    running.abort();
+
+    let reply = scene.coordinator.get("/v1/resources/nobody/check").await;
+    assert_eq!(reply.status, 404, "{}", reply.text);
 }
 
 #[tokio::test]
