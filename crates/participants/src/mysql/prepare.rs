@@ -368,6 +368,10 @@ fn untouchable(number: usize, table: &str) -> Reason {
 }
 
 fn without_fence(refused: &Refused) -> Reason {
+    let reason = errno::reason(refused, "unanimous_fence");
+    if &*reason.kind == "read_only_resource" {
+        return reason;
+    }
     let detail = format!(
         "the table that proves commits is not there and cannot be made: {refused}; run once, in the \
          resource's database: {}, and let the resource's user SELECT, INSERT and DELETE in it",
