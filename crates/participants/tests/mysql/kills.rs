@@ -15,9 +15,9 @@ use crate::common::{Bank, finish, work};
 
 const ACCOUNTS: i64 = 6;
 
-/// How often it is killed; more in a long run, by `UNANIMOUS_MARIADB_KILLS`.
+/// How often it is killed; more in a long run, by `UNANIMOUS_DATABASE_KILLS`.
 fn kills() -> usize {
-    std::env::var("UNANIMOUS_MARIADB_KILLS").ok().and_then(|it| it.parse().ok()).unwrap_or(5)
+    std::env::var("UNANIMOUS_DATABASE_KILLS").ok().and_then(|it| it.parse().ok()).unwrap_or(5)
 }
 
 /// Finishes a branch as the coordinator does: until it is done.
