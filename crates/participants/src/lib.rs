@@ -103,6 +103,19 @@ pub enum Takes {
     /// Statements, or nothing if the application prepares the branch itself. A vote of yes for such a
     /// branch is confirmed: a first phase without work looks whether it is prepared.
     Statements,
+    /// A body with commands that the coordinator has carried out, whose keys are locked until the
+    /// branch has ended.
+    Commands,
+}
+
+impl Takes {
+    /// Whether a first phase takes locks that other transactions wait for.
+    pub fn locks(self) -> bool {
+        match self {
+            Self::Body => false,
+            Self::Statements | Self::Commands => true,
+        }
+    }
 }
 
 /// A branch that a resource holds prepared.

@@ -47,7 +47,7 @@ use self::pool::Pool;
 use self::resp::Broken;
 use crate::guard::{Adapter, Contact, Heard, Hearing};
 use crate::open::Settings;
-use crate::{Call, Examining, Finding, Listing};
+use crate::{Call, Examining, Finding, Listing, Takes};
 
 /// A Redis server that takes part.
 pub struct RedisAdapter {
@@ -113,6 +113,10 @@ impl Adapter for RedisAdapter {
 
     fn location(&self) -> &str {
         &self.location
+    }
+
+    fn takes(&self) -> Takes {
+        Takes::Commands
     }
 
     fn in_doubt(&self, patience: Duration) -> Listing {

@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout};
 use unanimous_core::commit::Branch;
 use unanimous_core::id::{BranchId, Timestamp};
 use unanimous_core::{Answer, Reason};
-use unanimous_participants::{Call, Closed, Line, Resource, Takes, Turn};
+use unanimous_participants::{Call, Closed, Line, Resource, Turn};
 
 use super::coordinator::Shared;
 use crate::limits::{CALL_TIMEOUT_MS_MIN, CONTENDED_AFTER, CONTENDED_MS};
@@ -151,7 +151,7 @@ pub(super) struct InOrder {
 }
 
 impl InOrder {
-    /// The order of the branches that run statements, if there is a reason for one.
+    /// The order of the branches that take locks, if there is a reason for one.
     pub(super) fn of(
         branches: &[Branch],
         resources: &Resources,
@@ -162,10 +162,10 @@ impl InOrder {
         if branches.len() < 2 {
             return None;
         }
-        let statements = |branch: &Branch| {
-            resources.get(&branch.resource).is_some_and(|(_, it)| it.takes() == Takes::Statements)
+        let locks = |branch: &Branch| {
+            resources.get(&branch.resource).is_some_and(|(_, it)| it.takes().locks())
         };
-        let at_work = || branches.iter().enumerate().filter(|(_, branch)| statements(branch));
+        let at_work = || branches.iter().enumerate().filter(|(_, branch)| locks(branch));
         let wanted = match order {
             BranchOrder::Always => true,
             BranchOrder::Contended => {

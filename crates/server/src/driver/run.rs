@@ -398,7 +398,7 @@ impl Driver {
         let resource = self.shared.resources.get(&branch.resource);
         resource.is_some_and(|(_, resource)| match resource.takes() {
             Takes::Statements => true,
-            Takes::Body => false,
+            Takes::Body | Takes::Commands => false,
         })
     }
 

@@ -15,7 +15,7 @@ use unanimous_core::id::{BranchId, Timestamp, TxnId};
 use unanimous_core::txn::Record;
 use unanimous_core::{Answer, Durability, Effect, Outcome, Refusal, Stage, Step, Verb};
 use unanimous_journal::{End, Entry, JournalError};
-use unanimous_participants::{Call, Calling, Takes, Turn};
+use unanimous_participants::{Call, Calling, Turn};
 
 use super::closing::Closing;
 use super::event::{AskError, Enlisted, Event, Waiter, Want};
@@ -263,9 +263,8 @@ impl Driver {
             }
             (None, _) | (Some(_), Verb::Commit | Verb::CommitOnePhase) => Turn::default(),
         };
-        let watched = verb == Verb::Prepare
-            && durable.branches().len() > 1
-            && resource.takes() == Takes::Statements;
+        let watched =
+            verb == Verb::Prepare && durable.branches().len() > 1 && resource.takes().locks();
         live.calls.resize(live.calls.len().max(branch.index() + 1), 0);
         live.calls[branch.index()] += 1;
         let attempt = live.calls_before + live.calls[branch.index()];

@@ -60,7 +60,7 @@ pub(super) fn branches(
             return Err(Failure::of(problem));
         }
         let work = match takes(resources, &branch.resource) {
-            Takes::Body => {
+            Takes::Body | Takes::Commands => {
                 not_for(branch.statements.as_ref(), "body", || at("statements"))?;
                 work(branch.body, || at("body"))?
             }
@@ -82,7 +82,7 @@ fn same_branch<'a>(
     resource: &str,
 ) -> Option<&'a mut (String, String, Opaque)> {
     match takes(resources, resource) {
-        Takes::Body => None,
+        Takes::Body | Takes::Commands => None,
         Takes::Statements => {
             valid.iter_mut().find(|(known, at, _)| *known == name && *at == resource)
         }
@@ -183,7 +183,7 @@ pub(super) fn no_work(
     body: Option<&RawValue>,
 ) -> Result<(), Failure> {
     match takes(resources, name) {
-        Takes::Body => Ok(()),
+        Takes::Body | Takes::Commands => Ok(()),
         Takes::Statements => not_for(body, "no body when it is enlisted", || "/body".to_owned()),
     }
 }
