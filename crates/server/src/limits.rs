@@ -61,9 +61,10 @@ pub const KEY_CHECK_MS_MAX: u64 = 30_000;
 /// Milliseconds that a shutdown waits for open transactions.
 pub const DRAIN_MS_DEFAULT: u64 = 10_000;
 
-/// Milliseconds for which a branch must be prepared that nobody knows before it is rolled back. As
-/// long as a call may take by default, so that a call of a former life is over.
-pub const ORPHAN_GRACE_MS_DEFAULT: u64 = 5_000;
+/// Milliseconds between the two listings that have to hold a branch that nobody knows before it is rolled
+/// back. No longer than it has to be: its locks hold others up. A call of a former life that is carried out
+/// later still is found by later listings.
+pub const ORPHAN_GRACE_MS_DEFAULT: u64 = 1_000;
 
 /// How long a resource may take to list what it holds, or to roll an orphan back.
 pub const ORPHAN_CALL: Duration = Duration::from_secs(5);
