@@ -22,6 +22,7 @@ pub mod local;
 pub mod mysql;
 mod open;
 mod places;
+mod pool;
 pub mod postgres;
 pub mod redis;
 pub mod returned;
@@ -31,6 +32,7 @@ pub mod testing;
 pub mod tls;
 mod trace;
 mod turn;
+mod url;
 
 pub use finding::{Examining, Finding, Fitness};
 pub use guard::{AnswerKind, Observer, Unobserved};

@@ -4,6 +4,7 @@
 
 use crate::limits::{MYSQL_CONNECTIONS, MYSQL_CONNECTIONS_MAX};
 use crate::open::Password;
+use crate::url::{self, Url};
 
 /// Where and as whom to connect.
 #[derive(Clone, Debug)]
@@ -23,89 +24,48 @@ impl Address {
     ///
     /// What is wrong with the URL, for the one who configured it.
     pub(super) fn parse(url: &str, password: Option<Password>) -> Result<Self, String> {
-        let (scheme, rest) = url.split_once("://").ok_or("its url has no scheme")?;
-        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
-        let (user, host) = authority
-            .rsplit_once('@')
-            .ok_or("its url names no user; write it as mysql://user@host:3306/database")?;
-        if user.contains(':') {
-            return Err(
-                "its url must not carry a password: use password_env or password_file".to_owned()
-            );
+        let Url { scheme, user, host, port, path, params } = Url::parse(url)?;
+        let user =
+            user.ok_or("its url names no user; write it as mysql://user@host:3306/database")?;
+        if host.is_empty() || path.is_empty() {
+            return Err("its url names no host or no database".to_owned());
         }
-        let (host, port) = host_and_port(host)?;
-        let (user, database) = (decoded(user)?, decoded(database)?);
-        if host.is_empty() || user.is_empty() || database.is_empty() {
-            return Err("its url names no host, no user or no database".to_owned());
-        }
-        let (scheme, connections) = (scheme.to_owned(), MYSQL_CONNECTIONS);
-        let mut address = Self { scheme, host, port, user, database, password, connections };
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            address.set(pair)?;
+        let mut address = Self {
+            scheme: scheme.to_owned(),
+            host,
+            port: port.unwrap_or(3306),
+            user,
+            database: path,
+            password,
+            connections: MYSQL_CONNECTIONS,
+        };
+        for (name, value) in params {
+            address.set(name, value)?;
         }
         Ok(address)
     }
 
-    fn set(&mut self, pair: &str) -> Result<(), String> {
-        match pair.split_once('=') {
-            Some(("sslmode", "disable")) => Ok(()),
-            Some(("sslmode", _)) => {
+    fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
+        match (name, value) {
+            ("sslmode", "disable") => Ok(()),
+            ("sslmode", _) => {
                 Err("sslmode in its url asks for tls, which is not supported yet; use \
                      sslmode=disable through a tunnel or a proxy on this machine"
                     .to_owned())
             }
-            Some(("connections", number)) => match number.parse() {
-                Ok(number) if (1..=MYSQL_CONNECTIONS_MAX).contains(&number) => {
-                    self.connections = number;
-                    Ok(())
-                }
-                Ok(_) | Err(_) => Err(format!(
-                    "connections={number} in its url is not within 1 to {MYSQL_CONNECTIONS_MAX}"
-                )),
-            },
-            Some((name, _)) => Err(format!(
-                "its url has an unknown parameter {name:?}; known: sslmode, connections"
-            )),
-            None => Err(format!("its url has a parameter without a value: {pair:?}")),
+            ("connections", number) => {
+                self.connections = url::connections(number, MYSQL_CONNECTIONS_MAX)?;
+                Ok(())
+            }
+            (name, _) => Err(url::unknown(name, "sslmode, connections")),
         }
     }
 
     /// The same for people.
     pub(super) fn shown(&self) -> String {
         let Self { scheme, host, port, user, database, .. } = self;
-        format!("{scheme}://{user}@{host}:{port}/{database}")
+        format!("{scheme}://{user}@{}/{database}", url::shown(host, *port))
     }
-}
-
-fn host_and_port(text: &str) -> Result<(String, u16), String> {
-    // An IPv6 address has colons of its own, and stands in brackets.
-    let (host, port) = match text.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
-        Some(_) | None => (text, None),
-    };
-    let port = match port {
-        None => 3306,
-        Some(port) => port.parse().map_err(|_| format!("its url has a wrong port {port:?}"))?,
-    };
-    Ok((host.trim_start_matches('[').trim_end_matches(']').to_owned(), port))
-}
-
-/// Undoes percent encoding.
-fn decoded(text: &str) -> Result<String, String> {
-    let wrong =
-        || "its url has a percent sign that two hexadecimal digits do not follow".to_owned();
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let mut digit = || rest.next().and_then(|it| char::from(it).to_digit(16)).ok_or_else(wrong);
-        bytes.push((digit()? * 16 + digit()?) as u8);
-    }
-    String::from_utf8(bytes).map_err(|_| "its url is not UTF-8".to_owned())
 }
 
 #[cfg(test)]

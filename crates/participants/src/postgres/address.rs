@@ -8,6 +8,7 @@
 use crate::limits::{POSTGRES_CONNECTIONS, POSTGRES_CONNECTIONS_MAX};
 use crate::open::{Password, Settings};
 use crate::tls::{Connector, TlsFiles};
+use crate::url::{self, Url};
 
 /// Where and as whom to connect.
 #[derive(Clone, Debug)]
@@ -28,28 +29,23 @@ impl Address {
     ///
     /// What is wrong with the configuration, for the one who wrote it.
     pub(super) fn parse(url: &str, settings: &Settings) -> Result<Self, String> {
-        let (_, rest) = url.split_once("://").ok_or("its url has no scheme")?;
-        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
-        let (user, host) = authority
-            .rsplit_once('@')
-            .ok_or("its url names no user; write it as postgres://user@host:5432/database")?;
-        if user.contains(':') {
-            return Err(
-                "its url must not carry a password: use password_env or password_file".to_owned()
-            );
+        let Url { user, host, port, path, params, .. } = Url::parse(url)?;
+        let user =
+            user.ok_or("its url names no user; write it as postgres://user@host:5432/database")?;
+        if host.is_empty() {
+            return Err("its url names no host".to_owned());
         }
-        let (host, port) = host_and_port(host)?;
-        let user = decoded(user)?;
-        let database = if database.is_empty() { user.clone() } else { decoded(database)? };
-        if host.is_empty() || user.is_empty() {
-            return Err("its url names no host or no user".to_owned());
-        }
-        let connections = POSTGRES_CONNECTIONS;
-        let password = settings.password.clone();
-        let mut address = Self { host, port, user, database, password, connections, tls: None };
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            address.set(pair, &settings.tls)?;
+        let mut address = Self {
+            host,
+            port: port.unwrap_or(5432),
+            database: if path.is_empty() { user.clone() } else { path },
+            user,
+            password: settings.password.clone(),
+            connections: POSTGRES_CONNECTIONS,
+            tls: None,
+        };
+        for (name, value) in params {
+            address.set(name, value, &settings.tls)?;
         }
         if address.tls.is_none() {
             settings.tls.refuse_unused("write sslmode=verify-full")?;
@@ -57,71 +53,29 @@ impl Address {
         Ok(address)
     }
 
-    fn set(&mut self, pair: &str, files: &TlsFiles) -> Result<(), String> {
-        match pair.split_once('=') {
-            Some(("sslmode", "disable")) => {
-                self.tls = None;
-                Ok(())
+    fn set(&mut self, name: &str, value: &str, files: &TlsFiles) -> Result<(), String> {
+        match (name, value) {
+            ("sslmode", "disable") => self.tls = None,
+            ("sslmode", "require" | "verify-full") => self.tls = Some(Connector::new(files)?),
+            ("sslmode", mode) => {
+                return Err(format!(
+                    "sslmode={mode} in its url does not check who answers: use verify-full, with \
+                     ca_file if the server's certificate is your own, or disable"
+                ));
             }
-            Some(("sslmode", "require" | "verify-full")) => {
-                self.tls = Some(Connector::new(files)?);
-                Ok(())
+            ("connections", number) => {
+                self.connections = url::connections(number, POSTGRES_CONNECTIONS_MAX)?;
             }
-            Some(("sslmode", mode)) => Err(format!(
-                "sslmode={mode} in its url does not check who answers: use verify-full, with ca_file \
-                 if the server's certificate is your own, or disable"
-            )),
-            Some(("connections", number)) => match number.parse() {
-                Ok(number) if (1..=POSTGRES_CONNECTIONS_MAX).contains(&number) => {
-                    self.connections = number;
-                    Ok(())
-                }
-                Ok(_) | Err(_) => Err(format!(
-                    "connections={number} in its url is not within 1 to {POSTGRES_CONNECTIONS_MAX}"
-                )),
-            },
-            Some((name, _)) => Err(format!(
-                "its url has an unknown parameter {name:?}; known: sslmode, connections"
-            )),
-            None => Err(format!("its url has a parameter without a value: {pair:?}")),
+            (name, _) => return Err(url::unknown(name, "sslmode, connections")),
         }
+        Ok(())
     }
 
     /// The same for people.
     pub(super) fn shown(&self) -> String {
         let Self { host, port, user, database, .. } = self;
-        format!("postgres://{user}@{host}:{port}/{database}")
+        format!("postgres://{user}@{}/{database}", url::shown(host, *port))
     }
-}
-
-fn host_and_port(text: &str) -> Result<(String, u16), String> {
-    // An IPv6 address has colons of its own, and stands in brackets.
-    let (host, port) = match text.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
-        Some(_) | None => (text, None),
-    };
-    let port = match port {
-        None => 5432,
-        Some(port) => port.parse().map_err(|_| format!("its url has a wrong port {port:?}"))?,
-    };
-    Ok((host.trim_start_matches('[').trim_end_matches(']').to_owned(), port))
-}
-
-/// Undoes percent encoding.
-fn decoded(text: &str) -> Result<String, String> {
-    let wrong =
-        || "its url has a percent sign that two hexadecimal digits do not follow".to_owned();
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let mut digit = || rest.next().and_then(|it| char::from(it).to_digit(16)).ok_or_else(wrong);
-        bytes.push((digit()? * 16 + digit()?) as u8);
-    }
-    String::from_utf8(bytes).map_err(|_| "its url is not UTF-8".to_owned())
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use super::address::Address;
 use super::binding;
 use super::wire::{Broken, Connection, Refused, refused, senseless, unsendable};
 use crate::limits::CONNECT_TIMEOUT;
+use crate::pool::Lendable;
 use crate::tls::{Connector, Stream, TlsError};
 
 /// Why there is no connection.
@@ -38,14 +39,26 @@ impl From<Broken> for NoConnection {
     }
 }
 
-/// Makes a connection, within [`CONNECT_TIMEOUT`].
-pub(super) async fn connect(address: &Address) -> Result<Connection, NoConnection> {
-    match timeout(CONNECT_TIMEOUT, login(address)).await {
-        Ok(connection) => connection,
-        Err(_) => Err(NoConnection::Unheard(format!(
-            "no connection within {} ms",
-            CONNECT_TIMEOUT.as_millis()
-        ))),
+impl Lendable for Connection {
+    type Address = Address;
+    type NoConnection = NoConnection;
+
+    async fn connect(address: &Address) -> Result<Self, NoConnection> {
+        match timeout(CONNECT_TIMEOUT, login(address)).await {
+            Ok(connection) => connection,
+            Err(_) => {
+                let waited_ms = CONNECT_TIMEOUT.as_millis();
+                Err(NoConnection::Unheard(format!("no connection within {waited_ms} ms")))
+            }
+        }
+    }
+
+    fn is_free(&self) -> bool {
+        self.is_outside() && self.input.is_empty()
+    }
+
+    fn is_quiet(&mut self) -> bool {
+        self.stream.is_quiet() && self.is_free()
     }
 }
 

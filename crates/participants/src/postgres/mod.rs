@@ -16,7 +16,7 @@
 //! | `examine` | whether the database can take part at all |
 //! | `sqlstate` | what each error means |
 //! | `keyword`, `value` | statements and values |
-//! | `address`, `login`, `binding`, `pool`, `wire` | connections |
+//! | `address`, `login`, `binding`, `wire` | connections |
 
 mod address;
 mod binding;
@@ -24,7 +24,6 @@ mod examine;
 mod finish;
 mod keyword;
 mod login;
-mod pool;
 mod prepare;
 mod sqlstate;
 mod value;
@@ -43,11 +42,11 @@ use unanimous_core::{Answer, Verb};
 
 use self::address::Address;
 use self::login::NoConnection;
-use self::pool::Pool;
-use self::wire::Broken;
+use self::wire::{Broken, Connection};
 use crate::guard::{Adapter, Contact, Heard, Hearing};
 use crate::limits::{POSTGRES_CONNECTIONS_MAX, STATEMENT_TYPES_KEPT_MAX};
 use crate::open::Settings;
+use crate::pool::Pool;
 use crate::statement::Statement;
 use crate::{Call, Examining, Listing, Takes};
 
@@ -59,9 +58,9 @@ pub struct PostgresAdapter {
 }
 
 struct Inner {
-    first_phase: Pool,
+    first_phase: Pool<Connection>,
     /// Connections of its own: it sets locks free that the first phase may be waiting for.
-    second_phase: Pool,
+    second_phase: Pool<Connection>,
     begun: Begun,
     types: Types,
 }

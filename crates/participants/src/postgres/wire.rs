@@ -8,7 +8,6 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use bytes::{Buf, BytesMut};
 use fallible_iterator::FallibleIterator;
@@ -29,7 +28,6 @@ pub(super) struct Connection {
     pub(super) input: BytesMut,
     /// The transaction's state as of the last answer: idle, in a transaction, in a failed one.
     status: u8,
-    pub(super) idle_since: Instant,
     /// Whether the server gave up waiting for a standby since the last question.
     pub(super) unreplicated: bool,
     /// Bytes of the results that were kept since the last question.
@@ -89,16 +87,10 @@ impl Connection {
             output: BytesMut::new(),
             input: BytesMut::new(),
             status: b'I',
-            idle_since: Instant::now(),
             unreplicated: false,
             kept_bytes: 0,
             process: 0,
         }
-    }
-
-    /// Whether it can be used again: nothing was said or closed since it was given back.
-    pub(super) fn is_quiet(&mut self) -> bool {
-        self.stream.is_quiet() && self.input.is_empty() && self.is_outside()
     }
 
     /// Whether no transaction is open.

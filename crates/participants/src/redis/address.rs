@@ -6,6 +6,7 @@
 use crate::limits::{REDIS_CONNECTIONS, REDIS_CONNECTIONS_MAX, REDIS_TAG_LEN_MAX};
 use crate::open::{Password, Settings};
 use crate::tls::Connector;
+use crate::url::{self, Url};
 
 /// Where and as whom to connect.
 #[derive(Clone, Debug)]
@@ -39,7 +40,7 @@ impl Address {
     ///
     /// What is wrong with the URL, for the one who configured it.
     pub(super) fn parse(url: &str, settings: &Settings) -> Result<Self, String> {
-        let (scheme, rest) = url.split_once("://").ok_or("its url has no scheme")?;
+        let Url { scheme, user, host, port, path, params } = Url::parse(url)?;
         let tls = match scheme {
             "rediss" => Some(Connector::new(&settings.tls)?),
             _ => {
@@ -47,22 +48,10 @@ impl Address {
                 None
             }
         };
-        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
-        let (user, host) = match authority.rsplit_once('@') {
-            Some((user, host)) => (Some(user).filter(|user| !user.is_empty()), host),
-            None => (None, authority),
-        };
-        if user.is_some_and(|user| user.contains(':')) {
-            return Err(
-                "its url must not carry a password: use password_env or password_file".to_owned()
-            );
-        }
-        let (host, port) = host_and_port(host)?;
         if host.is_empty() {
             return Err("its url names no host; write it as redis://host:6379".to_owned());
         }
-        let database = match database {
+        let database = match &*path {
             "" => 0,
             number => number.parse().map_err(|_| {
                 format!("its url names the database {number:?}, and Redis numbers them")
@@ -70,8 +59,8 @@ impl Address {
         };
         let mut address = Self {
             host,
-            port,
-            user: user.map(decoded).transpose()?,
+            port: port.unwrap_or(6379),
+            user,
             database,
             password: settings.password.clone(),
             connections: REDIS_CONNECTIONS,
@@ -79,25 +68,20 @@ impl Address {
             durability: Durability::Strict,
             tls,
         };
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            address.set(pair)?;
+        for (name, value) in params {
+            address.set(name, value)?;
         }
         Ok(address)
     }
 
-    fn set(&mut self, pair: &str) -> Result<(), String> {
-        match pair.split_once('=') {
-            Some(("connections", number)) => match number.parse() {
-                Ok(number) if (1..=REDIS_CONNECTIONS_MAX).contains(&number) => {
-                    self.connections = number;
-                    Ok(())
-                }
-                Ok(_) | Err(_) => Err(format!(
-                    "connections={number} in its url is not within 1 to {REDIS_CONNECTIONS_MAX}"
-                )),
-            },
-            Some(("tag", tag)) => {
-                let tag = decoded(tag)?;
+    fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
+        match (name, value) {
+            ("connections", number) => {
+                self.connections = url::connections(number, REDIS_CONNECTIONS_MAX)?;
+                Ok(())
+            }
+            ("tag", tag) => {
+                let tag = url::decoded(tag)?;
                 if tag.is_empty() || tag.len() > REDIS_TAG_LEN_MAX || tag.contains(['{', '}']) {
                     return Err(format!(
                         "tag in its url has 1 to {REDIS_TAG_LEN_MAX} bytes and no braces"
@@ -106,18 +90,15 @@ impl Address {
                 self.tag = Some(tag);
                 Ok(())
             }
-            Some(("durability", "strict")) => Ok(()),
-            Some(("durability", "weak")) => {
+            ("durability", "strict") => Ok(()),
+            ("durability", "weak") => {
                 self.durability = Durability::Weak;
                 Ok(())
             }
-            Some(("durability", other)) => {
+            ("durability", other) => {
                 Err(format!("durability={other} in its url is neither strict nor weak"))
             }
-            Some((name, _)) => Err(format!(
-                "its url has an unknown parameter {name:?}; known: connections, tag, durability"
-            )),
-            None => Err(format!("its url has a parameter without a value: {pair:?}")),
+            (name, _) => Err(url::unknown(name, "connections, tag, durability")),
         }
     }
 
@@ -131,38 +112,8 @@ impl Address {
         let Self { host, port, database, .. } = self;
         let scheme = if self.tls.is_some() { "rediss" } else { "redis" };
         let user = self.user.as_ref().map(|user| format!("{user}@")).unwrap_or_default();
-        format!("{scheme}://{user}{host}:{port}/{database}")
+        format!("{scheme}://{user}{}/{database}", url::shown(host, *port))
     }
-}
-
-fn host_and_port(text: &str) -> Result<(String, u16), String> {
-    // An IPv6 address has colons of its own, and stands in brackets.
-    let (host, port) = match text.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
-        Some(_) | None => (text, None),
-    };
-    let port = match port {
-        None => 6379,
-        Some(port) => port.parse().map_err(|_| format!("its url has a wrong port {port:?}"))?,
-    };
-    Ok((host.trim_start_matches('[').trim_end_matches(']').to_owned(), port))
-}
-
-/// Undoes percent encoding.
-fn decoded(text: &str) -> Result<String, String> {
-    let wrong =
-        || "its url has a percent sign that two hexadecimal digits do not follow".to_owned();
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let mut digit = || rest.next().and_then(|it| char::from(it).to_digit(16)).ok_or_else(wrong);
-        bytes.push((digit()? * 16 + digit()?) as u8);
-    }
-    String::from_utf8(bytes).map_err(|_| "its url is not UTF-8".to_owned())
 }
 
 #[cfg(test)]
@@ -180,7 +131,7 @@ mod tests {
         assert_eq!((all.user.as_deref(), &*all.host, all.port), (Some("a@b"), "::1", 7000));
         assert_eq!((all.database, all.connections), (3, 3));
         assert_eq!((&*all.root(), all.durability), ("unanimous:{shop}", Durability::Weak));
-        assert_eq!(all.shown(), "redis://a@b@::1:7000/3");
+        assert_eq!(all.shown(), "redis://a@b@[::1]:7000/3");
         let least = parse("redis://cache").expect("a good url");
         assert_eq!((least.port, least.database, least.user.as_deref()), (6379, 0, None));
         assert_eq!((&*least.root(), least.durability), ("unanimous:{una}", Durability::Strict));

@@ -8,6 +8,7 @@ use super::fitness::Facts;
 use super::refusal;
 use super::resp::{Broken, Connection, Refused};
 use crate::limits::CONNECT_TIMEOUT;
+use crate::pool::Lendable;
 use crate::tls::{Stream, TlsError};
 
 /// Why there is no connection.
@@ -27,12 +28,25 @@ impl From<Broken> for NoConnection {
     }
 }
 
-/// Makes a connection, within [`CONNECT_TIMEOUT`].
-pub(super) async fn connect(address: &Address) -> Result<Connection, NoConnection> {
-    look(address).await.map(|(connection, _)| connection)
+impl Lendable for Connection {
+    type Address = Address;
+    type NoConnection = NoConnection;
+
+    async fn connect(address: &Address) -> Result<Self, NoConnection> {
+        look(address).await.map(|(connection, _)| connection)
+    }
+
+    fn is_free(&self) -> bool {
+        // One to a server whose settings will not do is not kept: they may be changed.
+        self.is_between() && self.unfit.is_none()
+    }
+
+    fn is_quiet(&mut self) -> bool {
+        self.stream.is_quiet() && self.is_between()
+    }
 }
 
-/// Makes a connection and says what the server told of itself.
+/// Makes a connection, within [`CONNECT_TIMEOUT`], and says what the server told of itself.
 pub(super) async fn look(address: &Address) -> Result<(Connection, Facts), NoConnection> {
     match timeout(CONNECT_TIMEOUT, login(address)).await {
         Ok(connection) => connection,

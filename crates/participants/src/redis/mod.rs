@@ -17,7 +17,7 @@
 //! | `cycle` | transactions that wait for each other |
 //! | `refusal` | what each error means |
 //! | `fitness` | whether the server's settings let it keep a promise |
-//! | `address`, `login`, `pool`, `resp` | connections |
+//! | `address`, `login`, `resp` | connections |
 
 mod address;
 mod cycle;
@@ -25,7 +25,6 @@ mod finish;
 mod fitness;
 mod library;
 mod login;
-mod pool;
 mod prepare;
 mod refusal;
 mod resp;
@@ -43,10 +42,10 @@ use unanimous_core::{Answer, Verb};
 use self::address::Address;
 use self::finish::Acknowledged;
 use self::login::NoConnection;
-use self::pool::Pool;
-use self::resp::Broken;
+use self::resp::{Broken, Connection};
 use crate::guard::{Adapter, Contact, Heard, Hearing};
 use crate::open::Settings;
+use crate::pool::Pool;
 use crate::{Call, Examining, Finding, Listing, Takes};
 
 /// A Redis server that takes part.
@@ -57,9 +56,9 @@ pub struct RedisAdapter {
 
 struct Inner {
     address: Arc<Address>,
-    first_phase: Pool,
+    first_phase: Pool<Connection>,
     /// Connections of its own: it sets locks free that the first phase may be waiting for.
-    second_phase: Pool,
+    second_phase: Pool<Connection>,
     acknowledged: Acknowledged,
 }
 

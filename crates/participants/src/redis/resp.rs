@@ -4,7 +4,6 @@
 //! it: a connection that is given back to its pool is always between two questions.
 
 use std::fmt;
-use std::time::Instant;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -15,11 +14,10 @@ use crate::tls::{self, Stream};
 
 /// A connection that has been logged in.
 pub(super) struct Connection {
-    stream: Stream,
+    pub(super) stream: Stream,
     input: BytesMut,
     /// Questions whose answers have not come.
     open: usize,
-    pub(super) idle_since: Instant,
     /// Why no branch may be prepared on the server, if its settings forbid that.
     pub(super) unfit: Option<Reason>,
 }
@@ -71,13 +69,7 @@ pub(super) type Answered<T> = Result<Result<T, Refused>, Broken>;
 
 impl Connection {
     pub(super) fn new(stream: Stream) -> Self {
-        let (input, idle_since) = (BytesMut::new(), Instant::now());
-        Self { stream, input, open: 0, idle_since, unfit: None }
-    }
-
-    /// Whether it can be used again: nothing was said or closed since it was given back.
-    pub(super) fn is_quiet(&mut self) -> bool {
-        self.stream.is_quiet() && self.is_between()
+        Self { stream, input: BytesMut::new(), open: 0, unfit: None }
     }
 
     /// Whether every question has been answered.

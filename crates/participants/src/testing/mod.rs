@@ -9,12 +9,16 @@ mod certificates;
 pub mod conformance;
 mod mariadb;
 mod postgres;
+#[cfg(feature = "testing")]
+mod proxy;
 mod redis;
 
 #[cfg(feature = "testing")]
 pub use certificates::{Authority, Certified, Kind, Validity};
 pub use mariadb::PrivateMariaDb;
 pub use postgres::PrivatePostgres;
+#[cfg(feature = "testing")]
+pub use proxy::{Proxy, Toward};
 pub use redis::PrivateRedis;
 
 use std::net::TcpListener;
