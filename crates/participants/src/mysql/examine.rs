@@ -73,7 +73,7 @@ fn judged(product: Product, version: &str) -> Finding {
     let mut number = || numbers.next().unwrap_or(0);
     let number: (u32, u32, u32) = (number(), number(), number());
     let (oldest, wanted) = match product {
-        Product::MariaDb => ((10, 5, 0), "MariaDB 10.5 or later"),
+        Product::MariaDb => ((10, 5, 2), "MariaDB 10.5.2 or later"),
         Product::MySql => ((8, 0, 0), "MySQL 8 or later"),
     };
     if number < oldest {

@@ -1,11 +1,9 @@
 //! The second phase: `XA COMMIT`, `XA ROLLBACK`, and what it means if a branch is gone.
 //!
 //! A branch is finished over the session that prepared it while that lives, and over any other
-//! after. That the server knows no such branch says nothing: another session may have it, it may have
-//! ended, by us or by hand. Whether it is listed is asked after that answer, and how it ended is
-//! told by its proof ([`fence`]).
-
-use std::time::Duration;
+//! after, when the server has let go of it ([`tie`]). That the server knows no such branch says
+//! nothing: another session may have it, it may have ended, by us or by hand. Whether it is listed is
+//! asked after that answer, and how it ended is told by its proof ([`fence`]).
 
 use tokio::time::{Instant, sleep, timeout};
 use unanimous_core::{Answer, HeuristicKind, Opaque, Verb};
@@ -13,9 +11,9 @@ use unanimous_core::{Answer, HeuristicKind, Opaque, Verb};
 use super::errno::{self, Unfinished};
 use super::fence::{self, Proof};
 use super::session::{Answered, Broken, Refused, Session};
-use super::{Inner, Memo, failed, silent, timed_out, unreached, xid};
+use super::{Inner, Memo, failed, silent, tie, timed_out, unreached, xid};
 use crate::guard::{Contact, Heard};
-use crate::limits::{UNTIE_IDLE_S, UNTIE_WAIT};
+use crate::limits::{LET_GO, UNTIE_WAIT};
 use crate::{Call, Held, returned};
 
 /// What is known of a branch that this session cannot finish.
@@ -59,14 +57,23 @@ async fn ask(inner: &Inner, call: &Call) -> Heard {
     }
 }
 
+/// Finishes a branch over a session that did not prepare it.
 async fn over_any(inner: &Inner, call: &Call) -> Result<Heard, Broken> {
-    let mut lent = match inner.second_phase.lend().await {
-        Ok(lent) => lent,
-        Err(why) => return Ok(unreached(&why)),
-    };
-    let answer = over(&mut lent.session, call).await?;
-    inner.second_phase.give_back(lent.into_session());
-    Ok(heard(answer))
+    let deadline = Instant::now() + UNTIE_WAIT.min(call.patience / 2);
+    let mut was_free = false;
+    loop {
+        let mut lent = match inner.second_phase.lend().await {
+            Ok(lent) => lent,
+            Err(why) => return Ok(unreached(&why)),
+        };
+        let answer = attempt(&mut lent.session, call, &mut was_free).await?;
+        // Nobody waits for this session while the server lets go of the branch.
+        inner.second_phase.give_back(lent.into_session());
+        if answer != Answer::Working || Instant::now() >= deadline {
+            return Ok(heard(answer));
+        }
+        sleep(LET_GO.min(call.patience / 4)).await;
+    }
 }
 
 fn heard(answer: Answer) -> Heard {
@@ -84,31 +91,48 @@ async fn end(session: &mut Session, call: &Call) -> Answered<()> {
     session.execute(&format!("{} {}", words(call.verb), xid::spelled(&call.name))).await
 }
 
-/// Finishes a branch over a session that did not prepare it.
-async fn over(session: &mut Session, call: &Call) -> Result<Answer, Broken> {
-    let deadline = Instant::now() + UNTIE_WAIT.min(call.patience / 2);
-    let mut pause = Duration::from_millis(2);
-    loop {
-        let refused = match end(session, call).await? {
-            Ok(()) => return Ok(Answer::Done(Opaque::default())),
-            Err(refused) => refused,
-        };
-        if errno::unfinished(&refused) == Unfinished::AskAgain {
-            return Ok(silent(&format!("{}: {refused}", words(call.verb))));
-        }
-        let fate = look_into(session, call).await?;
-        if fate != Fate::Busy {
-            return Ok(concluded(fate, call.verb));
-        }
-        // The connection that prepared it has gone, and the server takes a moment to notice; or it
-        // is half dead, and the server would wait for hours.
-        untie(session, call).await?;
-        if Instant::now() + pause >= deadline {
-            return Ok(Answer::Working);
-        }
-        sleep(pause).await;
-        pause *= 2;
+/// Finishes the branch if no session holds it and none did when that was asked before.
+async fn attempt(
+    session: &mut Session,
+    call: &Call,
+    was_free: &mut bool,
+) -> Result<Answer, Broken> {
+    let is_free = !tie::is_held(session, &call.name).await?;
+    if is_free && !*was_free {
+        *was_free = true;
+        return Ok(Answer::Working);
     }
+    *was_free = is_free;
+    if is_free {
+        match end(session, call).await? {
+            Ok(()) => return proven(session, call).await,
+            Err(refused) if errno::unfinished(&refused) == Unfinished::AskAgain => {
+                return Ok(silent(&format!("{}: {refused}", words(call.verb))));
+            }
+            Err(_) => {}
+        }
+    }
+    let fate = look_into(session, call).await?;
+    if fate == Fate::Busy {
+        // The session that prepared it may be half dead, and the server would wait for hours.
+        tie::cut(session, &call.name).await?;
+    }
+    Ok(concluded(fate, call.verb))
+}
+
+/// What an acknowledgement to a session that did not prepare the branch is worth.
+async fn proven(session: &mut Session, call: &Call) -> Result<Answer, Broken> {
+    Ok(match fence::ask(session, &call.name).await? {
+        Proof::Locked => silent(&format!(
+            "{} was acknowledged and not carried out, because the connection that prepared the \
+             branch was just ending; MariaDB lists the branch again, and it is finished, after a \
+             restart of the server",
+            words(call.verb)
+        )),
+        Proof::Committed | Proof::Missing | Proof::Untold | Proof::Forgotten => {
+            Answer::Done(Opaque::default())
+        }
+    })
 }
 
 fn concluded(fate: Fate, verb: Verb) -> Answer {
@@ -140,29 +164,11 @@ async fn look_into(session: &mut Session, call: &Call) -> Result<Fate, Broken> {
         (Proof::Committed, _) => Fate::Committed,
         (Proof::Locked, _) => Fate::Busy,
         (Proof::Untold, _) => Fate::Open,
-        (Proof::Missing, Some(Memo::Fenced(_))) => Fate::RolledBack,
+        (Proof::Missing, Some(Memo::Fenced)) => Fate::RolledBack,
         // It never voted yes here. A prepare that still comes is found as an orphan.
         (_, None) if call.verb == Verb::Rollback => Fate::RolledBack,
         (Proof::Missing | Proof::Forgotten, _) => Fate::Forgotten,
     })
-}
-
-/// Ends the session that holds the branch, if it has been idle for long: nobody is left to use it.
-async fn untie(session: &mut Session, call: &Call) -> Result<(), Broken> {
-    let memo = returned::memo(call.returned.bytes());
-    let Some(Memo::Fenced(mark)) = memo.as_deref().map(Memo::read) else { return Ok(()) };
-    if mark.is_empty() {
-        return Ok(());
-    }
-    let holder = format!(
-        "SELECT id FROM information_schema.processlist WHERE id = IS_USED_LOCK('{mark}') \
-         AND command = 'Sleep' AND time >= {UNTIE_IDLE_S}"
-    );
-    if let Ok(Some(id)) = session.first(&holder).await? {
-        // It may have gone by itself in between.
-        drop(session.execute(&format!("KILL CONNECTION {id}")).await?);
-    }
-    Ok(())
 }
 
 /// Everything that is prepared on the server under names of ours, whole.

@@ -14,6 +14,7 @@
 //! |---|---|
 //! | `prepare` | the first phase |
 //! | `finish`, `fence` | the second phase, what is in doubt, and the proof of a commit |
+//! | `tie` | which session of the server a branch belongs to |
 //! | `errno` | what each error means |
 //! | `lexer`, `value`, `tables` | statements, values, and tables that cannot be rolled back |
 //! | `xid` | branch names as XA spells them |
@@ -30,6 +31,7 @@ mod pool;
 mod prepare;
 mod session;
 mod tables;
+mod tie;
 mod value;
 mod xid;
 
@@ -168,27 +170,25 @@ impl Begun {
 
 /// What the adapter wants to know again when it finishes a branch.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Memo<'a> {
-    /// The branch has written its proof, in the session with this mark; empty if that is not known.
-    Fenced(&'a str),
+enum Memo {
+    /// The branch has written its proof.
+    Fenced,
     /// The application prepared it without a proof.
     Unfenced,
 }
 
-impl<'a> Memo<'a> {
-    fn written(self) -> String {
+impl Memo {
+    fn written(self) -> &'static str {
         match self {
-            Self::Fenced(mark) => format!("fenced {mark}"),
-            Self::Unfenced => "unfenced".to_owned(),
+            Self::Fenced => "fenced",
+            Self::Unfenced => "unfenced",
         }
     }
 
-    fn read(text: &'a str) -> Self {
-        // A mark goes into SQL: nothing but what one is made of.
-        let is_mark = |mark: &&str| mark.bytes().all(|it| it.is_ascii_alphanumeric() || it == b'-');
-        match text.strip_prefix("fenced ") {
-            Some(mark) => Self::Fenced(Some(mark).filter(is_mark).unwrap_or_default()),
-            None => Self::Unfenced,
+    fn read(text: &str) -> Self {
+        match text {
+            "fenced" => Self::Fenced,
+            _ => Self::Unfenced,
         }
     }
 }
@@ -217,10 +217,9 @@ mod tests {
     use super::Memo;
 
     #[test]
-    fn a_memo_reads_back_and_carries_no_sql() {
-        for memo in [Memo::Fenced("una-0a"), Memo::Fenced(""), Memo::Unfenced] {
-            assert_eq!(Memo::read(&memo.written()), memo);
+    fn a_memo_reads_back() {
+        for memo in [Memo::Fenced, Memo::Unfenced] {
+            assert_eq!(Memo::read(memo.written()), memo);
         }
-        assert_eq!(Memo::read("fenced x' OR 'y"), Memo::Fenced(""));
     }
 }

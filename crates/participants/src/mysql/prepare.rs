@@ -19,7 +19,7 @@ use unanimous_core::{Answer, Opaque, Reason};
 use super::lexer::{Lexed, lex};
 use super::pool::Lent;
 use super::session::{Broken, NoSession, Product, Ran, Refused, Session, Sql};
-use super::{Inner, Memo, errno, failed, fence, finish, silent, timed_out, unreached, xid};
+use super::{Inner, Memo, errno, failed, fence, finish, silent, tie, timed_out, unreached, xid};
 use crate::guard::{Contact, Heard};
 use crate::statement::{self, Statement, StatementResult};
 use crate::{Call, returned};
@@ -29,7 +29,6 @@ use crate::{Call, returned};
 struct Progress {
     sent: Sent,
     ran: Ran,
-    memo: String,
 }
 
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -214,17 +213,17 @@ async fn leave(inner: &Inner, lent: Lent, (answer, left): (Answer, Left)) -> Hea
 }
 
 /// Both end before the call does, so that the server says why; the lock's first.
-fn bounds(product: Product, patience: Duration) -> Sql {
+fn bounds(product: Product, patience: Duration) -> String {
     let lock_s = (patience.as_secs() * 3 / 4).max(1);
     let statement_ms = (patience.as_millis() * 7 / 8).max(1);
     let locks = format!("SET innodb_lock_wait_timeout = {lock_s}, lock_wait_timeout = {lock_s}");
-    Sql::new(match product {
+    match product {
         Product::MariaDb => {
             let (s, ms) = (statement_ms / 1_000, statement_ms % 1_000);
             format!("{locks}, max_statement_time = {s}.{ms:03}")
         }
         Product::MySql => format!("{locks}, max_execution_time = {statement_ms}"),
-    })
+    }
 }
 
 /// Runs the work in a transaction that cannot write. `None` if it wants to.
@@ -234,7 +233,7 @@ async fn read_only(
     work: &Work<'_>,
     progress: &mut Progress,
 ) -> Result<Option<(Answer, Left)>, Broken> {
-    let mut all = vec![bounds(session.product, call.patience)];
+    let mut all = vec![Sql::new(bounds(session.product, call.patience))];
     all.push(Sql::new("START TRANSACTION READ ONLY"));
     all.extend_from_slice(&work.texts);
     progress.sent = Sent::Work;
@@ -276,7 +275,8 @@ async fn branch(
     progress: &mut Progress,
 ) -> Result<(Answer, Left), Broken> {
     let xid = xid::spelled(&call.name);
-    let mut all = vec![bounds(session.product, call.patience)];
+    let (bounds, tie) = (bounds(session.product, call.patience), tie::make(&call.name));
+    let mut all = vec![Sql::new(format!("{bounds}, {tie}"))];
     all.push(Sql::new(format!("XA START {xid}")));
     all.push(Sql::new(fence::write(&call.name)));
     all.extend_from_slice(&work.texts);
@@ -287,7 +287,6 @@ async fn branch(
     }
     end.push(Sql::new(format!("XA END {xid}")));
     end.push(Sql::new(format!("XA PREPARE {xid}")));
-    progress.memo = Memo::Fenced(&session.mark).written();
     // Who holds up others lets them begin before it prepares.
     let look_first =
         call.turn.holds_up() || work.statements.iter().any(|it| it.expect_rows.is_some());
@@ -315,7 +314,7 @@ async fn branch(
 
 fn vote(work: &Work<'_>, progress: &Progress) -> Opaque {
     let results = &progress.ran.results[BEGINNING.len()..][..work.texts.len()];
-    returned::with_memo(&progress.memo, &values(results))
+    returned::with_memo(Memo::Fenced.written(), &values(results))
 }
 
 /// What it means that the server refused the statement after the first `done` ones.
@@ -441,10 +440,10 @@ async fn look_for(session: &mut Session, call: &Call) -> Result<Answer, Broken> 
         return Ok(lost(why).answer);
     }
     let memo = match fence::is_written(session, &call.name).await? {
-        true => Memo::Fenced(""),
+        true => Memo::Fenced,
         false => Memo::Unfenced,
     };
-    Ok(Answer::Yes(returned::with_memo(&memo.written(), &[])))
+    Ok(Answer::Yes(returned::with_memo(memo.written(), &[])))
 }
 
 /// No connection for work that was not sent: what needs somebody's help is refused at once.

@@ -19,8 +19,6 @@ use crate::statement::StatementResult;
 /// A connection that has been logged in and set up.
 pub(super) struct Session {
     conn: Conn,
-    /// The name of a lock that this session holds on the server for as long as it lives.
-    pub(super) mark: String,
     pub(super) product: Product,
     pub(super) used_at: Instant,
 }
@@ -161,19 +159,15 @@ impl Session {
             Ok(refused) => NoSession::Refused(refused),
             Err(Broken(seen)) => NoSession::Unheard(seen),
         })?;
-        let (mark, product, used_at) = (String::new(), Product::MySql, Instant::now());
-        let mut session = Self { conn, mark, product, used_at };
+        let mut session = Self { conn, product: Product::MySql, used_at: Instant::now() };
         // A server may set sessions up in its own way.
         let setup = "SET NAMES utf8mb4, autocommit = 1, innodb_lock_wait_timeout = 1, sql_mode = \
-             TRIM(BOTH ',' FROM REPLACE(CONCAT(',', @@sql_mode, ','), ',NO_BACKSLASH_ESCAPES,', ',')), \
-             @una_mark = CONCAT('una-', UUID())\n;\nSELECT @una_mark, GET_LOCK(@una_mark, 0), VERSION()";
-        let rows = session.rows(setup).await?.map_err(NoSession::Refused)?;
-        let [Some(mark), _, Some(version)] = rows.first().map(Vec::as_slice).unwrap_or_default()
-        else {
+             TRIM(BOTH ',' FROM REPLACE(CONCAT(',', @@sql_mode, ','), ',NO_BACKSLASH_ESCAPES,', ','))\n\
+             ;\nSELECT VERSION()";
+        let Some(version) = session.first(setup).await?.map_err(NoSession::Refused)? else {
             return Err(NoSession::Unheard("its set-up was answered strangely".to_owned()));
         };
-        session.mark = String::from_utf8_lossy(mark).into_owned();
-        if String::from_utf8_lossy(version).contains("MariaDB") {
+        if version.contains("MariaDB") {
             session.product = Product::MariaDb;
         }
         Ok(session)

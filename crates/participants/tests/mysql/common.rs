@@ -27,10 +27,6 @@ impl Bank {
         Some(Self { server })
     }
 
-    pub(crate) fn at(&self, url: &str) -> Arc<dyn Resource> {
-        open("bank", url, &Settings::default(), Arc::new(Unobserved)).expect("a good url")
-    }
-
     pub(crate) fn number(&self, sql: &str) -> i64 {
         self.server.sql("bank", sql).parse().expect("a number")
     }
@@ -39,6 +35,10 @@ impl Bank {
     pub(crate) fn disconnect(&self, user: &str) {
         drop(self.server.try_sql("", &format!("KILL USER {user}@'127.0.0.1'")));
     }
+}
+
+pub(crate) fn at(url: &str) -> Arc<dyn Resource> {
+    open("bank", url, &Settings::default(), Arc::new(Unobserved)).expect("a good url")
 }
 
 /// The identifier as the server spells it.
@@ -76,7 +76,7 @@ pub(crate) async fn finish(
 
 impl Subject for Bank {
     fn resource(&self) -> Arc<dyn Resource> {
-        self.at(&self.server.url("app", "bank"))
+        at(&self.server.url("app", "bank"))
     }
 
     fn add(&self, amount: i64) -> Opaque {

@@ -11,7 +11,7 @@ use unanimous_participants::Resource;
 use unanimous_participants::testing::conformance::{Subject, fresh_name};
 use unanimous_participants::testing::{Proxy, Toward, until};
 
-use crate::common::{Bank, finish, prepare, work};
+use crate::common::{Bank, at, finish, prepare, work};
 
 const ADD: &str = "UPDATE account SET balance = balance + 1 WHERE id = 1";
 
@@ -62,7 +62,7 @@ async fn sweep(direct: Arc<dyn Resource>, aborted: Arc<Aborted>) {
 
 impl Bank {
     fn through(&self, proxy: &Proxy) -> Arc<dyn Resource> {
-        self.at(&format!("mysql://app@127.0.0.1:{}/bank", proxy.port()))
+        at(&format!("mysql://app@127.0.0.1:{}/bank", proxy.port()))
     }
 }
 

@@ -1,15 +1,18 @@
 //! How branches end: over their own connection, over another, by hand, by the application.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 use unanimous_core::id::{BranchId, BranchName, ShardId, TxnId};
 use unanimous_core::{Answer, Decision, HeuristicKind, Opaque, Verb};
 use unanimous_participants::testing::conformance::{Subject, call, fresh_name};
-use unanimous_participants::testing::until;
+use unanimous_participants::testing::{PATIENCE, until};
 use unanimous_participants::{Call, Fitness};
 
-use crate::common::{Bank, finish, prepare, sql, work, xid};
+use crate::common::{Bank, at, finish, prepare, sql, work, xid};
 
 fn done() -> Answer {
     Answer::Done(Opaque::default())
@@ -19,7 +22,7 @@ fn done() -> Answer {
 async fn more_branches_than_connections_can_wait_for_their_decisions() {
     let Some(bank) = Bank::start(&[]) else { return };
     bank.server.sql("bank", "INSERT INTO account SELECT seq, 0 FROM seq_101_to_120");
-    let resource = bank.at(&format!("{}?connections=2", bank.server.url("app", "bank")));
+    let resource = at(&format!("{}?connections=2", bank.server.url("app", "bank")));
     let mut prepared = Vec::new();
     for id in 101..=120 {
         let (name, add) = (fresh_name(), "UPDATE account SET balance = 1 WHERE id = ?");
@@ -34,6 +37,37 @@ async fn more_branches_than_connections_can_wait_for_their_decisions() {
     }
     assert_eq!(bank.number("SELECT SUM(balance) FROM account WHERE id > 100"), 20);
     assert!(bank.prepared().is_empty());
+}
+
+/// MariaDB lets go of a branch in two steps when its connection ends, and acknowledges between them
+/// what it does not carry out.
+#[tokio::test]
+async fn a_branch_whose_connection_is_just_ending_is_finished_and_not_only_acknowledged() {
+    let Some(bank) = Bank::start(&[]) else { return };
+    bank.server.sql("bank", "INSERT INTO account SELECT seq, 0 FROM seq_101_to_108");
+    let url = bank.server.url("app", "bank");
+    let (first, other) = (fresh_name(), bank.resource());
+    let Answer::Yes(came) = prepare(&other, &first, bank.add(0)).await else { panic!("yes") };
+    assert_eq!(finish(&other, &first, Verb::Commit, &came).await, done());
+    let mut tasks = JoinSet::new();
+    for id in 101..=108 {
+        let (url, other) = (url.clone(), Arc::clone(&other));
+        tasks.spawn(async move {
+            for _ in 0..30 {
+                let short_lived = at(&url);
+                let name = fresh_name();
+                let add = "UPDATE account SET balance = balance + 1 WHERE id = ?";
+                let add = work(json!([{"sql": add, "params": [id]}]));
+                let answer = prepare(&short_lived, &name, add).await;
+                let Answer::Yes(came) = answer else { panic!("{answer:?} is no yes") };
+                drop(short_lived);
+                while finish(&other, &name, Verb::Commit, &came).await != done() {}
+            }
+        });
+    }
+    let all = timeout(PATIENCE, tasks.join_all()).await;
+    all.expect("no branch keeps its locks");
+    assert_eq!(bank.number("SELECT SUM(balance) FROM account WHERE id > 100"), 240);
 }
 
 #[tokio::test]
@@ -56,7 +90,7 @@ async fn a_branch_tied_to_a_connection_that_nobody_uses_any_more_is_untied() {
 #[tokio::test]
 async fn a_call_that_is_given_up_in_the_middle_spoils_no_connection() {
     let Some(bank) = Bank::start(&[]) else { return };
-    let resource = bank.at(&format!("{}?connections=1", bank.server.url("app", "bank")));
+    let resource = at(&format!("{}?connections=1", bank.server.url("app", "bank")));
     let slow = || sql("UPDATE account SET balance = balance + 1 + SLEEP(0.05) WHERE id = 1");
     for after_ms in 0..40 {
         let name = fresh_name();
@@ -186,7 +220,7 @@ async fn an_examination_names_what_has_to_be_changed() {
         return;
     };
     let worst = async |bank: &Bank, query: &str| {
-        let resource = bank.at(&format!("{}{query}", bank.server.url("app", "bank")));
+        let resource = at(&format!("{}{query}", bank.server.url("app", "bank")));
         let found = resource.examine(Duration::from_secs(10)).await;
         let bad = found.into_iter().filter(|it| it.fitness != Fitness::Fit);
         bad.map(|it| (it.subject, it.fitness)).collect::<Vec<_>>()
@@ -215,7 +249,7 @@ async fn an_examination_names_what_has_to_be_changed() {
     };
     assert_eq!(finish(&bank.resource(), &name, Verb::Commit, &came).await, done());
     assert_eq!(worst(&bank, "").await, [("log_bin", doubtful)]);
-    let nowhere = bank.at("mysql://app@127.0.0.1:1/bank");
+    let nowhere = at("mysql://app@127.0.0.1:1/bank");
     let found = nowhere.examine(Duration::from_secs(10)).await;
     assert_eq!((found[0].subject, found[0].fitness), ("connection", unfit));
 }

@@ -7,7 +7,7 @@ use unanimous_core::{Answer, Opaque, Verb};
 use unanimous_participants::testing::conformance::{Subject, call, fresh_name};
 use unanimous_participants::{Call, Password, Settings, Unobserved, open, returned};
 
-use crate::common::{Bank, finish, prepare, sql, work};
+use crate::common::{Bank, at, finish, prepare, sql, work};
 
 /// The kind and the detail of a refusal.
 fn refusal(answer: Answer) -> (String, String) {
@@ -137,7 +137,7 @@ async fn without_the_table_of_proofs_the_refusal_says_what_to_run() {
         "CREATE USER poor@'127.0.0.1'; \
          GRANT SELECT, INSERT, UPDATE, DELETE ON bank.* TO poor@'127.0.0.1'",
     );
-    let poor = bank.at(&bank.server.url("poor", "bank"));
+    let poor = at(&bank.server.url("poor", "bank"));
     let (kind, detail) = refusal(prepare(&poor, &fresh_name(), bank.add(1)).await);
     assert_eq!(kind, "fence_missing");
     let (_, rest) = detail.split_once("database: ").expect("it says what to run");
@@ -149,7 +149,7 @@ async fn without_the_table_of_proofs_the_refusal_says_what_to_run() {
     assert_eq!(done, Answer::Done(Opaque::default()));
     assert_eq!(bank.counter(), 1_001);
     bank.server.sql("bank", "REVOKE UPDATE ON bank.* FROM poor@'127.0.0.1'");
-    let poor = bank.at(&bank.server.url("poor", "bank"));
+    let poor = at(&bank.server.url("poor", "bank"));
     assert_eq!(refusal(prepare(&poor, &fresh_name(), bank.add(1)).await).0, "permission");
 }
 
