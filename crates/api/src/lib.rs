@@ -52,6 +52,9 @@ pub mod header {
     pub const BRANCH: &str = "unanimous-branch";
     /// Which attempt a call is, counted from one.
     pub const ATTEMPT: &str = "unanimous-attempt";
+    /// When what was tried is cancelled unless that was decided before, in milliseconds since the
+    /// Unix epoch.
+    pub const EXPIRES: &str = "unanimous-expires";
     /// How few phases a commit is asked for in: `one` if there was no prepare.
     pub const PHASES: &str = "unanimous-phases";
     /// W3C trace context.

@@ -38,6 +38,21 @@ pub struct BeginRequest<B = Value> {
 pub enum Kind {
     /// All branches or none, by two-phase commit.
     Atomic,
+    /// All branches or none, by try, confirm and cancel.
+    Tcc,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Atomic, Self::Tcc];
+
+    /// As the wire spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Atomic => "atomic",
+            Self::Tcc => "tcc",
+        }
+    }
 }
 
 /// When to answer a request that starts or ends work.

@@ -11,8 +11,8 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep};
 use unanimous_api::{
-    AbortRequest, BranchInDoubt, LogView, Problem, ResolveRequest, ResourceCheck, ResourcesView,
-    StatusWord, TransactionList, TransactionView, Wait, header,
+    AbortRequest, BranchInDoubt, Kind, LogView, Problem, ResolveRequest, ResourceCheck,
+    ResourcesView, StatusWord, TransactionList, TransactionView, Wait, header,
 };
 
 use crate::chance;
@@ -94,6 +94,12 @@ impl Client {
     /// A new transaction, to be run by the coordinator or driven by the application.
     pub fn transaction(&self) -> Transaction {
         Transaction::new(self.clone())
+    }
+
+    /// A new transaction of kind `tcc`: its participants try, and then all confirm or all cancel.
+    /// What is tried may be seen by others, and holds no lock.
+    pub fn tcc(&self) -> Transaction {
+        Transaction::new(self.clone()).of_kind(Kind::Tcc)
     }
 
     /// The transaction as it stands.

@@ -22,6 +22,7 @@ use crate::transport::{Call, escape};
 #[must_use = "nothing happens until it is begun or run"]
 pub struct Transaction {
     client: Client,
+    kind: Kind,
     timeout_ms: Option<u64>,
     deadline_ms: Option<u64>,
     wait: Wait,
@@ -50,12 +51,17 @@ impl Transaction {
     pub(crate) fn new(client: Client) -> Self {
         Self {
             client,
+            kind: Kind::Atomic,
             timeout_ms: None,
             deadline_ms: None,
             wait: Wait::default(),
             key: None,
             traceparent: None,
         }
+    }
+
+    pub(crate) fn of_kind(self, kind: Kind) -> Self {
+        Self { kind, ..self }
     }
 
     /// Milliseconds within which it must be decided; undecided for longer, it is aborted.
@@ -125,7 +131,7 @@ impl Transaction {
     fn begin_call(&self, key: &str, branches: Vec<BranchRequest>) -> Result<Call, Error> {
         let wait = (!branches.is_empty()).then_some(self.wait);
         let timeout_ms = self.timeout_ms;
-        let request = BeginRequest { kind: Kind::Atomic, timeout_ms, wait, branches };
+        let request = BeginRequest { kind: self.kind, timeout_ms, wait, branches };
         self.post("/v1/transactions".to_owned(), key, &request)
     }
 

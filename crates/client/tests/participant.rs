@@ -53,6 +53,22 @@ async fn prepare_holds_and_commit_takes() {
 }
 
 #[tokio::test]
+async fn try_confirm_and_cancel_are_the_same_under_other_names() {
+    let bank = Bank::open();
+    let tried = (200, json!({"result": {"held": 100}}));
+    assert_eq!(bank.call(1, "try", DEBIT).await, tried);
+    assert_eq!(bank.call(2, "try", DEBIT).await, tried);
+    assert_eq!(books(&bank.store).await, (1000, 200));
+    assert_eq!(bank.call(1, "confirm", "").await, (200, json!({})));
+    assert_eq!(bank.call(2, "cancel", "").await, (200, json!({})));
+    assert_eq!(books(&bank.store).await, (900, 0));
+    // A cancel without a try is carried out, and bars the try that comes late.
+    assert_eq!(bank.call(3, "cancel", "").await, (200, json!({})));
+    assert_eq!(bank.call(3, "try", DEBIT).await.0, 409);
+    assert_eq!(books(&bank.store).await, (900, 0));
+}
+
+#[tokio::test]
 async fn every_repeat_is_answered_as_before_and_does_nothing_also_after_a_restart() {
     let mut bank = Bank::open();
     let calls = [

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::{env, fs, path::Path};
 
-use unanimous_core::commit::{Begun, Branch, Ending, Mode, Phases, Record as CommitRecord};
+use unanimous_core::commit::{Begun, Branch, Ending, Mode, Phases, Record as CommitRecord, Shape};
 use unanimous_core::id::{BranchId, Timestamp};
 use unanimous_core::txn::{Record, Txn};
 use unanimous_core::{
@@ -96,8 +96,12 @@ impl Conversation {
 
     fn begin(&mut self, mode: &str, branches: &[&str]) -> Step<Record> {
         let begun = Begun {
+            shape: match mode {
+                "tcc" => Shape::Tcc,
+                _ => Shape::Atomic,
+            },
             mode: match mode {
-                "run" => Mode::Run,
+                "run" | "tcc" => Mode::Run,
                 "later" => Mode::RunLater,
                 "interactive" => Mode::Interactive,
                 _ => panic!("no such mode: {mode}"),
@@ -190,7 +194,12 @@ fn shown(record: &CommitRecord) -> String {
     match record {
         CommitRecord::Begun(begun) => {
             let names: Vec<_> = begun.branches.iter().map(|it| &*it.name).collect();
-            format!("Begun {:?} [{}] until {}", begun.mode, names.join(" "), begun.deadline.0)
+            let shape = match begun.shape {
+                Shape::Atomic => "",
+                Shape::Tcc => "Tcc ",
+            };
+            let names = names.join(" ");
+            format!("Begun {shape}{:?} [{names}] until {}", begun.mode, begun.deadline.0)
         }
         CommitRecord::Enlisted(branch) => format!("Enlisted {}", branch.name),
         CommitRecord::Preparing => "Preparing".to_owned(),

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use unanimous_core::commit::{self, Begun, Branch, Ending, Key, Mode, Phases};
+use unanimous_core::commit::{self, Begun, Branch, Ending, Key, Mode, Phases, Shape};
 use unanimous_core::id::{BranchId, Epoch, Lsn, ShardId, Timestamp, TxnId};
 use unanimous_core::txn::Record;
 use unanimous_core::{Decision, Opaque, Outcome, Reason, Vote};
@@ -177,6 +177,7 @@ impl<'a> Bench<'a> {
 fn begun(resource: &str, key: Option<&str>) -> Begun {
     let key = key.map(|text| Key { text: Arc::from(text), fingerprint: [7; 16] });
     Begun {
+        shape: Shape::Atomic,
         mode: Mode::Run,
         timeout_ms: 30_000,
         deadline: Timestamp(31_000),
@@ -344,6 +345,7 @@ fn lists_states(bench: &mut Bench<'_>) {
     let start = bench.start;
     let row = |index: usize, status, outcome| Summary {
         txn: ids[index],
+        shape: Shape::Atomic,
         status,
         outcome,
         begun_at: start,
@@ -370,6 +372,10 @@ fn lists_states(bench: &mut Bench<'_>) {
     assert!(bench.query(&before).rows.is_empty());
     let before = Filter { begun_before: Some(start.after_ms(1)), ..all.clone() };
     assert_eq!(bench.query(&before).rows.len(), 4);
+    for (shape, count) in [(Shape::Atomic, 4), (Shape::Tcc, 0)] {
+        let filter = Filter { shape: Some(shape), ..all.clone() };
+        assert_eq!(bench.query(&filter).rows.len(), count, "{shape:?}");
+    }
     let nobody = Filter { resource: Some(format!("{resource}!")), ..all };
     assert!(bench.query(&nobody).rows.is_empty());
 }

@@ -1,11 +1,14 @@
 //! Looking through transactions, ended or not.
 
 use unanimous_core::Outcome;
+use unanimous_core::commit::Shape;
 use unanimous_core::id::{Timestamp, TxnId};
 
 /// Which transactions to list. Empty fields let everything through.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
+    /// Only those of this shape.
+    pub shape: Option<Shape>,
     /// Only those in this state.
     pub status: Option<Status>,
     /// Only those with this resource among their participants.
@@ -40,6 +43,8 @@ pub enum Status {
 pub struct Summary {
     /// Which transaction.
     pub txn: TxnId,
+    /// What its phases are to its participants.
+    pub shape: Shape,
     /// Where it stands.
     pub status: Status,
     /// How it ended; `None` while it is not settled.

@@ -22,6 +22,7 @@ pub(crate) fn summarize(txn: TxnId, stored: &[Stored]) -> Option<Summary> {
     }
     Some(Summary {
         txn,
+        shape: durable.begun().shape,
         status: status(&durable),
         outcome: durable.outcome(),
         begun_at: stored.first()?.at,
@@ -48,6 +49,7 @@ impl Filter {
     /// Whether a list under this filter shows the transaction.
     pub(crate) fn shows(&self, row: &Summary) -> bool {
         self.status.is_none_or(|status| status == row.status)
+            && self.shape.is_none_or(|shape| shape == row.shape)
             && self.resource.as_ref().is_none_or(|name| row.resources.contains(name))
             && self.begun_before.is_none_or(|before| row.begun_at < before)
             && self.after.is_none_or(|after| row.txn < after)

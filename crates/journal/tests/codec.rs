@@ -9,7 +9,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use unanimous_core::commit::{Begun, Branch, Ending, Key, Mode, Phases, Record as Commit};
+use unanimous_core::commit::{Begun, Branch, Ending, Key, Mode, Phases, Record as Commit, Shape};
 use unanimous_core::id::{BranchId, Timestamp};
 use unanimous_core::txn::Record;
 use unanimous_core::{Decision, Force, HeuristicKind, Opaque, Reason, Resolution, Vote};
@@ -90,6 +90,7 @@ impl Rng {
     fn record(&mut self) -> Record {
         Record::Commit(match self.below(7) {
             0 => Commit::Begun(Arc::new(Begun {
+                shape: self.pick(&[Shape::Atomic, Shape::Tcc]),
                 mode: self.pick(&[Mode::Run, Mode::RunLater, Mode::Interactive]),
                 timeout_ms: self.number(),
                 deadline: Timestamp(self.number()),
@@ -135,6 +136,7 @@ fn samples() -> Vec<(&'static str, Record)> {
     };
     let begun = |mode, key, branches| {
         Commit::Begun(Arc::new(Begun {
+            shape: Shape::Atomic,
             mode,
             timeout_ms: 30_000,
             deadline: Timestamp(1_763_700_030_123),
@@ -142,6 +144,15 @@ fn samples() -> Vec<(&'static str, Record)> {
             key,
             memo: Opaque::new(b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
         }))
+    };
+    let tcc = Begun {
+        shape: Shape::Tcc,
+        mode: Mode::Run,
+        timeout_ms: 30_000,
+        deadline: Timestamp(1_763_700_030_123),
+        branches: vec![branch("seats", Phases::Two, b"{}")],
+        key: None,
+        memo: Opaque::default(),
     };
     let two = || vec![branch("wallet", Phases::Two, b"{}"), branch("ledger", Phases::One, b"")];
     let key = Key { text: "order-42".into(), fingerprint: *b"0123456789abcdef" };
@@ -185,6 +196,7 @@ fn samples() -> Vec<(&'static str, Record)> {
                 reason: "ended by hand, ticket 7".into(),
             }),
         ),
+        ("08-begun-tcc", Commit::Begun(Arc::new(tcc))),
     ];
     records.map(|(name, record)| (name, Record::Commit(record))).into()
 }

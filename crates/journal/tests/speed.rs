@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use unanimous_core::commit::{self, Begun, Branch, Ending, Mode, Phases};
+use unanimous_core::commit::{self, Begun, Branch, Ending, Mode, Phases, Shape};
 use unanimous_core::id::{BranchId, Epoch, Lsn, ShardId, Timestamp, TxnId};
 use unanimous_core::txn::Record;
 use unanimous_core::{Decision, Opaque, Vote};
@@ -68,6 +68,7 @@ impl Client {
             journal: Arc::clone(journal),
             epoch,
             begin: [record(commit::Record::Begun(Arc::new(Begun {
+                shape: Shape::Atomic,
                 mode: Mode::Run,
                 timeout_ms: 30_000,
                 deadline: now().after_ms(30_000),

@@ -23,7 +23,7 @@ use serde_json::Value;
 use tokio::time::timeout;
 use unanimous_api::callback::{FinishReply, HeuristicWord, PrepareReply, Refusal, ReplyVote};
 use unanimous_api::header;
-use unanimous_core::commit::Phases;
+use unanimous_core::commit::{Phases, Shape};
 use unanimous_core::limits::TEXT_LEN_MAX;
 use unanimous_core::{Answer, HeuristicKind, Opaque, Reason, Verb};
 
@@ -38,6 +38,7 @@ const TRANSACTION: HeaderName = HeaderName::from_static(header::TRANSACTION);
 const BRANCH: HeaderName = HeaderName::from_static(header::BRANCH);
 const ATTEMPT: HeaderName = HeaderName::from_static(header::ATTEMPT);
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static(header::IDEMPOTENCY_KEY);
+const EXPIRES: HeaderName = HeaderName::from_static(header::EXPIRES);
 const PHASES: HeaderName = HeaderName::from_static(header::PHASES);
 const TRACEPARENT: HeaderName = HeaderName::from_static(header::TRACEPARENT);
 /// What an examination looks at.
@@ -49,10 +50,41 @@ pub struct HttpAdapter {
     location: String,
     phases: Phases,
     base: Uri,
-    prepare: Uri,
-    commit: Uri,
-    rollback: Uri,
+    atomic: Endpoints,
+    tcc: Endpoints,
     client: Client<Dialer, Full<Bytes>>,
+}
+
+/// Where a service is called for each verb, and what it calls them.
+struct Endpoints {
+    prepare: Endpoint,
+    commit: Endpoint,
+    rollback: Endpoint,
+}
+
+struct Endpoint {
+    word: &'static str,
+    uri: Uri,
+}
+
+impl Endpoints {
+    fn below(base: &str, [prepare, commit, rollback]: [&'static str; 3]) -> Result<Self, String> {
+        let endpoint = |word| {
+            let uri = format!("{base}/{word}").parse();
+            let uri = uri.map_err(|error| format!("its url is wrong: {error}"))?;
+            Ok::<_, String>(Endpoint { word, uri })
+        };
+        let (prepare, commit) = (endpoint(prepare)?, endpoint(commit)?);
+        Ok(Self { prepare, commit, rollback: endpoint(rollback)? })
+    }
+
+    fn of(&self, verb: Verb) -> &Endpoint {
+        match verb {
+            Verb::Prepare => &self.prepare,
+            Verb::Commit | Verb::CommitOnePhase => &self.commit,
+            Verb::Rollback => &self.rollback,
+        }
+    }
 }
 
 impl HttpAdapter {
@@ -63,15 +95,11 @@ impl HttpAdapter {
     /// What is wrong with the configuration, for the one who wrote it.
     pub fn new(url: &str, settings: &Settings) -> Result<Self, String> {
         let (base, tls) = base_of(url, settings)?;
-        let endpoint = |verb: &str| {
-            format!("{base}/{verb}").parse().map_err(|error| format!("its url is wrong: {error}"))
-        };
         let calls_max = settings.first_phase_calls_max + settings.second_phase_calls_max;
         Ok(Self {
             base: base.parse().map_err(|error| format!("its url is wrong: {error}"))?,
-            prepare: endpoint("prepare")?,
-            commit: endpoint("commit")?,
-            rollback: endpoint("rollback")?,
+            atomic: Endpoints::below(&base, ["prepare", "commit", "rollback"])?,
+            tcc: Endpoints::below(&base, ["try", "confirm", "cancel"])?,
             location: base,
             phases: settings.phases,
             client: client(calls_max, tls),
@@ -79,11 +107,11 @@ impl HttpAdapter {
     }
 
     fn request(&self, call: &Call) -> (Request<Full<Bytes>>, &str) {
-        let (uri, verb) = match call.verb {
-            Verb::Prepare => (&self.prepare, "prepare"),
-            Verb::Commit | Verb::CommitOnePhase => (&self.commit, "commit"),
-            Verb::Rollback => (&self.rollback, "rollback"),
+        let endpoints = match call.shape {
+            Shape::Atomic => &self.atomic,
+            Shape::Tcc => &self.tcc,
         };
+        let Endpoint { word, uri } = endpoints.of(call.verb);
         let carries_work = match call.verb {
             Verb::Prepare | Verb::CommitOnePhase => !call.work.is_empty(),
             Verb::Commit | Verb::Rollback => false,
@@ -93,14 +121,17 @@ impl HttpAdapter {
         *request.method_mut() = Method::POST;
         *request.uri_mut() = uri.clone();
         let headers = request.headers_mut();
-        headers.reserve(8);
+        headers.reserve(9);
         let branch = call.name.to_string();
-        headers.insert(IDEMPOTENCY_KEY, ours(format!("{branch}:{verb}")));
+        headers.insert(IDEMPOTENCY_KEY, ours(format!("{branch}:{word}")));
         headers.insert(TRANSACTION, ours(call.name.txn.to_string()));
         headers.insert(BRANCH, ours(branch));
         headers.insert(ATTEMPT, HeaderValue::from(call.attempt));
         if call.verb == Verb::CommitOnePhase {
             headers.insert(PHASES, HeaderValue::from_static("one"));
+        }
+        if call.shape == Shape::Tcc && call.verb == Verb::Prepare {
+            headers.insert(EXPIRES, HeaderValue::from(call.deadline.0));
         }
         if carries_work {
             headers.insert(CONTENT_TYPE, JSON);

@@ -46,7 +46,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use unanimous_core::commit::Phases;
+use unanimous_core::commit::{Phases, Shape};
 use unanimous_core::id::{BranchName, Timestamp};
 use unanimous_core::{Answer, Opaque, Verb};
 
@@ -136,6 +136,8 @@ pub struct Call {
     pub name: BranchName,
     /// What to do.
     pub verb: Verb,
+    /// What the verbs are called, for a resource that is told their names.
+    pub shape: Shape,
     /// What the branch is asked to do, as the request had it.
     pub work: Opaque,
     /// What it returned with its vote, in the second phase; empty if that is not known.
@@ -144,6 +146,8 @@ pub struct Call {
     pub attempt: u32,
     /// The trace it is part of.
     pub trace: Trace,
+    /// When the transaction aborts if it is not decided.
+    pub deadline: Timestamp,
     /// When to give up waiting.
     pub patience: Duration,
     /// For a first phase: the turn, which has come. An adapter that can tell passes it on when the work is

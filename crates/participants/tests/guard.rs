@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
-use unanimous_core::commit::Phases;
-use unanimous_core::id::{BranchId, BranchName, ShardId, TxnId};
+use unanimous_core::commit::{Phases, Shape};
+use unanimous_core::id::{BranchId, BranchName, ShardId, Timestamp, TxnId};
 use unanimous_core::{Answer, Opaque, Verb};
 use unanimous_participants::guard::{Adapter, Contact, Guarded, Heard, Hearing};
 use unanimous_participants::{
@@ -95,6 +95,8 @@ fn call(verb: Verb, attempt: u32) -> Call {
     Call {
         name: BranchName { cluster: "main".to_owned(), txn, branch: BranchId(0) },
         verb,
+        shape: Shape::Atomic,
+        deadline: Timestamp(u64::MAX),
         work: Opaque::default(),
         returned: Opaque::default(),
         attempt,

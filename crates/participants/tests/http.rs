@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use unanimous_core::id::{BranchId, BranchName, ShardId, TxnId};
+use unanimous_core::commit::Shape;
+use unanimous_core::id::{BranchId, BranchName, ShardId, Timestamp, TxnId};
 use unanimous_core::{Answer, HeuristicKind, Opaque, Reason, Verb};
 use unanimous_participants::guard::{Adapter, Contact, Heard};
 use unanimous_participants::http::HttpAdapter;
@@ -90,10 +91,12 @@ fn call(verb: Verb) -> Call {
     Call {
         name: BranchName { cluster: "main".to_owned(), txn, branch: BranchId(1) },
         verb,
+        shape: Shape::Atomic,
         work: Opaque::new(br#"{"amount":500}"#),
         returned: Opaque::default(),
         attempt: 2,
         trace: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse().expect("a trace"),
+        deadline: Timestamp(1_763_700_030_123),
         patience: Duration::from_secs(10),
         turn: Turn::default(),
     }
@@ -155,6 +158,28 @@ async fn every_answer_of_the_contract_is_understood() {
     for (status, body, verb, expected) in cases {
         assert_eq!(answer(status, body, verb).await, expected, "{status} {body} to {verb:?}");
     }
+}
+
+#[tokio::test]
+async fn to_try_confirm_and_cancel_a_service_is_called_by_these_names() {
+    use Verb::{Commit, Prepare, Rollback};
+    let service = Service::start(reply("200 OK", "")).await;
+    let adapter = HttpAdapter::new(&service.url, &Settings::default()).expect("a good url");
+    for verb in [Prepare, Commit, Rollback] {
+        let heard = adapter.call(Call { shape: Shape::Tcc, ..call(verb) }).await;
+        assert_eq!(heard.contact, Contact::Made);
+    }
+    let requests = service.requests();
+    for (request, word) in requests.iter().zip(["try", "confirm", "cancel"]) {
+        assert!(request.starts_with(&format!("POST /bank/{word} HTTP/1.1")), "{request}");
+        assert!(request.contains(&format!(":1:{word}\r\n")), "{request}");
+        assert_eq!(
+            request.contains("unanimous-expires: 1763700030123"),
+            word == "try",
+            "{request}"
+        );
+    }
+    assert_eq!(requests.len(), 3);
 }
 
 fn heuristic(kind: HeuristicKind) -> Answer {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 use unanimous_api::{BranchInDoubt, StatusWord, TransactionView};
+use unanimous_core::commit::Shape;
 use unanimous_core::id::{BranchName, Timestamp, TxnId};
 use unanimous_core::recovery::{Known, Listing, Pass, Verdict, Why};
 use unanimous_core::{Answer, Opaque, Outcome, Verb};
@@ -152,10 +153,12 @@ impl Beat {
         let Ok(name) = text.parse::<BranchName>() else { return };
         let answer = self.resource.call(Call {
             verb: Verb::Rollback,
+            shape: Shape::Atomic,
             work: Opaque::default(),
             returned: Opaque::default(),
             attempt: 1,
             trace: Trace::of(name.txn),
+            deadline: Timestamp(0),
             patience: ORPHAN_CALL,
             turn: Turn::default(),
             name,

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use unanimous_core::commit::{self, Begun, Branch, Mode, Phases};
+use unanimous_core::commit::{self, Begun, Branch, Mode, Phases, Shape};
 use unanimous_core::id::{Epoch, Lsn, ShardId, Timestamp, TxnId};
 use unanimous_core::txn::Record;
 use unanimous_core::{Durability, Opaque};
@@ -52,6 +52,7 @@ fn leave_undecided(folder: &Path) -> TxnId {
         work: Opaque::default(),
     };
     let begun = Begun {
+        shape: Shape::Atomic,
         mode: Mode::RunLater,
         timeout_ms: 1_000,
         deadline: Timestamp(u64::MAX),

@@ -1,6 +1,6 @@
 //! The clients: each has one order, sees it through, and repeats what was not answered.
 
-use unanimous_core::commit::Mode;
+use unanimous_core::commit::{Mode, Shape};
 use unanimous_core::{Outcome, Stage, Verb, Vote};
 
 use crate::coordinator::Wait;
@@ -10,6 +10,7 @@ use crate::world::World;
 /// What one client wants, and how far it has come.
 #[derive(Clone, Debug)]
 pub(crate) struct Order {
+    pub(crate) shape: Shape,
     pub(crate) mode: Mode,
     pub(crate) keyed: bool,
     pub(crate) wait: Wait,
@@ -72,6 +73,7 @@ impl Order {
     pub(crate) fn new(mode: Mode, shares: Vec<Share>) -> Self {
         let at_begin = shares.len() as u8;
         Self {
+            shape: Shape::Atomic,
             mode,
             keyed: true,
             wait: Wait::Ended,

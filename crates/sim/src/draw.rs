@@ -2,7 +2,7 @@
 
 use unanimous_core::Decision;
 use unanimous_core::barrier::Policy;
-use unanimous_core::commit::{Mode, Phases};
+use unanimous_core::commit::{self, Mode, Phases};
 use unanimous_core::id::{BranchId, BranchName};
 
 use crate::client::{Order, Rival, Share, Wish};
@@ -11,11 +11,12 @@ use crate::event::{BRANCHES, Slot};
 use crate::exhibit::Exhibit;
 use crate::participant::{Kind, Planted, Resource, Whose};
 use crate::rng::Rng;
+use crate::runner::Shape;
 use crate::swarm::Faults;
 use crate::world::{ORDERS_MAX, RESOURCES_MAX, Setting};
 
 /// What `seed` starts from.
-pub(crate) fn setting(seed: u64, exhibit: Option<Exhibit>) -> Setting {
+pub(crate) fn setting(seed: u64, shape: Shape, exhibit: Option<Exhibit>) -> Setting {
     let mut rng = Rng::from_seed(seed);
     let faults = Faults::drawn(&mut rng);
     let heuristics = rng.chance(200);
@@ -23,7 +24,17 @@ pub(crate) fn setting(seed: u64, exhibit: Option<Exhibit>) -> Setting {
         .map(|index| resource(&mut rng, index as u8, heuristics))
         .collect();
     let count = rng.range(2, ORDERS_MAX as u64);
-    let orders = (0..count).map(|_| order(&mut rng, resources.len() as u64)).collect();
+    let orders = (0..count).map(|number| {
+        let shape = match shape {
+            Shape::Atomic => commit::Shape::Atomic,
+            Shape::Tcc => commit::Shape::Tcc,
+            // Without a draw, so that a seed tells the same story otherwise.
+            Shape::Mixed if (seed + number).is_multiple_of(3) => commit::Shape::Tcc,
+            Shape::Mixed => commit::Shape::Atomic,
+        };
+        Order { shape, ..order(&mut rng, resources.len() as u64) }
+    });
+    let orders = orders.collect();
     Setting { rng, faults, exhibit, resources, orders }
 }
 

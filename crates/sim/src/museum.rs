@@ -7,7 +7,7 @@ use std::thread;
 
 use crate::exhibit::Exhibit;
 use crate::oracle::Violation;
-use crate::runner::{one, traced};
+use crate::runner::{Shape, one, traced};
 use crate::world::Names;
 
 /// How one exhibit fared.
@@ -72,7 +72,7 @@ fn visit(exhibit: Exhibit, visits: u64, seeds_max: u64) -> Row {
     let mut rules: BTreeMap<&'static str, u64> = BTreeMap::new();
     let first_catch = |visit: u64| {
         let first = visit * STRIDE;
-        let caught = |seed: u64| one(seed, Some(exhibit), &names).found.pop();
+        let caught = |seed: u64| one(seed, Shape::Atomic, Some(exhibit), &names).found.pop();
         (0..seeds_max).find_map(|count| Some((count + 1, caught(first + count)?)))
     };
     let visits = (0..visits)
@@ -88,5 +88,5 @@ fn visit(exhibit: Exhibit, visits: u64, seeds_max: u64) -> Row {
 
 /// Runs one seed with a deliberate mistake and returns its history as text, with the rule it broke.
 pub fn trace_exhibit(seed: u64, exhibit: Exhibit) -> (String, Option<Violation>) {
-    traced(seed, Some(exhibit))
+    traced(seed, Shape::Atomic, Some(exhibit))
 }

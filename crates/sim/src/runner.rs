@@ -18,8 +18,12 @@ use crate::world::{Names, World};
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Shape {
     /// Two-phase commit.
-    #[default]
     Atomic,
+    /// Try, confirm, cancel.
+    Tcc,
+    /// Both, side by side.
+    #[default]
+    Mixed,
 }
 
 /// The text names no shape.
@@ -28,7 +32,7 @@ pub struct UnknownShape(String);
 
 impl fmt::Display for UnknownShape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "unknown shape {:?}: expected atomic", self.0)
+        write!(f, "unknown shape {:?}: expected atomic, tcc or mixed", self.0)
     }
 }
 
@@ -40,6 +44,8 @@ impl FromStr for Shape {
     fn from_str(text: &str) -> Result<Self, UnknownShape> {
         match text {
             "atomic" => Ok(Self::Atomic),
+            "tcc" => Ok(Self::Tcc),
+            "mixed" => Ok(Self::Mixed),
             other => Err(UnknownShape(other.to_owned())),
         }
     }
@@ -57,7 +63,6 @@ pub fn run_seeds(
     threads: usize,
     progress: impl Fn(u64) + Sync,
 ) -> Totals {
-    let Shape::Atomic = shape;
     let started = Instant::now();
     let next = AtomicU64::new(seeds.start);
     let done = AtomicU64::new(0);
@@ -72,7 +77,7 @@ pub fn run_seeds(
             }
             let count = batch.end - batch.start;
             for seed in batch {
-                totals += one(seed, None, &names);
+                totals += one(seed, shape, None, &names);
             }
             progress(done.fetch_add(count, Ordering::Relaxed) + count);
         }
@@ -89,8 +94,8 @@ pub fn run_seeds(
 }
 
 /// Runs one seed.
-pub(crate) fn one(seed: u64, exhibit: Option<Exhibit>, names: &Rc<Names>) -> Totals {
-    let world = World::new(draw::setting(seed, exhibit), names).with_strikes();
+pub(crate) fn one(seed: u64, shape: Shape, exhibit: Option<Exhibit>, names: &Rc<Names>) -> Totals {
+    let world = World::new(draw::setting(seed, shape, exhibit), names).with_strikes();
     let (mut totals, violation, _) = world.run();
     if let Some(violation) = violation {
         totals.keep(seed, violation);
@@ -100,12 +105,16 @@ pub(crate) fn one(seed: u64, exhibit: Option<Exhibit>, names: &Rc<Names>) -> Tot
 
 /// Runs one seed and returns its history as text, with the rule it broke, if it did.
 pub fn trace(seed: u64, shape: Shape) -> (String, Option<Violation>) {
-    let Shape::Atomic = shape;
-    traced(seed, None)
+    traced(seed, shape, None)
 }
 
-pub(crate) fn traced(seed: u64, exhibit: Option<Exhibit>) -> (String, Option<Violation>) {
-    let world = World::new(draw::setting(seed, exhibit), &Names::new()).with_strikes().traced();
+pub(crate) fn traced(
+    seed: u64,
+    shape: Shape,
+    exhibit: Option<Exhibit>,
+) -> (String, Option<Violation>) {
+    let world =
+        World::new(draw::setting(seed, shape, exhibit), &Names::new()).with_strikes().traced();
     let (_, violation, history) = world.run();
     (history.unwrap_or_default(), violation)
 }

@@ -299,7 +299,7 @@ pub(crate) struct SimArgs {
     #[arg(long, requires = "seed")]
     pub(crate) trace: bool,
     /// The kind of transactions.
-    #[arg(long, value_enum, default_value_t = SimShape::Atomic)]
+    #[arg(long, value_enum, default_value_t = SimShape::Mixed)]
     pub(crate) shape: SimShape,
     /// Run every deliberate bug, and say how many seeds it takes to catch it.
     #[arg(long, conflicts_with = "placements")]
@@ -317,6 +317,10 @@ pub(crate) struct SimArgs {
 pub(crate) enum SimShape {
     /// Two-phase commit.
     Atomic,
+    /// Try, confirm, cancel.
+    Tcc,
+    /// Both, side by side.
+    Mixed,
 }
 
 fn seeds(text: &str) -> Result<Range<u64>, String> {

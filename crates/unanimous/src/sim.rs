@@ -23,6 +23,8 @@ const VISIT_SEEDS_MAX: u64 = 50_000;
 pub(crate) fn run(args: &SimArgs, format: Format) -> Result<(), Failure> {
     let shape = match args.shape {
         SimShape::Atomic => Shape::Atomic,
+        SimShape::Tcc => Shape::Tcc,
+        SimShape::Mixed => Shape::Mixed,
     };
     let threads =
         args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));

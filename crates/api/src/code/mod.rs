@@ -36,6 +36,8 @@ pub enum Code {
     MethodNotAllowed,
     /// The body did not come in time.
     SlowBody,
+    /// The resource cannot take part in a transaction of that kind.
+    UnfitResource,
     /// The transaction was aborted.
     Aborted,
     /// The transaction is committed and cannot be aborted any more.

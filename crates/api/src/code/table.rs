@@ -21,7 +21,7 @@ const fn later((code, info): (Code, CodeInfo)) -> (Code, CodeInfo) {
 }
 
 #[rustfmt::skip]
-pub(super) const ROWS: [(Code, CodeInfo); 32] = [
+pub(super) const ROWS: [(Code, CodeInfo); 33] = [
     row(Code::MalformedJson, "UNA0101", 400,
         "the body is not JSON",
         "mend the JSON at the position named"),
@@ -64,6 +64,9 @@ pub(super) const ROWS: [(Code, CodeInfo); 32] = [
     row(Code::SlowBody, "UNA0114", 408,
         "the body did not come in time",
         "send the whole body at once; nothing has been begun"),
+    row(Code::UnfitResource, "UNA0115", 422,
+        "the resource cannot take part in a transaction of that kind",
+        "use kind atomic, or resources that are services"),
     row(Code::Aborted, "UNA0201", 409,
         "the transaction was aborted",
         "read the reason; if it was a conflict or a timeout, begin a new transaction"),

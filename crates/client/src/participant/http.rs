@@ -71,7 +71,7 @@ impl<S: Store> Service<S> {
     }
 
     /// Starts to look after branches in doubt, and returns the routes `/prepare`, `/commit` and
-    /// `/rollback`. What looks after them ends with the router and its clones.
+    /// `/rollback`, which are `/try`, `/confirm` and `/cancel` to a transaction of kind `tcc`. What looks after them ends with the router and its clones.
     ///
     /// Whoever can call these can end branches: serve them where only the coordinator can.
     ///
@@ -115,6 +115,9 @@ fn routes<S: Store>(served: Served<S>) -> Router {
         .route("/prepare", post(prepare::<S>))
         .route("/commit", post(commit::<S>))
         .route("/rollback", post(rollback::<S>))
+        .route("/try", post(prepare::<S>))
+        .route("/confirm", post(commit::<S>))
+        .route("/cancel", post(rollback::<S>))
         .layer(DefaultBodyLimit::max(CALL_BYTES_MAX))
         .with_state(served)
 }

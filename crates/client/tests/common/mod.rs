@@ -87,7 +87,7 @@ pub(crate) async fn call(
     let (path, phases) = match verb {
         "one-phase" => ("/commit", Some("one")),
         verb => (
-            ["/prepare", "/commit", "/rollback"]
+            ["/prepare", "/commit", "/rollback", "/try", "/confirm", "/cancel"]
                 .into_iter()
                 .find(|it| it.ends_with(verb))
                 .expect("a verb"),

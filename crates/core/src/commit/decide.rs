@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::record::{Branch, Ending, Mode, Phases, Record};
+use super::record::{Branch, Ending, Mode, Phases, Record, Shape};
 use super::{CommitTxn, Phase, Progress};
 use crate::id::{BranchId, Timestamp};
 use crate::limits::BRANCHES_MAX;
@@ -195,6 +195,7 @@ impl CommitTxn {
         }
         if let ([None], [only]) = (&votes[..], self.durable.branches())
             && only.phases == Phases::One
+            && self.durable.begun().shape == Shape::Atomic
             && self.volatile.branches[0].call == Call::Idle
         {
             return Some(Record::Delegated(BranchId(0)));

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::record::{Begun, Branch, Ending, Record};
+use super::record::{Begun, Branch, Ending, Record, Shape};
 use crate::id::BranchId;
 use crate::limits::BRANCHES_MAX;
 use crate::step::{Decision, Opaque, Outcome, Reason, Resolution, Vote};
@@ -121,6 +121,9 @@ impl Durable {
             (Phase::Active, Record::Preparing) => {
                 self.phase = Phase::Preparing;
                 Ok(())
+            }
+            (Phase::Preparing, Record::Delegated(_)) if self.begun.shape == Shape::Tcc => {
+                Err(Misfit("delegated what has to be tried first"))
             }
             (Phase::Preparing, &Record::Delegated(branch)) => {
                 if branch.index() >= self.endings.len() {

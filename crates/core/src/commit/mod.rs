@@ -6,7 +6,8 @@
 //! know has too (presumed abort; Mohan, Lindsay and Obermarck, 1986). An abort is forced only because
 //! somebody is told of it. A transaction of one branch whose resource can do
 //! it commits in one phase: the branch decides, and [`Record::Delegated`] is forced before it is
-//! asked, because from then on only the branch knows.
+//! asked, because from then on only the branch knows. Try, confirm and cancel (TCC) are the same
+//! two phases under other names ([`Shape`]).
 //!
 //! ```text
 //!                          all yes                  all acked
@@ -28,7 +29,7 @@ mod record;
 mod tests;
 
 pub use durable::{Durable, Misfit, Phase};
-pub use record::{Begun, Branch, Ending, Key, Mode, Phases, Record};
+pub use record::{Begun, Branch, Ending, Key, Mode, Phases, Record, Shape};
 
 use std::sync::Arc;
 

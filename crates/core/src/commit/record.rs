@@ -63,6 +63,8 @@ impl Record {
 /// The first record of a transaction.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Begun {
+    /// What its two phases are to its participants.
+    pub shape: Shape,
     /// Who drives it, and who was told of it.
     pub mode: Mode,
     /// Milliseconds within which it must be decided.
@@ -84,6 +86,17 @@ pub struct Key {
     pub text: Arc<str>,
     /// Digest of the request: the same key with another request is refused.
     pub fingerprint: [u8; 16],
+}
+
+/// What the two phases of a transaction are to its participants. The rules are the same.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub enum Shape {
+    /// Prepare, then commit or roll back: a participant holds locks in between.
+    #[default]
+    Atomic,
+    /// Try, then confirm or cancel (TCC): a participant sets something aside in between, for all to
+    /// see. What was not tried cannot be confirmed, so there is no commit in one phase.
+    Tcc,
 }
 
 /// Who drives a transaction to its commit.

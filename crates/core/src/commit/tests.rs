@@ -24,6 +24,7 @@ fn branch(name: &str, phases: Phases) -> Branch {
 
 fn begin_with(mode: Mode, branches: Vec<Branch>) -> (CommitTxn, Step<Record>) {
     let begun = Begun {
+        shape: Shape::Atomic,
         mode,
         timeout_ms: TIMEOUT_MS,
         deadline: DEADLINE,

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use unanimous_core::commit::{Begun, Branch, Ending, Key, Mode, Phases, Record};
+use unanimous_core::commit::{Begun, Branch, Ending, Key, Mode, Phases, Record, Shape};
 use unanimous_core::id::{BranchId, Timestamp};
 use unanimous_core::{Decision, Force, HeuristicKind, Opaque, Reason, Resolution, Vote};
 
@@ -18,11 +18,16 @@ const DELEGATED: u8 = 0x04;
 const DECIDED: u8 = 0x05;
 const FINISHED: u8 = 0x06;
 const RESOLVED: u8 = 0x07;
+/// As [`BEGUN`], of a transaction that tries, confirms and cancels.
+const BEGUN_TCC: u8 = 0x08;
 
 pub(super) fn encode(record: &Record, out: &mut Vec<u8>) {
     match record {
         Record::Begun(begun) => {
-            out.push(BEGUN);
+            out.push(match begun.shape {
+                Shape::Atomic => BEGUN,
+                Shape::Tcc => BEGUN_TCC,
+            });
             put_begun(out, begun);
         }
         Record::Enlisted(branch) => {
@@ -67,7 +72,8 @@ pub(super) fn encode(record: &Record, out: &mut Vec<u8>) {
 /// Reads what follows the kind; `None` if no release knew the kind.
 pub(super) fn decode(kind: u8, reader: &mut Reader<'_>) -> Result<Option<Record>, Undecodable> {
     let record = match kind {
-        BEGUN => Record::Begun(Arc::new(begun(reader)?)),
+        BEGUN => Record::Begun(Arc::new(begun(reader, Shape::Atomic)?)),
+        BEGUN_TCC => Record::Begun(Arc::new(begun(reader, Shape::Tcc)?)),
         ENLISTED => Record::Enlisted(branch(reader)?),
         PREPARING => Record::Preparing,
         DELEGATED => Record::Delegated(branch_id(reader)?),
@@ -105,8 +111,9 @@ fn put_begun(out: &mut Vec<u8>, begun: &Begun) {
     put_bytes(out, begun.memo.bytes());
 }
 
-fn begun(reader: &mut Reader<'_>) -> Result<Begun, Undecodable> {
+fn begun(reader: &mut Reader<'_>, shape: Shape) -> Result<Begun, Undecodable> {
     Ok(Begun {
+        shape,
         mode: match reader.byte()? {
             0 => Mode::Run,
             1 => Mode::RunLater,

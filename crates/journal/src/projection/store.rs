@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, ToSql, params};
+use unanimous_core::commit::Shape;
 use unanimous_core::id::{Lsn, TxnId};
 
 use crate::entry::Stored;
@@ -16,7 +17,7 @@ use crate::query::{Filter, Status};
 use crate::summary::summarize;
 
 /// Raised when tables change: a store of another version is made anew.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 const TABLES: &str = "
 CREATE TABLE progress (one INTEGER PRIMARY KEY, instance TEXT NOT NULL, applied_lsn INTEGER NOT NULL);
@@ -27,13 +28,21 @@ CREATE TABLE txn (
     begun_at INTEGER NOT NULL,
     ended_at INTEGER NOT NULL,
     key TEXT,
-    entries BLOB NOT NULL
+    entries BLOB NOT NULL,
+    shape INTEGER NOT NULL DEFAULT 0    -- 0 atomic, 1 tcc
 );
 CREATE INDEX txn_by_id ON txn (id, status, begun_at);
 CREATE INDEX txn_by_key ON txn (key) WHERE key IS NOT NULL;
 CREATE INDEX txn_aborted ON txn (id) WHERE status = 1;
+CREATE INDEX txn_of_shape ON txn (id) WHERE shape <> 0;
 CREATE TABLE resource (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
 CREATE TABLE part (resource INTEGER NOT NULL, txn BLOB NOT NULL, PRIMARY KEY (resource, txn)) WITHOUT ROWID;
+";
+
+/// Makes a store of version 1, which had none but atomic transactions, one of version 2.
+const FROM_VERSION_1: &str = "
+ALTER TABLE txn ADD COLUMN shape INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX txn_of_shape ON txn (id) WHERE shape <> 0;
 ";
 
 /// Why a store did not do what it was asked.
@@ -106,6 +115,11 @@ impl Store {
             made.execute("INSERT INTO progress VALUES (1, ?1, 0)", [instance])?;
             made.pragma_update(None, "user_version", VERSION)?;
             made.commit()?;
+        } else if version == 1 {
+            let changed = connection.unchecked_transaction()?;
+            changed.execute_batch(FROM_VERSION_1)?;
+            changed.pragma_update(None, "user_version", VERSION)?;
+            changed.commit()?;
         } else if version != VERSION {
             return Err(StoreError::Broken(format!("it is of version {version}")));
         }
@@ -134,8 +148,9 @@ impl Store {
     pub(crate) fn write(&mut self, rows: &[Row], applied: Lsn) -> Result<(), StoreError> {
         let transaction = self.connection.transaction()?;
         {
-            let mut insert = transaction
-                .prepare_cached("INSERT OR REPLACE INTO txn VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?;
+            let mut insert = transaction.prepare_cached(
+                "INSERT OR REPLACE INTO txn VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            )?;
             let mut number = transaction.prepare_cached(
                 "INSERT INTO resource (name) VALUES (?1)
                  ON CONFLICT (name) DO UPDATE SET name = name RETURNING number",
@@ -156,6 +171,7 @@ impl Store {
                     ended_at as i64,
                     summary.as_ref().and_then(|it| it.key.as_deref()),
                     row.kept,
+                    summary.as_ref().map_or(0, |it| shape_code(it.shape)),
                 ])?;
                 for name in summary.map(|it| it.resources).unwrap_or_default() {
                     let number: i64 = match numbers.get(&name) {
@@ -256,6 +272,11 @@ impl Store {
                 return Ok(Vec::new());
             }
         };
+        sql += match filter.shape {
+            None => "",
+            Some(Shape::Atomic) => " AND shape = 0",
+            Some(Shape::Tcc) => " AND shape <> 0 AND shape = 1",
+        };
         let after = filter.after.map(|txn| txn.0.to_be_bytes());
         let before = filter.begun_before.map(|at| i64::try_from(at.0).unwrap_or(i64::MAX));
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
@@ -311,6 +332,13 @@ fn code(status: Status) -> i64 {
         Status::Initiated | Status::Preparing | Status::Committing | Status::Aborting => {
             unreachable!("only ended transactions enter the history")
         }
+    }
+}
+
+fn shape_code(shape: Shape) -> i64 {
+    match shape {
+        Shape::Atomic => 0,
+        Shape::Tcc => 1,
     }
 }
 

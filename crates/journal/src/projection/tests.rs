@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use unanimous_core::Decision;
+use unanimous_core::commit::Shape;
 use unanimous_core::id::{Epoch, Lsn, ShardId, Timestamp, TxnId};
 
 use super::now_ms;
@@ -120,6 +121,28 @@ fn a_history_that_is_missing_or_not_usable_is_made_anew_from_the_segments() {
         opened.journal.close().expect("the disk is sound");
     }
     assert!(folder.path().join("history.sqlite.broken").exists());
+}
+
+#[test]
+fn a_history_of_the_version_before_is_changed_and_loses_nothing() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let opened = open(folder.path(), options()).expect("opens");
+    opened.run(1..800, now());
+    opened.journal.close().expect("the disk is sound");
+    drop(opened);
+    let older = rusqlite::Connection::open(folder.path().join("history.sqlite")).expect("opens");
+    older
+        .execute_batch(
+            "DROP INDEX txn_of_shape; ALTER TABLE txn DROP COLUMN shape; PRAGMA user_version = 1",
+        )
+        .expect("writable");
+    drop(older);
+    // The first segments are gone by now: only the history has what was in them.
+    let opened = open(folder.path(), options()).expect("opens");
+    opened.assert_all_there(1..800);
+    assert!(!folder.path().join("history.sqlite.broken").exists());
+    let tcc = Filter { shape: Some(Shape::Tcc), limit: 5, ..Filter::default() };
+    assert!(opened.journal.query(&tcc).expect("readable").rows.is_empty());
 }
 
 #[test]

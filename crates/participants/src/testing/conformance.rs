@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use unanimous_core::id::{BranchId, BranchName, ShardId, TxnId};
+use unanimous_core::commit::Shape;
+use unanimous_core::id::{BranchId, BranchName, ShardId, Timestamp, TxnId};
 use unanimous_core::{Answer, Decision, HeuristicKind, Opaque, Verb};
 
 use crate::{Call, Resource, Trace, Turn};
@@ -83,10 +84,12 @@ pub fn call(name: &BranchName, verb: Verb, work: Opaque) -> Call {
     Call {
         name: name.clone(),
         verb,
+        shape: Shape::Atomic,
         work,
         returned: Opaque::default(),
         attempt: 1,
         trace: Trace::of(name.txn),
+        deadline: Timestamp(u64::MAX),
         patience: Duration::from_secs(10),
         turn: Turn::default(),
     }

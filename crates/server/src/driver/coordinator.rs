@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use unanimous_api::{BranchInDoubt, EventView, LogView, TransactionView, Wait};
-use unanimous_core::commit::{Branch, Durable, Key, Mode, Phases};
+use unanimous_core::commit::{Branch, Durable, Key, Mode, Phases, Shape};
 use unanimous_core::id::{BranchId, Lsn, ShardId, TxnId};
 use unanimous_core::txn::Record;
 use unanimous_core::{Durability, Input, Opaque, Outcome, Reason, Resolution, Vote};
@@ -66,6 +66,8 @@ pub struct CoordinatorOptions {
 
 /// A transaction to begin.
 pub struct BeginOrder {
+    /// What its two phases are to its participants.
+    pub shape: Shape,
     /// Milliseconds within which it must be decided.
     pub timeout_ms: u64,
     /// Name, resource and work of each participant; none if the client enlists them later.
@@ -231,6 +233,7 @@ impl Coordinator {
         });
         let order = Order {
             txn,
+            shape: order.shape,
             mode,
             timeout_ms: order.timeout_ms,
             branches: branches.collect(),

@@ -2,7 +2,7 @@
 
 use tokio::sync::oneshot;
 use unanimous_api::{Code, Problem, TransactionView, Wait};
-use unanimous_core::commit::{Branch, Key, Mode};
+use unanimous_core::commit::{Branch, Key, Mode, Shape};
 use unanimous_core::id::{BranchId, Timestamp, TxnId};
 use unanimous_core::{Answer, Input, Opaque, Outcome, Refusal, Verb};
 
@@ -33,6 +33,7 @@ pub(super) enum Event {
 /// A transaction to begin.
 pub(super) struct Order {
     pub(super) txn: TxnId,
+    pub(super) shape: Shape,
     pub(super) mode: Mode,
     pub(super) timeout_ms: u64,
     pub(super) branches: Vec<Branch>,
@@ -109,6 +110,8 @@ pub enum AskError {
     Refused(Refusal, Option<Box<TransactionView>>),
     /// The transaction has no such participant.
     UnknownParticipant(String),
+    /// The resource cannot try, confirm and cancel.
+    NotForTcc(String),
     /// The key was used for another request, by this transaction.
     KeyReused(TxnId),
     /// The first request with the key is still running, as this transaction.
@@ -138,6 +141,7 @@ impl AskError {
                 format!("transaction {txn} has no participant {name:?}"),
             )
             .at(format!("/votes/{}", name.replace('~', "~0").replace('/', "~1"))),
+            Self::NotForTcc(resource) => not_for_tcc(&resource).at("/resource"),
             Self::KeyReused(other) => Problem::new(
                 Code::KeyReused,
                 format!("the key was used for another request, which began transaction {other}"),
@@ -154,6 +158,15 @@ impl AskError {
             ),
         }
     }
+}
+
+/// What a transaction of kind `tcc` is told that names a database.
+pub(crate) fn not_for_tcc(resource: &str) -> Problem {
+    let detail = format!(
+        "resource {resource} is a database, which prepares and does not try; a transaction of kind \
+         tcc takes services, and one of kind atomic both"
+    );
+    Problem::new(Code::UnfitResource, detail)
 }
 
 fn refused(txn: TxnId, refusal: &Refusal, view: Option<Box<TransactionView>>) -> Problem {

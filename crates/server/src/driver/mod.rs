@@ -18,6 +18,7 @@ pub(crate) mod view;
 pub use clock::Clock;
 pub(crate) use closing::Closing;
 pub use coordinator::{BeginOrder, Coordinator, CoordinatorOptions, Ears};
+pub(crate) use event::not_for_tcc;
 pub use event::{AskError, Enlisted, IfRunning};
 pub use order::BranchOrder;
 

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use unanimous_api::BranchInDoubt;
-use unanimous_core::commit::{Begun, Branch, CommitTxn, Ending, Key, Phase};
+use unanimous_core::commit::{Begun, Branch, CommitTxn, Ending, Key, Phase, Shape};
 use unanimous_core::gate::Gate;
 use unanimous_core::id::{BranchId, Epoch, Lsn, Timestamp, TxnId};
 use unanimous_core::txn::Txn;
@@ -283,7 +283,7 @@ impl Driver {
     }
 
     fn begin(&mut self, order: Order) {
-        let Order { txn, mode, timeout_ms, branches, key, memo, waiter } = order;
+        let Order { txn, shape, mode, timeout_ms, branches, key, memo, waiter } = order;
         if !self.accepting {
             return waiter.want.refuse(AskError::ShuttingDown);
         }
@@ -300,7 +300,7 @@ impl Driver {
         let order = InOrder::of(&branches, resources, contention, *branch_order, now);
         let calls = vec![0; branches.len()];
         let deadline = now.after_ms(timeout_ms);
-        let begun = Begun { mode, timeout_ms, deadline, branches, key: key.clone(), memo };
+        let begun = Begun { shape, mode, timeout_ms, deadline, branches, key: key.clone(), memo };
         let (machine, step) = Txn::begin(begun, now);
         let live = Live {
             machine,
@@ -409,8 +409,12 @@ impl Driver {
         reply: oneshot::Sender<Result<Enlisted, AskError>>,
     ) {
         let name = Arc::clone(&branch.name);
-        if !self.live.contains_key(&txn) {
+        let Some(live) = self.live.get(&txn) else {
             return drop(reply.send(Err(AskError::NotOpen)));
+        };
+        let takes = self.shared.resources.get(&branch.resource).map(|(_, it)| it.takes());
+        if live.commit().durable().begun().shape == Shape::Tcc && takes != Some(Takes::Body) {
+            return drop(reply.send(Err(AskError::NotForTcc(branch.resource.to_string()))));
         }
         let answer = match self.feed(txn, Input::Enlist(branch)) {
             Some(refusal) => Err(AskError::Refused(refusal, None)),

@@ -163,7 +163,7 @@ impl Driver {
             let durable = live.commit().durable();
             let event = Box::new(EventView {
                 id: txn.to_string(),
-                kind: unanimous_api::Kind::Atomic,
+                kind: view::kind(durable.begun().shape),
                 status: view::status(durable),
                 outcome: durable.outcome().map(view::outcome_word),
                 at_ms: now.0,
@@ -249,7 +249,8 @@ impl Driver {
         };
         let work = about.work.clone();
         let returned = durable.result(branch).cloned().unwrap_or_default();
-        let left_ms = durable.begun().deadline.since_ms(now);
+        let (shape, deadline) = (durable.begun().shape, durable.begun().deadline);
+        let left_ms = deadline.since_ms(now);
         let timeout_ms = match verb {
             Verb::Prepare => self.shared.call_timeout_ms.min(left_ms.max(CALL_TIMEOUT_MS_MIN)),
             Verb::Commit | Verb::CommitOnePhase | Verb::Rollback => self.shared.call_timeout_ms,
@@ -272,10 +273,12 @@ impl Driver {
         let call = Call {
             name: view::branch_name(&self.shared.cluster, txn, branch),
             verb,
+            shape,
             work,
             returned,
             attempt,
             trace: live.trace.child(branch),
+            deadline,
             patience,
             turn: turn.clone(),
         };

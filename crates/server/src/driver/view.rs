@@ -4,7 +4,7 @@ use unanimous_api::{
     Kind, LogEvent, OutcomeWord, ParticipantView, ReasonView, ResolutionView, ResolveOutcome,
     StatusWord, TransactionView, VoteWord,
 };
-use unanimous_core::commit::{CommitTxn, Durable, Ending, Phase, Record};
+use unanimous_core::commit::{CommitTxn, Durable, Ending, Phase, Record, Shape};
 use unanimous_core::id::{BranchId, BranchName, Timestamp, TxnId};
 use unanimous_core::txn;
 use unanimous_core::{Decision, HeuristicKind, Opaque, Outcome, Vote};
@@ -38,7 +38,7 @@ impl Frame<'_> {
         let participants = (0_u16..).zip(durable.branches());
         TransactionView {
             id: self.txn.to_string(),
-            kind: Kind::Atomic,
+            kind: kind(begun.shape),
             status: status(durable),
             outcome: durable.outcome().map(outcome_word),
             reason: durable.reason().map(|(branch, reason)| ReasonView {
@@ -98,6 +98,14 @@ impl Frame<'_> {
             last_error: progress.and_then(|it| it.last_error()).map(str::to_owned),
             results: returned::results(results),
         }
+    }
+}
+
+/// The word for a shape.
+pub(crate) fn kind(shape: Shape) -> Kind {
+    match shape {
+        Shape::Atomic => Kind::Atomic,
+        Shape::Tcc => Kind::Tcc,
     }
 }
 

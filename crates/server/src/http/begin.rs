@@ -10,7 +10,7 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use serde_json::value::RawValue;
 use unanimous_api::{BeginRequest, Kind, StatusWord, TransactionView, Wait};
-use unanimous_core::commit::Key;
+use unanimous_core::commit::{Key, Shape};
 use unanimous_core::id::TxnId;
 
 use super::answer::{self, Heard, hear, hear_or_show, present};
@@ -27,7 +27,10 @@ struct Asked {
 pub(super) async fn begin(State(app): State<App>, headers: HeaderMap, body: Body) -> Reply {
     let bytes = body::read(&app, body).await?;
     let request: BeginRequest<&RawValue> = body::parse(&bytes)?;
-    let Kind::Atomic = request.kind;
+    let shape = match request.kind {
+        Kind::Atomic => Shape::Atomic,
+        Kind::Tcc => Shape::Tcc,
+    };
     let key = body::key(&headers)?;
     let key = key.map(|text| Key { text: text.into(), fingerprint: keys::of_begin(&request) });
     let asked = Asked {
@@ -38,13 +41,14 @@ pub(super) async fn begin(State(app): State<App>, headers: HeaderMap, body: Body
         },
         timeout_ms: validate::timeout_ms(request.timeout_ms)?,
     };
-    let branches = validate::branches(app.coordinator.resources(), request.branches)?;
+    let branches = validate::branches(app.coordinator.resources(), shape, request.branches)?;
     if let Some(key) = &key
         && let Some(txn) = app.coordinator.find_key(&key.text).await?
     {
         return repeated(&app, txn, key, asked).await;
     }
     let (txn, answer) = app.coordinator.begin(BeginOrder {
+        shape,
         timeout_ms: asked.timeout_ms,
         branches,
         key: key.clone(),

@@ -2,7 +2,8 @@
 
 use axum::Json;
 use axum::extract::State;
-use unanimous_api::{Code, Kind, PAGE_MAX, StatusWord, SummaryView, TransactionList};
+use unanimous_api::{Code, PAGE_MAX, StatusWord, SummaryView, TransactionList};
+use unanimous_core::commit::Shape;
 use unanimous_core::id::Timestamp;
 use unanimous_journal::{Filter, Status, Summary};
 
@@ -48,8 +49,9 @@ fn filter(parameters: &[(String, String)], now: Timestamp) -> Result<Option<Filt
                 _ => return Err(bad(format!("status={value:?} is no status"))),
             },
             "kind" => match &**value {
-                "atomic" => {}
-                _ => return Err(bad(format!("kind={value:?} is no kind; there is: atomic"))),
+                "atomic" => filter.shape = Some(Shape::Atomic),
+                "tcc" => filter.shape = Some(Shape::Tcc),
+                _ => return Err(bad(format!("kind={value:?} is no kind; there are: atomic, tcc"))),
             },
             "resource" => filter.resource = Some(value.clone()),
             "older_than_ms" => {
@@ -79,7 +81,7 @@ fn filter(parameters: &[(String, String)], now: Timestamp) -> Result<Option<Filt
 fn summary(row: Summary) -> SummaryView {
     SummaryView {
         id: row.txn.to_string(),
-        kind: Kind::Atomic,
+        kind: view::kind(row.shape),
         status: match row.status {
             Status::Initiated => StatusWord::Initiated,
             Status::Preparing => StatusWord::Preparing,

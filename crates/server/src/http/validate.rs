@@ -7,12 +7,14 @@ use unanimous_api::{
     BranchRequest, Code, Problem, StatementRequest, TIMEOUT_MS_DEFAULT, TIMEOUT_MS_MAX,
 };
 use unanimous_core::Opaque;
+use unanimous_core::commit::Shape;
 use unanimous_core::limits::{BRANCHES_MAX, NAME_LEN_MAX, TEXT_LEN_MAX};
 use unanimous_participants::Takes;
 use unanimous_participants::limits::{PARAMS_MAX, STATEMENTS_MAX};
 
 use super::Failure;
 use crate::config::is_name;
+use crate::driver::not_for_tcc;
 use crate::limits::{BODY_DEPTH_MAX, OPERATOR_LEN_MAX};
 use crate::resources::Resources;
 
@@ -34,6 +36,7 @@ pub(super) fn timeout_ms(asked: Option<u64>) -> Result<u64, Failure> {
 /// The branches of a request: known resources, and names of their own.
 pub(super) fn branches(
     resources: &Resources,
+    shape: Shape,
     branches: Vec<BranchRequest<&RawValue>>,
 ) -> Result<Branches, Failure> {
     if branches.len() > BRANCHES_MAX {
@@ -45,6 +48,9 @@ pub(super) fn branches(
     for (index, branch) in branches.into_iter().enumerate() {
         let at = |field: &str| format!("/branches/{index}/{field}");
         known(resources, &branch.resource, || at("resource"))?;
+        if shape == Shape::Tcc && takes(resources, &branch.resource) != Takes::Body {
+            return Err(Failure::of(not_for_tcc(&branch.resource).at(at("resource"))));
+        }
         let name = branch.participant.unwrap_or_else(|| branch.resource.clone());
         participant(&name, || at("participant"))?;
         if let Some(earlier) = same_branch(resources, &mut valid, &name, &branch.resource) {

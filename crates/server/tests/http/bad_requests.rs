@@ -341,7 +341,7 @@ async fn bad_requests_about_a_transaction_change_nothing_in_it() {
 #[tokio::test]
 async fn a_kind_that_does_not_exist_yet_is_told_which_kinds_exist() {
     let (coordinator, wallet, ledger) = two().await;
-    for kind in ["tcc", "saga", "message", "xa"] {
+    for kind in ["saga", "message", "xa", "TCC"] {
         let body = format!(r#"{{"kind":"{kind}"}}"#);
         let reply = coordinator.post(BEGIN, &body).await;
         assert_eq!(reply.problem(), (400, "UNA0102".into()));

@@ -18,24 +18,32 @@ async fn a_list_shows_what_its_filters_let_through() {
     let only_wallet = r#"{"kind":"atomic","branches":[{"resource":"wallet"}]}"#;
     wallet.answer_next("prepare", 409, "");
     let aborted = coordinator.post_keyed("/v1/transactions", "mine", only_wallet).await.json();
+    let tried = r#"{"kind":"tcc","branches":[{"resource":"ledger"}]}"#;
+    let tried = coordinator.post("/v1/transactions", tried).await.json();
     let path = coordinator.begin().await;
     let open = path.rsplit('/').next().expect("an id").to_owned();
-    let (committed, aborted) = (text(&committed["id"]).to_owned(), text(&aborted["id"]).to_owned());
+    let [committed, aborted, tried] =
+        [committed, aborted, tried].map(|view| text(&view["id"]).to_owned());
 
     // Of two that began in one millisecond either may be the newer.
-    let mut all = [&*open, &*aborted, &*committed];
+    let mut all = [&*open, &*tried, &*aborted, &*committed];
     all.sort_unstable_by(|a, b| b.cmp(a));
     assert_eq!(ids(&coordinator, "").await, all);
-    assert_eq!(ids(&coordinator, "status=COMMITTED").await, [&*committed]);
+    let newest = |a: &str, b: &str| [a.max(b).to_owned(), a.min(b).to_owned()];
+    let both = newest(&committed, &tried);
+    assert_eq!(ids(&coordinator, "status=COMMITTED").await, both);
+    assert_eq!(ids(&coordinator, "kind=tcc").await, [&*tried]);
+    assert_eq!(ids(&coordinator, "kind=tcc&status=ABORTED").await, [""; 0]);
+    assert_eq!(ids(&coordinator, "kind=atomic&status=COMMITTED").await, [&*committed]);
     assert_eq!(ids(&coordinator, "status=aborted").await, [&*aborted]);
     assert_eq!(ids(&coordinator, "status=INITIATED").await, [&*open]);
     assert_eq!(ids(&coordinator, "status=PREPARED").await, [""; 0]);
-    assert_eq!(ids(&coordinator, "kind=atomic&limit=2").await, all[..2]);
-    assert_eq!(ids(&coordinator, "resource=ledger").await, [&*committed]);
+    assert_eq!(ids(&coordinator, "limit=2").await, all[..2]);
+    assert_eq!(ids(&coordinator, "resource=ledger").await, both);
     assert_eq!(ids(&coordinator, "resource=wallet&status=ABORTED").await, [&*aborted]);
     assert_eq!(ids(&coordinator, "resource=nobody").await, [""; 0]);
     assert_eq!(ids(&coordinator, "older_than_ms=3600000").await, [""; 0]);
-    eventually("old", async || ids(&coordinator, "older_than_ms=20").await.len() == 3).await;
+    eventually("old", async || ids(&coordinator, "older_than_ms=20").await.len() == 4).await;
 
     let row = &coordinator.get("/v1/transactions?status=ABORTED").await.json()["transactions"][0];
     assert_eq!((&row["idempotency_key"], &row["kind"]), (&"mine".into(), &"atomic".into()));

@@ -22,5 +22,6 @@ mod postgres_kills;
 mod races;
 mod services;
 mod shutdown;
+mod tcc;
 mod token;
 mod waits;

@@ -67,6 +67,7 @@ impl World {
         let now = self.time_of(node);
         let wanted = &self.orders[usize::from(order)];
         let begun = Begun {
+            shape: wanted.shape,
             mode: wanted.mode,
             timeout_ms: wanted.timeout_ms,
             deadline: now.after_ms(wanted.timeout_ms),

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use unanimous_api::{TIMEOUT_MS_DEFAULT, Wait};
+use unanimous_core::commit;
 use unanimous_core::{Opaque, Outcome};
 use unanimous_participants::local::{Local, agree};
 use unanimous_server::Resources;
@@ -161,6 +162,7 @@ async fn ours(folder: &Path, count: usize, time: Duration) -> Result<((f64, f64)
 fn order() -> BeginOrder {
     let branch = |name: &str| (name.to_owned(), name.to_owned(), Opaque::default());
     BeginOrder {
+        shape: commit::Shape::Atomic,
         timeout_ms: TIMEOUT_MS_DEFAULT,
         branches: vec![branch("left"), branch("right")],
         key: None,

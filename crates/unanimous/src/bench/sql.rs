@@ -12,7 +12,8 @@ use axum::http::StatusCode;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use unanimous_api::{TIMEOUT_MS_DEFAULT, Wait};
-use unanimous_core::id::{BranchId, BranchName, ShardId, TxnId};
+use unanimous_core::commit;
+use unanimous_core::id::{BranchId, BranchName, ShardId, Timestamp, TxnId};
 use unanimous_core::{Answer, Opaque, Outcome, Verb};
 use unanimous_participants::guard::Adapter;
 use unanimous_participants::postgres::PostgresAdapter;
@@ -177,10 +178,12 @@ async fn by_hand(banks: Arc<[PostgresAdapter; 2]>, works: [Value; 2]) -> Result<
         banks[index].call(Call {
             name,
             verb,
+            shape: commit::Shape::Atomic,
             work,
             returned,
             attempt: 1,
             trace: Trace::of(txn),
+            deadline: Timestamp(0),
             patience: PATIENCE,
             turn: Turn::default(),
         })
@@ -227,6 +230,7 @@ async fn inside_this(coordinator: Coordinator, works: [Value; 2]) -> Result<(), 
         (name.to_owned(), name.to_owned(), Opaque::new(work.to_string().as_bytes()))
     });
     let outcome = coordinator.run(BeginOrder {
+        shape: commit::Shape::Atomic,
         timeout_ms: TIMEOUT_MS_DEFAULT,
         branches: branches.collect(),
         key: None,

@@ -10,6 +10,7 @@ use clap::Args;
 use serde_json::json;
 use tokio::sync::Semaphore;
 use unanimous_api::{TIMEOUT_MS_MAX, Wait};
+use unanimous_core::commit;
 use unanimous_core::{Answer, Opaque, Verb};
 use unanimous_journal::JournalError;
 use unanimous_participants::local::{Local, agree};
@@ -96,6 +97,7 @@ async fn many(coordinator: &Coordinator, count: usize, resources: [&'static str;
         let branch =
             |name: &str, resource: &str| (name.to_owned(), resource.to_owned(), Opaque::default());
         let outcome = coordinator.run(BeginOrder {
+            shape: commit::Shape::Atomic,
             timeout_ms: TIMEOUT_MS_MAX,
             branches: vec![branch("left", resources[0]), branch("right", resources[1])],
             key: None,

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use unanimous_core::commit::{self, Begun, Branch, Ending, Key, Mode, Phases};
+use unanimous_core::commit::{self, Begun, Branch, Ending, Key, Mode, Phases, Shape};
 use unanimous_core::id::{BranchId, Epoch, Lsn, ShardId, Timestamp, TxnId};
 use unanimous_core::txn::Record;
 use unanimous_core::{Decision, Opaque, Vote};
@@ -286,6 +286,7 @@ pub(crate) fn begin_with_key(key: &str) -> Record {
 
 fn begun(work: &[u8], key: &str) -> Record {
     Record::Commit(commit::Record::Begun(Arc::new(Begun {
+        shape: Shape::Atomic,
         mode: Mode::Run,
         timeout_ms: 30_000,
         deadline: Timestamp(31_000),
