@@ -114,10 +114,6 @@ pub fn open(
             Ok(Arc::new(Guarded::new(name, adapter, settings, observer)))
         }
         "mysql" | "mariadb" => {
-            settings
-                .tls
-                .refuse_unused("a mysql resource takes none yet, remove it")
-                .map_err(wrong)?;
             let adapter = MysqlAdapter::new(url, settings).map_err(wrong)?;
             // More would only wait for a connection.
             let calls_max = settings.first_phase_calls_max.min(adapter.connections());

@@ -59,6 +59,46 @@ impl TlsFiles {
     }
 }
 
+/// What the files say, for a driver that encrypts by itself. Every file has been found good.
+#[derive(Clone)]
+pub(crate) struct Material {
+    /// Certificates of the authorities to trust, in DER.
+    pub(crate) trusted: Vec<Vec<u8>>,
+    /// The certificate to show and those behind it, and its key, in PEM.
+    pub(crate) identity: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Material {
+    /// Reads the files.
+    ///
+    /// # Errors
+    ///
+    /// As [`Connector::new`].
+    pub(crate) fn new(files: &TlsFiles) -> Result<Self, String> {
+        Connector::new(files)?;
+        let trusted = match &files.ca_file {
+            Some(path) => certificates("ca_file", path)?,
+            // One that cannot be parsed would spoil the others.
+            None => rustls_native_certs::load_native_certs()
+                .certs
+                .into_iter()
+                .filter(|it| RootCertStore::empty().add(it.clone()).is_ok())
+                .collect(),
+        };
+        let read = |key: &str, path: &Path| {
+            std::fs::read(path).map_err(|error| unusable(key, path, &PemError::Io(error)))
+        };
+        let identity = match (&files.client_cert_file, &files.client_key_file) {
+            (Some(certificate), Some(key)) => {
+                Some((read("client_cert_file", certificate)?, read("client_key_file", key)?))
+            }
+            (Some(_) | None, _) => None,
+        };
+        let trusted = trusted.into_iter().map(|it| it.to_vec()).collect();
+        Ok(Self { trusted, identity })
+    }
+}
+
 /// Makes connections with TLS 1.2 or 1.3 to one resource.
 #[derive(Clone)]
 pub struct Connector {
@@ -150,6 +190,11 @@ pub fn seen(error: &io::Error) -> String {
     fault(error).map_or_else(|| error.to_string(), explained)
 }
 
+/// The same for a driver's own words, if TLS has a part in it: `None` for any other error.
+pub(crate) fn explained_if_tls(error: &io::Error) -> Option<String> {
+    fault(error).map(explained)
+}
+
 fn authorities(path: &Path) -> Result<RootCertStore, String> {
     let mut trusted = RootCertStore::empty();
     for certificate in certificates("ca_file", path)? {
@@ -202,7 +247,7 @@ fn fault(error: &io::Error) -> Option<&TlsFault> {
 
 /// What was seen and what to do, in one line.
 #[expect(clippy::wildcard_enum_match_arm, reason = "the library's errors, not ours")]
-fn explained(fault: &TlsFault) -> String {
+pub(crate) fn explained(fault: &TlsFault) -> String {
     match fault {
         TlsFault::InvalidCertificate(error) => format!("its certificate {}", untrusted(error)),
         TlsFault::InvalidMessage(_) => {

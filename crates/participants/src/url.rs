@@ -55,6 +55,14 @@ pub(crate) fn connections(number: &str, most: usize) -> Result<usize, String> {
     }
 }
 
+/// A value of the parameter `sslmode` that would encrypt, and trust anybody.
+pub(crate) fn unchecked(mode: &str) -> String {
+    format!(
+        "sslmode={mode} in its url does not check who answers: use verify-full, with ca_file if the \
+         server's certificate is your own, or disable"
+    )
+}
+
 /// A parameter that the resource does not have.
 pub(crate) fn unknown(name: &str, known: &str) -> String {
     format!("its url has an unknown parameter {name:?}; known: {known}")

@@ -82,8 +82,7 @@ impl MysqlAdapter {
         if settings.phases == Phases::One {
             return Err("a database cannot commit in one phase: remove one_phase".to_owned());
         }
-        settings.tls.refuse_unused("tls to MariaDB and MySQL is not supported yet")?;
-        let address = Arc::new(Address::parse(url, settings.password.clone())?);
+        let address = Arc::new(Address::parse(url, settings)?);
         let connections = address.connections;
         let inner = Inner {
             first_phase: Pool::new(Arc::clone(&address), connections),

@@ -8,13 +8,14 @@ use std::fmt;
 use std::time::Instant;
 
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Error, OptsBuilder, Row, Value as Field};
+use mysql_async::{Conn, DriverError, Error, IoError, Row, TlsError, Value as Field};
 use tokio::time::timeout;
 
 use super::address::Address;
 use super::{errno, value};
 use crate::limits::{CONNECT_TIMEOUT, RESULT_BYTES_MAX, RESULT_ROWS_MAX};
 use crate::statement::StatementResult;
+use crate::tls;
 
 /// A connection that has been logged in and set up.
 pub(super) struct Session {
@@ -56,6 +57,8 @@ pub(super) enum NoSession {
     Unheard(String),
     /// The server is there and does not let us in now.
     Refused(Refused),
+    /// It cannot be trusted, or does not speak TLS.
+    Untrusted(String),
 }
 
 impl From<Broken> for NoSession {
@@ -70,6 +73,7 @@ impl NoSession {
         match self {
             Self::Unheard(_) => true,
             Self::Refused(refused) => errno::may_pass(refused),
+            Self::Untrusted(_) => false,
         }
     }
 }
@@ -77,11 +81,11 @@ impl NoSession {
 impl fmt::Display for NoSession {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unheard(seen) => write!(f, "no connection: {seen}"),
-            Self::Refused(refused) if refused.code == 1045 => write!(
+            Self::Unheard(seen) | Self::Untrusted(seen) => write!(f, "no connection: {seen}"),
+            Self::Refused(refused) if matches!(refused.code, 1045 | 3159) => write!(
                 f,
-                "no connection: {refused}; check the user in the resource's url and its \
-                 password_env or password_file"
+                "no connection: {refused}; check the user in the resource's url, its password_env \
+                 or password_file, and sslmode=verify-full if it is let in over tls only"
             ),
             Self::Refused(refused) => write!(f, "no connection: {refused}"),
         }
@@ -143,22 +147,7 @@ impl Session {
     }
 
     async fn login(address: &Address) -> Result<Self, NoSession> {
-        let options = OptsBuilder::default()
-            .ip_or_hostname(&*address.host)
-            .tcp_port(address.port)
-            .user(Some(&*address.user))
-            .pass(address.password.as_ref().map(|it| it.reveal()))
-            .db_name(Some(&*address.database))
-            .prefer_socket(false)
-            // Known, so that the driver does not ask for them.
-            .max_allowed_packet(Some(16 * 1024 * 1024))
-            .wait_timeout(Some(28_800))
-            // Rows that an update found count, whether or not it changed them: as in PostgreSQL.
-            .client_found_rows(true);
-        let conn = Conn::new(options).await.map_err(|error| match told(error) {
-            Ok(refused) => NoSession::Refused(refused),
-            Err(Broken(seen)) => NoSession::Unheard(seen),
-        })?;
+        let conn = Conn::new(address.options.clone()).await.map_err(not_let_in)?;
         let mut session = Self { conn, product: Product::MySql, used_at: Instant::now() };
         // A server may set sessions up in its own way.
         let setup = "SET NAMES utf8mb4, autocommit = 1, innodb_lock_wait_timeout = 1, sql_mode = \
@@ -304,6 +293,24 @@ fn keep(row: &Row, result: &mut StatementResult, kept_bytes: &mut usize) {
     }
     *kept_bytes += len;
     rows.push(row);
+}
+
+/// Why the server has let nobody in.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the driver's errors, not ours")]
+fn not_let_in(error: Error) -> NoSession {
+    let untrusted = match &error {
+        Error::Io(IoError::Tls(TlsError::Tls(fault))) => Some(tls::explained(fault)),
+        Error::Io(IoError::Io(error)) => tls::explained_if_tls(error),
+        Error::Driver(DriverError::NoClientSslFlagFromServer) => {
+            Some("the server speaks no tls: give it ssl_cert and ssl_key".to_owned())
+        }
+        _ => None,
+    };
+    match (untrusted, told(error)) {
+        (Some(why), _) => NoSession::Untrusted(why),
+        (None, Ok(refused)) => NoSession::Refused(refused),
+        (None, Err(Broken(seen))) => NoSession::Unheard(seen),
+    }
 }
 
 /// What an error says: a refusal, or that the connection is of no more use.

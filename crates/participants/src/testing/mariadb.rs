@@ -1,17 +1,18 @@
 //! A MariaDB server of a test's own.
 
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{PermissionsExt, chown};
+#[cfg(feature = "testing")]
+use std::path::Path;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::{PATIENCE, free_port, skip};
-
-/// Nobody's number on every system: the server does not run as root.
-const NOBODY: u32 = 65_534;
+#[cfg(feature = "testing")]
+use super::Certified;
+use super::{NOBODY, PATIENCE, free_port, is_root, skip};
 
 /// A server that is killed when this goes.
 pub struct PrivateMariaDb {
@@ -118,6 +119,23 @@ impl PrivateMariaDb {
         }
     }
 
+    /// Lets it speak TLS with a certificate, and knows clients by those of `clients`, a file in PEM.
+    ///
+    /// # Panics
+    ///
+    /// If the server does not take them.
+    #[cfg(feature = "testing")]
+    pub fn encrypt(&mut self, server: &Certified, clients: &Path) {
+        self.kill();
+        let files =
+            [(&*server.certificate, "ssl-cert"), (&*server.key, "ssl-key"), (clients, "ssl-ca")];
+        for (from, name) in files {
+            super::hand_over(from, &self.folder.path().join(name));
+            self.options.push(self.argument(name, name));
+        }
+        self.up();
+    }
+
     /// The port it listens on.
     pub fn port(&self) -> u16 {
         self.port
@@ -173,9 +191,4 @@ fn program(name: &str) -> Option<PathBuf> {
     let folders =
         std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
     folders.map(|folder| folder.join(name)).find(|it| it.exists())
-}
-
-/// Whether what this process makes belongs to root.
-fn is_root() -> bool {
-    fs::metadata("/proc/self").is_ok_and(|it| it.uid() == 0)
 }

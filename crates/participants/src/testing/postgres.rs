@@ -11,10 +11,7 @@ use tempfile::TempDir;
 
 #[cfg(feature = "testing")]
 use super::Certified;
-use super::{PATIENCE, free_port, skip};
-
-/// Nobody's number on every system: PostgreSQL refuses to run as root.
-const NOBODY: u32 = 65_534;
+use super::{NOBODY, PATIENCE, free_port, is_root, skip};
 
 /// A server that is killed when this goes.
 pub struct PrivatePostgres {
@@ -178,13 +175,7 @@ impl PrivatePostgres {
             (clients, "clients.crt"),
         ];
         for (from, name) in files {
-            let to = self.data().join(name);
-            fs::copy(from, &to).expect("the folder is ours");
-            // It takes no key that others may read.
-            fs::set_permissions(&to, fs::Permissions::from_mode(0o600)).expect("the file is ours");
-            if is_root() {
-                chown(&to, Some(NOBODY), Some(NOBODY)).expect("root may");
-            }
+            super::hand_over(from, &self.data().join(name));
         }
         self.sql("postgres", "ALTER SYSTEM SET ssl = on");
         self.sql("postgres", "ALTER SYSTEM SET ssl_ca_file = 'clients.crt'");
@@ -262,10 +253,4 @@ fn open_to_nobody(folder: &Path) -> io::Result<()> {
         chown(folder, Some(NOBODY), Some(NOBODY))?;
     }
     fs::set_permissions(folder, fs::Permissions::from_mode(0o755))
-}
-
-/// Whether what this process makes belongs to root.
-fn is_root() -> bool {
-    use std::os::unix::fs::MetadataExt;
-    fs::metadata("/proc/self").is_ok_and(|it| it.uid() == 0)
 }

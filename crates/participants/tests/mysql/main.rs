@@ -6,3 +6,4 @@ mod cuts;
 mod ends;
 mod errors;
 mod kills;
+mod tls;
