@@ -14,6 +14,7 @@ mod isolation;
 mod keys;
 mod lists;
 mod metrics;
+mod mixed;
 mod openapi;
 mod operator;
 mod overload;
