@@ -247,7 +247,7 @@ impl Client {
         })
     }
 
-    fn foreign(&self, cause: &dyn fmt::Display) -> Error {
+    pub(crate) fn foreign(&self, cause: &dyn fmt::Display) -> Error {
         let server = self.inner.transport.server().to_owned();
         Error::NotACoordinator { server, cause: cause.to_string() }
     }

@@ -14,6 +14,16 @@ pub enum Error {
     #[error("transaction {} was aborted{}", .0.id, because(.0.reason.as_ref()))]
     Aborted(Box<TransactionView>),
 
+    /// A branch on a connection of the application's own could not be prepared, so nothing of the
+    /// transaction took effect, or will: as after [`Error::Aborted`].
+    #[error("transaction {id} was not committed{}", because(Some(&**reason)))]
+    NotPrepared {
+        /// The transaction.
+        id: String,
+        /// What was seen, and where.
+        reason: Box<ReasonView>,
+    },
+
     /// A participant ended against the decision by itself: an operator has to mend the books.
     #[error("transaction {} is mixed: a participant ended against the decision", .0.id)]
     Mixed(Box<TransactionView>),
@@ -73,6 +83,7 @@ impl Error {
                 Code::parse(&problem.code)
             }
             Self::Usage(_)
+            | Self::NotPrepared { .. }
             | Self::Unreachable { .. }
             | Self::NotACoordinator { .. }
             | Self::Unknown { .. } => None,
@@ -81,6 +92,9 @@ impl Error {
 
     /// Why the transaction was aborted, if that is what happened.
     pub fn reason(&self) -> Option<&ReasonView> {
+        if let Self::NotPrepared { reason, .. } = self {
+            return Some(reason);
+        }
         self.transaction()?.reason.as_ref()
     }
 
@@ -92,6 +106,7 @@ impl Error {
                 problem.transaction.as_deref()
             }
             Self::Usage(_)
+            | Self::NotPrepared { .. }
             | Self::Unreachable { .. }
             | Self::NotACoordinator { .. }
             | Self::Unknown { .. } => None,

@@ -82,30 +82,49 @@
 //! # }
 //! ```
 //!
+//! An application may also work on its own connections to databases, and commit what it did there as
+//! one: `Txn::enlist_postgres`, `Txn::enlist_mysql`, [`Transaction::retrying`]. The page
+//! `docs/sdk.md` has an example.
+//!
 //! # Invariants
 //!
 //! 1. Nothing is reported as done or not done that is not known: see [`Error::Unknown`].
 //! 2. A request is repeated only if that is harmless: it reads, or carries an idempotency key.
 //! 3. A participant that voted yes ends as the coordinator decides; see [`participant`].
+//! 4. A branch on a connection of the application's own votes yes only if its server has prepared it.
 //!
 //! # Features
 //!
-//! `sqlite` (default): participants whose work is in SQLite. `testing`: crashes and repeats for the
-//! tests of a participant.
+//! `sqlite` (default): participants whose work is in SQLite. `tokio-postgres`, `mysql_async`: branches
+//! on the application's own connections. `testing`: crashes and repeats for the tests of a participant.
 
+mod again;
 mod chance;
 mod client;
 mod error;
 mod events;
 pub mod limits;
+#[cfg(any(feature = "tokio-postgres", feature = "mysql_async"))]
+mod own;
 pub mod participant;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod transaction;
 mod transport;
 
+/// The page's example compiles.
+#[cfg(all(doctest, feature = "tokio-postgres", feature = "mysql_async"))]
+#[doc = include_str!("../../../docs/sdk.md")]
+mod page {}
+
 pub use client::{Client, ClientBuilder, Filter};
 pub use error::Error;
 pub use events::Events;
+#[cfg(any(feature = "tokio-postgres", feature = "mysql_async"))]
+pub use own::Branch;
+#[cfg(feature = "mysql_async")]
+pub use own::mysql::MysqlBranch;
+#[cfg(feature = "tokio-postgres")]
+pub use own::postgres::PostgresBranch;
 pub use transaction::{Run, Transaction, Txn};
 pub use unanimous_api as api;

@@ -23,6 +23,13 @@ pub const PAUSE_MS_MIN: u64 = 25;
 /// Longest pause before a request is repeated, in milliseconds.
 pub const PAUSE_MS_MAX: u64 = 2_000;
 
+/// Milliseconds to wait for an abort that changes nothing: without it the coordinator aborts at the
+/// transaction's timeout.
+pub const ABORT_PATIENCE_MS: u64 = 2_000;
+
+/// Attempts at a transaction that meets others. Where ten fail, one more is no cure.
+pub const ATTEMPTS_MAX: u32 = 10;
+
 /// Bytes of a reply. The largest is a page of a list.
 pub const REPLY_BYTES_MAX: usize = 16 * 1024 * 1024;
 

@@ -1,9 +1,12 @@
 //! One transaction as its application sees it: run by the coordinator, or driven step by step.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use serde_json::Value;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use unanimous_api::{
     AbortRequest, BeginRequest, BranchRequest, Code, CommitRequest, EnlistRequest, EnlistedView,
     Kind, LogView, OutcomeWord, Problem, StatusWord, TIMEOUT_MS_DEFAULT, TransactionView, VoteWord,
@@ -13,7 +16,7 @@ use unanimous_api::{
 use crate::chance;
 use crate::client::{Client, Repeat, in_ms};
 use crate::error::Error;
-use crate::limits::GRACE_MS;
+use crate::limits::{ABORT_PATIENCE_MS, GRACE_MS};
 use crate::transport::{Call, escape};
 
 /// A transaction that has not begun. Settings first; then either branches and [`Run::run`], or
@@ -43,8 +46,16 @@ pub struct Run {
 /// Dropping it leaves it to the coordinator, which aborts it at its timeout.
 #[derive(Clone, Debug)]
 pub struct Txn {
-    of: Transaction,
+    pub(crate) of: Transaction,
     id: String,
+    asked: Arc<Asked>,
+}
+
+/// What was asked for through a transaction or any clone of it.
+#[derive(Debug, Default)]
+struct Asked {
+    commit: AtomicBool,
+    abort: AtomicBool,
 }
 
 impl Transaction {
@@ -125,7 +136,7 @@ impl Transaction {
         let (call, until) = (self.begin_call(&key, Vec::new())?, self.until());
         let body = self.client.ask(&call, Repeat::Keyed(&key), until).await?;
         let id = view_of(&body, &key)?.id;
-        Ok(Txn { of: self, id })
+        Ok(Txn { of: self, id, asked: Arc::default() })
     }
 
     fn begin_call(&self, key: &str, branches: Vec<BranchRequest>) -> Result<Call, Error> {
@@ -148,10 +159,26 @@ impl Transaction {
         }
     }
 
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Milliseconds after which it is aborted if it is not decided.
+    pub(crate) fn undecided_ms_max(&self) -> u64 {
+        self.timeout_ms.unwrap_or(TIMEOUT_MS_DEFAULT)
+    }
+
+    /// What the next attempt at it is begun as.
+    pub(crate) fn attempt(mut self, number: u32) -> Self {
+        if number > 1 {
+            self.key = self.key.map(|key| format!("{key}/{number}"));
+        }
+        self
+    }
+
     fn until(&self) -> Instant {
         let deadline_ms = self.deadline_ms.unwrap_or_else(|| {
-            let timeout_ms = self.timeout_ms.unwrap_or(TIMEOUT_MS_DEFAULT);
-            self.client.deadline_ms().max(timeout_ms.saturating_add(GRACE_MS))
+            self.client.deadline_ms().max(self.undecided_ms_max().saturating_add(GRACE_MS))
         });
         in_ms(deadline_ms)
     }
@@ -162,7 +189,7 @@ impl Transaction {
         loop {
             let body = self.client.ask(call, Repeat::Keyed(key), until).await?;
             let view = view_of(&body, key)?;
-            match self.follow(view, key, until).await {
+            match self.follow(view, key, until, |view| is_enough(self.wait, view)).await {
                 // It was never decided and a crash of the coordinator took it: the key is free, so
                 // the call is as good as new.
                 Err(Error::NotFound(_)) => {}
@@ -171,17 +198,18 @@ impl Transaction {
         }
     }
 
-    /// Asks how the transaction stands until that is what the caller waits for.
+    /// Asks how the transaction stands until that is enough for the caller.
     async fn follow(
         &self,
         mut view: TransactionView,
         key: &str,
         until: Instant,
+        is_enough: impl Fn(&TransactionView) -> bool,
     ) -> Result<TransactionView, Error> {
         let mut pauses = self.client.pauses();
         let path = format!("/v1/transactions/{}", escape(&view.id));
         loop {
-            if is_enough(self.wait, &view) {
+            if is_enough(&view) {
                 return told(view);
             }
             let pause = pauses.next();
@@ -334,7 +362,33 @@ impl Txn {
         let votes: BTreeMap<_, _> =
             votes.into_iter().map(|(name, vote)| (name.into(), vote)).collect();
         let request = CommitRequest { votes, wait: Some(self.of.wait) };
+        self.asked.commit.store(true, Ordering::Relaxed);
         self.end("commit", &request).await
+    }
+
+    /// The same transaction, with another wait.
+    pub(crate) fn waiting(&self, wait: Wait) -> Self {
+        let mut other = self.clone();
+        other.of.wait = wait;
+        other
+    }
+
+    /// Once it is decided, waits for the participants that are not among `ended`, if that is what is
+    /// waited for.
+    #[cfg(any(feature = "tokio-postgres", feature = "mysql_async"))]
+    pub(crate) async fn others(
+        &self,
+        view: TransactionView,
+        ended: &[String],
+    ) -> Result<TransactionView, Error> {
+        if self.of.wait != Wait::Finished {
+            return told(view);
+        }
+        let is_enough = |view: &TransactionView| {
+            let mut all = view.participants.iter();
+            is_enough(Wait::Finished, view) || all.all(|it| it.ack || ended.contains(&it.name))
+        };
+        self.of.follow(view, "", self.of.until(), is_enough).await
     }
 
     /// Takes everything back, and returns the aborted transaction.
@@ -344,6 +398,7 @@ impl Txn {
     /// [`Error::Refused`] with [`unanimous_api::Code::AlreadyCommitted`] if commit came first.
     pub async fn abort(&self, reason: &str) -> Result<TransactionView, Error> {
         let request = AbortRequest { reason: Some(reason.to_owned()), wait: Some(self.of.wait) };
+        self.asked.abort.store(true, Ordering::Relaxed);
         let aborted = self.end("abort", &request).await;
         match aborted {
             Err(Error::Aborted(view)) => Ok(*view),
@@ -353,6 +408,13 @@ impl Txn {
             }
             Ok(_) | Err(_) => aborted,
         }
+    }
+
+    /// Aborts it if that can be done soon, and leaves it to its timeout otherwise.
+    pub(crate) async fn give_up(&self, reason: &str) {
+        let patience = Duration::from_millis(ABORT_PATIENCE_MS);
+        // Nothing was committed, and nothing will be.
+        drop(timeout(patience, self.waiting(Wait::Decided).abort(reason)).await);
     }
 
     /// How it stands.
@@ -385,6 +447,14 @@ impl Txn {
             *id = Some(self.id.clone());
         }
         settled
+    }
+
+    pub(crate) fn was_asked_to_commit(&self) -> bool {
+        self.asked.commit.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn was_asked_to_end(&self) -> bool {
+        self.was_asked_to_commit() || self.asked.abort.load(Ordering::Relaxed)
     }
 
     fn path(&self, verb: &str) -> String {

@@ -63,6 +63,7 @@ impl From<Error> for Failure {
             Error::Usage(_) => Exit::Usage,
             Error::Refused(_) if error.code().is_some_and(is_usage) => Exit::Usage,
             Error::Aborted(_)
+            | Error::NotPrepared { .. }
             | Error::Mixed(_)
             | Error::Refused(_)
             | Error::NotFound(_)

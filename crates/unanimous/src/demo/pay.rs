@@ -48,6 +48,7 @@ impl Pay for Unanimously {
             },
             Err(
                 error @ (Error::Usage(_)
+                | Error::NotPrepared { .. }
                 | Error::Mixed(_)
                 | Error::Refused(_)
                 | Error::NotFound(_)

@@ -158,6 +158,7 @@ async fn pay(
             Err(Error::Aborted(view)) => witness.view("a payer", &view),
             Err(
                 error @ (Error::Usage(_)
+                | Error::NotPrepared { .. }
                 | Error::Mixed(_)
                 | Error::Refused(_)
                 | Error::NotFound(_)

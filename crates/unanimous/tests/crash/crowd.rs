@@ -148,6 +148,7 @@ impl One {
             }
             Err(
                 error @ (Error::Usage(_)
+                | Error::NotPrepared { .. }
                 | Error::Mixed(_)
                 | Error::Refused(_)
                 | Error::NotFound(_)
