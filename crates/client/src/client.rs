@@ -56,6 +56,8 @@ pub struct ClientBuilder {
 /// Which transactions to list: those that match everything that is set.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
+    /// Of that kind.
+    pub kind: Option<Kind>,
     /// Standing there.
     pub status: Option<StatusWord>,
     /// With a branch at that resource.
@@ -417,6 +419,7 @@ impl ClientBuilder {
 impl Filter {
     fn query(&self) -> String {
         let pairs = [
+            ("kind", self.kind.map(|kind| kind.as_str().to_owned())),
             ("status", self.status.map(|status| status.as_str().to_owned())),
             ("resource", self.resource.clone()),
             ("older_than_ms", self.older_than_ms.map(|age| age.to_string())),
@@ -452,12 +455,13 @@ mod tests {
     fn a_filter_asks_for_what_is_set_only() {
         assert_eq!(Filter::default().query(), "");
         let filter = Filter {
+            kind: Some(Kind::Tcc),
             status: Some(StatusWord::Aborted),
             resource: Some("a b".into()),
             limit: Some(7),
             ..Filter::default()
         };
-        assert_eq!(filter.query(), "?status=ABORTED&resource=a%20b&limit=7");
+        assert_eq!(filter.query(), "?kind=tcc&status=ABORTED&resource=a%20b&limit=7");
     }
 
     #[test]

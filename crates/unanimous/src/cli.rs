@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use unanimous_api::{DEFAULT_LISTEN, ResolveOutcome, StatusWord};
+use unanimous_api::{DEFAULT_LISTEN, Kind, ResolveOutcome, StatusWord};
 
 use crate::output::Format;
 
@@ -218,6 +218,9 @@ pub(crate) enum TxnCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
+    /// Only those of that kind: atomic or tcc.
+    #[arg(long, value_parser = kind)]
+    pub(crate) kind: Option<Kind>,
     /// Only those standing there, such as COMMITTING.
     #[arg(long, value_parser = status)]
     pub(crate) status: Option<StatusWord>,
@@ -328,6 +331,11 @@ fn seeds(text: &str) -> Result<Range<u64>, String> {
         text.split_once("..").and_then(|(from, to)| Some(from.parse().ok()?..to.parse().ok()?));
     let range: Range<u64> = range.ok_or("write it as A..B, such as 0..20000")?;
     if range.is_empty() { Err("the range holds no seed".to_owned()) } else { Ok(range) }
+}
+
+fn kind(text: &str) -> Result<Kind, String> {
+    let word = serde_json::Value::String(text.to_owned());
+    serde_json::from_value(word).map_err(|_| "atomic or tcc".to_owned())
 }
 
 fn status(text: &str) -> Result<StatusWord, String> {

@@ -35,6 +35,7 @@ pub(crate) async fn run(args: TxnArgs, format: Format) -> Result<(), Failure> {
 
 async fn list(client: &Client, args: ListArgs, format: Format) -> Result<(), Failure> {
     let filter = Filter {
+        kind: args.kind,
         status: args.status,
         resource: args.resource,
         older_than_ms: args.older_than_ms,
@@ -56,10 +57,12 @@ async fn list(client: &Client, args: ListArgs, format: Format) -> Result<(), Fai
 }
 
 fn table_of(transactions: &[SummaryView]) -> Table {
-    let mut table = Table::new(["ID", "STATUS", "OUTCOME", "BEGUN", "CHANGED", "RESOURCES", "KEY"]);
+    let mut table =
+        Table::new(["ID", "KIND", "STATUS", "OUTCOME", "BEGUN", "CHANGED", "RESOURCES", "KEY"]);
     for summary in transactions {
         table.row([
             summary.id.clone(),
+            summary.kind.as_str().to_owned(),
             summary.status.as_str().to_owned(),
             outcome_text(summary.outcome),
             format!("{} ago", output::age(summary.initiated_at_ms)),
@@ -92,6 +95,7 @@ async fn show(client: &Client, id: &str, format: Format) -> Result<(), Failure> 
 fn headline(view: &TransactionView) -> String {
     let mut lines = vec![
         format!("transaction  {}", view.id),
+        format!("kind         {}", view.kind.as_str()),
         format!("status       {}{}", view.status.as_str(), attention(view)),
         format!("outcome      {}", outcome_text(view.outcome)),
     ];
