@@ -17,6 +17,8 @@ use crate::limits::{CLOCK_DIFFERENCE_MAX, PREPARED_SHOWN_MAX, PREPARED_YOUNG};
 /// What a server tells of itself.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Facts {
+    /// Whether it still reads its data, and shows its append-only file as switched off meanwhile.
+    pub(super) loading: bool,
     version: String,
     role: String,
     aof: bool,
@@ -56,6 +58,7 @@ impl Facts {
             }
         });
         Self {
+            loading: field("loading") == "1",
             version: field("redis_version").to_owned(),
             role: field("role").to_owned(),
             aof: field("aof_enabled") == "1",
@@ -296,6 +299,13 @@ mod tests {
         let bounded =
             GOOD.replace("maxmemory:0", "maxmemory:1000").replace("allkeys-lru", "noeviction");
         assert_eq!(unfit(&bounded, "always", "redis://db"), None);
+    }
+
+    #[test]
+    fn a_server_that_reads_its_data_is_not_judged_by_what_it_shows_meanwhile() {
+        let facts = |info: &str| Facts::read(info, Ok(Reply::Nothing));
+        assert!(facts("loading:1\r\naof_enabled:0\r\n").loading);
+        assert!(!facts("loading:0\r\naof_enabled:1\r\n").loading && !facts(GOOD).loading);
     }
 
     #[test]

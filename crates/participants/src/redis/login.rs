@@ -95,6 +95,9 @@ async fn login(address: &Address) -> Result<(Connection, Facts), NoConnection> {
     let info = connection.next().await?.map_err(not_let_in)?;
     let synced = connection.next().await?;
     let facts = Facts::read(&info.texts().concat(), synced);
+    if facts.loading {
+        return Err(NoConnection::Refused(Refused("LOADING it still reads its data".to_owned())));
+    }
     connection.unfit = facts.unfit(address);
     Ok((connection, facts))
 }
