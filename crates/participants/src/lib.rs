@@ -7,11 +7,14 @@
 //! [`open`] makes the resource that a configured URL names: the adapter of its scheme ([`http`],
 //! [`postgres`], [`mysql`], [`redis`])
 //! behind a guard ([`guard`]) that bounds its calls and gives up early on what does not answer.
-//! [`local`] answers inside the process, for benchmarks and tests.
+//! [`local`] answers inside the process, for benchmarks and tests. With the feature `servers` there are
+//! private servers, too, and work that nobody coordinates, for demonstrations.
 //!
 //! A service is sent the JSON that the request had for it; a database runs [`statement`]s. What an
 //! adapter wants to know again when the branch is finished, it returns with its vote ([`returned`]).
 
+#[cfg(feature = "servers")]
+pub mod alone;
 pub mod circuit;
 mod climb;
 mod finding;

@@ -22,6 +22,8 @@
 //! | `examine` | whether a server can take part |
 
 mod address;
+#[cfg(feature = "servers")]
+mod alone;
 mod errno;
 mod examine;
 mod fence;

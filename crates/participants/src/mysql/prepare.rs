@@ -43,14 +43,14 @@ enum Sent {
 const BEGINNING: [&str; 3] = ["SET", "XA START", "unanimous_fence"];
 
 /// The statements of a branch with the texts that are sent for them.
-struct Work<'a> {
+pub(super) struct Work<'a> {
     statements: &'a [Statement],
     lexed: Vec<Lexed<'a>>,
-    texts: Vec<Sql>,
+    pub(super) texts: Vec<Sql>,
 }
 
 impl<'a> Work<'a> {
-    fn new(statements: &'a [Statement]) -> Result<Self, Reason> {
+    pub(super) fn new(statements: &'a [Statement]) -> Result<Self, Reason> {
         let mut work = Self { statements, lexed: Vec::new(), texts: Vec::new() };
         for (number, statement) in (1..).zip(statements) {
             let wrong =
@@ -77,7 +77,7 @@ impl<'a> Work<'a> {
     }
 
     /// The first expectation that does not hold.
-    fn unexpected(&self, results: &[StatementResult]) -> Option<Reason> {
+    pub(super) fn unexpected(&self, results: &[StatementResult]) -> Option<Reason> {
         (1..).zip(self.statements).zip(results).find_map(|((number, statement), result)| {
             let expected = statement.expect_rows?;
             let rows = result.rows_affected;

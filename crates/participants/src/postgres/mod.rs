@@ -19,6 +19,8 @@
 //! | `address`, `login`, `binding`, `wire` | connections |
 
 mod address;
+#[cfg(feature = "servers")]
+mod alone;
 mod binding;
 mod examine;
 mod finish;

@@ -342,7 +342,7 @@ fn values(executed: Vec<Executed>) -> Vec<Value> {
 }
 
 /// The values of all statements as texts.
-async fn texts(
+pub(super) async fn texts(
     inner: &Inner,
     connection: &mut Connection,
     statements: &[Statement],

@@ -20,6 +20,8 @@
 //! | `address`, `login`, `resp` | connections |
 
 mod address;
+#[cfg(feature = "servers")]
+mod alone;
 mod cycle;
 mod finish;
 mod fitness;

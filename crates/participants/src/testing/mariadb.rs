@@ -1,28 +1,29 @@
 //! A MariaDB server of a test's own.
 
-use std::fs::{self, File, OpenOptions, Permissions};
-use std::os::unix::fs::{PermissionsExt, chown};
-#[cfg(feature = "testing")]
 use std::path::Path;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
-
-use tempfile::TempDir;
+use std::process::{Child, Command};
 
 #[cfg(feature = "testing")]
 use super::Certified;
-use super::{NOBODY, PATIENCE, free_port, is_root, skip};
+#[cfg(feature = "testing")]
+use super::home::hand_over;
+use super::home::{Home, RunAs, kill, program, said_by};
+use super::{free_port, skip};
 
 /// A server that is killed when this goes.
 pub struct PrivateMariaDb {
-    folder: TempDir,
+    home: Home,
     port: u16,
     options: Vec<String>,
     child: Option<Child>,
 }
 
 impl PrivateMariaDb {
+    /// Whether one can be started on this machine.
+    pub fn is_installed() -> bool {
+        program("mariadbd").is_some() && program("mariadb-install-db").is_some()
+    }
+
     /// Starts a server with these options, each as `--name=value`, and an empty database `bank`.
     /// `None` if MariaDB is not installed, after [`skip`].
     ///
@@ -30,71 +31,69 @@ impl PrivateMariaDb {
     ///
     /// If it is installed and does not start.
     pub fn start(options: &[&str]) -> Option<Self> {
-        if program("mariadbd").is_none() || program("mariadb-install-db").is_none() {
+        if !Self::is_installed() {
             skip("MariaDB");
             return None;
         }
-        let folder = tempfile::Builder::new().prefix("una-my-").tempdir().expect("a folder");
-        if is_root() {
-            chown(folder.path(), Some(NOBODY), Some(NOBODY)).expect("the folder is ours");
-        }
-        let open = Permissions::from_mode(0o755);
-        fs::set_permissions(folder.path(), open).expect("the folder is ours");
+        let server = Self::start_at(Home::temporary("una-my-"), free_port(), options);
+        Some(server.expect("it starts"))
+    }
+
+    /// The same in a folder of the caller's, who also names the port and removes the folder.
+    ///
+    /// # Errors
+    ///
+    /// Why it does not start.
+    pub fn start_in(folder: &Path, port: u16, options: &[&str]) -> Result<Self, String> {
+        Self::start_at(Home::at(folder)?, port, options)
+    }
+
+    fn start_at(home: Home, port: u16, options: &[&str]) -> Result<Self, String> {
+        home.open_to_nobody()?;
         let options = options.iter().map(|it| (*it).to_owned()).collect();
-        let mut server = Self { folder, port: free_port(), options, child: None };
+        let mut server = Self { home, port, options, child: None };
         let mut install = server.command("mariadb-install-db");
         install.arg("--no-defaults").arg(server.argument("datadir", "data"));
         install.arg(server.argument("tmpdir", ""));
         install.args(["--auth-root-authentication-method=normal", "--skip-test-db"]);
-        let made = install.stdout(server.log()).stderr(server.log()).status().expect("it runs");
-        assert!(made.success(), "mariadb-install-db ended with {made}: {}", server.said());
-        server.up();
-        server.sql("", "CREATE DATABASE bank");
-        Some(server)
+        server.home.run(&mut install)?;
+        server.try_up()?;
+        server.try_sql("", "CREATE DATABASE bank")?;
+        Ok(server)
     }
 
     fn argument(&self, name: &str, file: &str) -> String {
-        format!("--{name}={}", self.folder.path().join(file).display())
+        format!("--{name}={}", self.home.path().join(file).display())
     }
 
     fn command(&self, name: &str) -> Command {
-        let path = program(name).unwrap_or_else(|| PathBuf::from(name));
-        let mut command = match is_root() {
-            true => {
-                let mut command = Command::new("setpriv");
-                command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(path);
-                command
-            }
-            false => Command::new(path),
-        };
-        command.env("TMPDIR", self.folder.path()).env("HOME", self.folder.path());
-        command.current_dir(self.folder.path());
-        command
-    }
-
-    fn log(&self) -> File {
-        let path = self.folder.path().join("log");
-        OpenOptions::new().create(true).append(true).open(path).expect("the folder is ours")
+        let program = program(name).unwrap_or_else(|| name.into());
+        self.home.command(&program, RunAs::NeverRoot)
     }
 
     /// Starts it, if it is not running, and waits until it answers.
     ///
     /// # Panics
     ///
-    /// If it does not within [`PATIENCE`].
+    /// If it does not within [`PATIENCE`](super::PATIENCE).
     pub fn up(&mut self) {
-        let deadline = Instant::now() + PATIENCE;
-        while self.try_sql("", "SELECT 1").is_err() {
-            assert!(Instant::now() < deadline, "MariaDB does not start: {}", self.said());
-            let gone = self.child.as_mut().is_none_or(|it| it.try_wait().expect("ours").is_some());
-            if gone {
-                self.child = Some(self.spawn());
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        self.try_up().expect("MariaDB starts");
     }
 
-    fn spawn(&self) -> Child {
+    /// The same.
+    ///
+    /// # Errors
+    ///
+    /// What it says if it does not.
+    pub fn try_up(&mut self) -> Result<(), String> {
+        let mut child = self.child.take();
+        let answers = || self.try_sql("", "SELECT 1").is_ok();
+        let up = self.home.up(&mut child, || self.server(), answers);
+        self.child = child;
+        up
+    }
+
+    fn server(&self) -> Command {
         let mut command = self.command("mariadbd");
         command.arg("--no-defaults").arg(self.argument("datadir", "data"));
         command.arg(self.argument("tmpdir", "")).arg(self.argument("socket", "socket"));
@@ -102,21 +101,12 @@ impl PrivateMariaDb {
         command.args(["--bind-address=127.0.0.1", "--skip-name-resolve"]);
         command.args(["--max-connections=300", "--innodb-buffer-pool-size=64M"]);
         command.args(&self.options);
-        command.stdin(Stdio::null()).stdout(self.log()).stderr(self.log());
-        command.spawn().expect("mariadbd runs")
-    }
-
-    fn said(&self) -> String {
-        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+        command
     }
 
     /// Kills it as a power failure would.
     pub fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            // It may have ended by itself.
-            drop(child.kill());
-            drop(child.wait());
-        }
+        kill(&mut self.child);
     }
 
     /// Lets it speak TLS with a certificate, and knows clients by those of `clients`, a file in PEM.
@@ -130,7 +120,7 @@ impl PrivateMariaDb {
         let files =
             [(&*server.certificate, "ssl-cert"), (&*server.key, "ssl-key"), (clients, "ssl-ca")];
         for (from, name) in files {
-            super::hand_over(from, &self.folder.path().join(name));
+            hand_over(from, &self.home.path().join(name));
             self.options.push(self.argument(name, name));
         }
         self.up();
@@ -169,13 +159,7 @@ impl PrivateMariaDb {
         let mut client = self.command("mariadb");
         client.args(["--no-defaults", "-h", "127.0.0.1", "-P", &self.port.to_string()]);
         client.args(["-u", "root", "-N", "-B", "--default-character-set=utf8mb4"]);
-        client.args([&format!("--database={database}"), "-e", statements]);
-        let output = client.output().expect("the client runs");
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-        match output.status.success() {
-            true => Ok(text(&output.stdout)),
-            false => Err(text(&output.stderr)),
-        }
+        said_by(client.args([&format!("--database={database}"), "-e", statements]))
     }
 }
 
@@ -183,12 +167,4 @@ impl Drop for PrivateMariaDb {
     fn drop(&mut self) {
         self.kill();
     }
-}
-
-/// Where a program is; a server is not always in the path.
-fn program(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders =
-        std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
-    folders.map(|folder| folder.join(name)).find(|it| it.exists())
 }

@@ -7,6 +7,7 @@
 mod certificates;
 #[cfg(feature = "testing")]
 pub mod conformance;
+mod home;
 mod mariadb;
 mod postgres;
 #[cfg(feature = "testing")]
@@ -21,35 +22,11 @@ pub use postgres::PrivatePostgres;
 pub use proxy::{Proxy, Toward};
 pub use redis::PrivateRedis;
 
-use std::fs;
 use std::net::TcpListener;
-use std::os::unix::fs::MetadataExt;
-#[cfg(feature = "testing")]
-use std::os::unix::fs::{PermissionsExt, chown};
-#[cfg(feature = "testing")]
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Longest wait for anything in a test.
 pub const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Nobody's number on every system: servers refuse to run as root.
-const NOBODY: u32 = 65_534;
-
-/// Whether what this process makes belongs to root.
-fn is_root() -> bool {
-    fs::metadata("/proc/self").is_ok_and(|it| it.uid() == 0)
-}
-
-/// Copies a file so that a server can read it, and nobody else: some take no key otherwise.
-#[cfg(feature = "testing")]
-fn hand_over(from: &Path, to: &Path) {
-    fs::copy(from, to).expect("the folder is ours");
-    fs::set_permissions(to, fs::Permissions::from_mode(0o600)).expect("the file is ours");
-    if is_root() {
-        chown(to, Some(NOBODY), Some(NOBODY)).expect("root may");
-    }
-}
 
 /// Says that a test cannot run here.
 ///

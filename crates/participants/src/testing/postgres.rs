@@ -1,21 +1,20 @@
 //! A PostgreSQL server of a test's own.
 
-use std::fs::{self, File, OpenOptions};
-use std::io;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
-
-use tempfile::TempDir;
+use std::process::{Child, Command};
+use std::time::Duration;
 
 #[cfg(feature = "testing")]
 use super::Certified;
-use super::{NOBODY, PATIENCE, free_port, is_root, skip};
+#[cfg(feature = "testing")]
+use super::home::hand_over;
+use super::home::{Home, RunAs, kill, said_by};
+use super::{free_port, skip};
 
 /// A server that is killed when this goes.
 pub struct PrivatePostgres {
-    folder: TempDir,
+    home: Home,
     programs: PathBuf,
     port: u16,
     options: Vec<String>,
@@ -23,6 +22,11 @@ pub struct PrivatePostgres {
 }
 
 impl PrivatePostgres {
+    /// Whether one can be started on this machine.
+    pub fn is_installed() -> bool {
+        programs().is_some()
+    }
+
     /// Starts a server with these settings, each as `name=value`, besides room for 200 prepared
     /// transactions. `None` if PostgreSQL is not installed, after [`skip`].
     ///
@@ -30,87 +34,80 @@ impl PrivatePostgres {
     ///
     /// If it is installed and does not start.
     pub fn start(settings: &[&str]) -> Option<Self> {
-        let Some(programs) = programs() else {
+        if !Self::is_installed() {
             skip("PostgreSQL");
             return None;
-        };
-        let folder = tempfile::Builder::new().prefix("una-pg-").tempdir().expect("a folder");
-        open_to_nobody(folder.path()).expect("the folder is ours");
+        }
+        Some(Self::start_at(Home::temporary("una-pg-"), free_port(), settings).expect("it starts"))
+    }
+
+    /// The same in a folder of the caller's, who also names the port and removes the folder.
+    ///
+    /// # Errors
+    ///
+    /// Why it does not start.
+    pub fn start_in(folder: &Path, port: u16, settings: &[&str]) -> Result<Self, String> {
+        Self::start_at(Home::at(folder)?, port, settings)
+    }
+
+    fn start_at(home: Home, port: u16, settings: &[&str]) -> Result<Self, String> {
+        let programs = programs().ok_or("it is not installed")?;
+        home.open_to_nobody()?;
         let options = ["max_prepared_transactions=200", "max_connections=200"];
         let options = options.iter().chain(settings).map(|it| (*it).to_owned()).collect();
-        let mut server = Self { folder, programs, port: free_port(), options, child: None };
-        let data = server.data();
+        let mut server = Self { home, programs, port, options, child: None };
         let mut initdb = server.command("initdb");
         initdb.args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C"]);
-        initdb.args(["--no-instructions", "--no-sync", "-D"]).arg(data);
-        let made = initdb.stdout(Stdio::null()).status().expect("initdb runs");
-        assert!(made.success(), "initdb ended with {made}");
-        server.up();
-        Some(server)
+        initdb.args(["--no-instructions", "--no-sync", "-D"]).arg(server.data());
+        server.home.run(&mut initdb)?;
+        server.try_up()?;
+        Ok(server)
     }
 
     fn data(&self) -> PathBuf {
-        self.folder.path().join("data")
+        self.home.path().join("data")
     }
 
     fn command(&self, program: &str) -> Command {
-        let path = self.programs.join(program);
-        let mut command = match is_root() {
-            true => {
-                let mut command = Command::new("setpriv");
-                command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(path);
-                command
-            }
-            false => Command::new(path),
-        };
-        command.env("TMPDIR", self.folder.path()).env("HOME", self.folder.path());
-        command.current_dir(self.folder.path());
-        command
-    }
-
-    fn log(&self) -> File {
-        let path = self.folder.path().join("log");
-        OpenOptions::new().create(true).append(true).open(path).expect("the folder is ours")
+        self.home.command(&self.programs.join(program), RunAs::NeverRoot)
     }
 
     /// Starts it, if it is not running, and waits until it answers.
     ///
     /// # Panics
     ///
-    /// If it does not within [`PATIENCE`].
+    /// If it does not within [`PATIENCE`](super::PATIENCE).
     pub fn up(&mut self) {
-        let deadline = Instant::now() + PATIENCE;
-        while !self.answers() {
-            assert!(Instant::now() < deadline, "PostgreSQL does not start: {}", self.said());
-            // It refuses to start while a process of its former life is still there.
-            let gone = self.child.as_mut().is_none_or(|it| it.try_wait().expect("ours").is_some());
-            if gone {
-                self.child = Some(self.spawn());
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        self.try_up().expect("PostgreSQL starts");
     }
 
-    fn spawn(&self) -> Child {
+    /// The same.
+    ///
+    /// # Errors
+    ///
+    /// What it says if it does not.
+    pub fn try_up(&mut self) -> Result<(), String> {
+        let mut child = self.child.take();
+        let up = self.home.up(&mut child, || self.server(), || self.answers());
+        self.child = child;
+        up
+    }
+
+    fn server(&self) -> Command {
         let mut command = self.command("postgres");
         command.arg("-D").arg(self.data()).args(["-p", &self.port.to_string()]);
         command.args(["-c", "listen_addresses=127.0.0.1", "-c"]);
-        command.arg(format!("unix_socket_directories={}", self.folder.path().display()));
+        command.arg(format!("unix_socket_directories={}", self.home.path().display()));
         for option in &self.options {
             command.args(["-c", option]);
         }
-        command.stdin(Stdio::null()).stdout(self.log()).stderr(self.log());
-        command.spawn().expect("postgres runs")
+        command
     }
 
     fn answers(&self) -> bool {
         let mut ready = self.command("pg_isready");
         ready.args(["-q", "-h", "127.0.0.1", "-p", &self.port.to_string()]);
         ready.status().is_ok_and(|status| status.success())
-    }
-
-    fn said(&self) -> String {
-        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
     /// Processor time that it has used so far, from `/proc`: its main process and those that live.
@@ -133,11 +130,7 @@ impl PrivatePostgres {
 
     /// Kills it as a power failure would.
     pub fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            // It may have ended by itself.
-            drop(child.kill());
-            drop(child.wait());
-        }
+        kill(&mut self.child);
     }
 
     /// The port it listens on.
@@ -175,7 +168,7 @@ impl PrivatePostgres {
             (clients, "clients.crt"),
         ];
         for (from, name) in files {
-            super::hand_over(from, &self.data().join(name));
+            hand_over(from, &self.data().join(name));
         }
         self.sql("postgres", "ALTER SYSTEM SET ssl = on");
         self.sql("postgres", "ALTER SYSTEM SET ssl_ca_file = 'clients.crt'");
@@ -222,12 +215,7 @@ impl PrivatePostgres {
         let mut psql = self.command("psql");
         psql.args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-U", "postgres"]);
         psql.args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-d", database]);
-        let output = psql.args(["-c", statements]).output().expect("psql runs");
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-        match output.status.success() {
-            true => Ok(text(&output.stdout)),
-            false => Err(text(&output.stderr)),
-        }
+        said_by(psql.args(["-c", statements]))
     }
 }
 
@@ -246,11 +234,4 @@ fn programs() -> Option<PathBuf> {
         version.parse::<u32>().ok()
     };
     found.filter(|path| path.join("postgres").exists()).max_by_key(version)
-}
-
-fn open_to_nobody(folder: &Path) -> io::Result<()> {
-    if is_root() {
-        chown(folder, Some(NOBODY), Some(NOBODY))?;
-    }
-    fs::set_permissions(folder, fs::Permissions::from_mode(0o755))
 }

@@ -1,22 +1,25 @@
 //! A Redis server of a test's own.
 
-use std::fs::{self, File, OpenOptions};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::process::{Child, Command};
 
-use tempfile::TempDir;
-
-use super::{PATIENCE, free_port, skip};
+use super::home::{Home, RunAs, kill, program, said_by};
+use super::{free_port, skip};
 
 /// A server that is killed when this goes.
 pub struct PrivateRedis {
-    folder: TempDir,
+    home: Home,
     port: u16,
     options: Vec<String>,
     child: Option<Child>,
 }
 
 impl PrivateRedis {
+    /// Whether one can be started on this machine.
+    pub fn is_installed() -> bool {
+        program("redis-server").is_some() && program("redis-cli").is_some()
+    }
+
     /// Starts a server that syncs each command, with these options, each as `name value`, which come
     /// last and so win. `None` if Redis is not installed, after [`skip`].
     ///
@@ -24,55 +27,66 @@ impl PrivateRedis {
     ///
     /// If it is installed and does not start.
     pub fn start(options: &[&str]) -> Option<Self> {
-        let found = Command::new("redis-server").arg("--version").stdout(Stdio::null()).status();
-        if found.is_err() {
+        if !Self::is_installed() {
             skip("Redis");
             return None;
         }
-        let folder = tempfile::Builder::new().prefix("una-redis-").tempdir().expect("a folder");
+        let server = Self::start_at(Home::temporary("una-redis-"), free_port(), options);
+        Some(server.expect("it starts"))
+    }
+
+    /// The same in a folder of the caller's, who also names the port and removes the folder.
+    ///
+    /// # Errors
+    ///
+    /// Why it does not start.
+    pub fn start_in(folder: &Path, port: u16, options: &[&str]) -> Result<Self, String> {
+        Self::start_at(Home::at(folder)?, port, options)
+    }
+
+    fn start_at(home: Home, port: u16, options: &[&str]) -> Result<Self, String> {
         let options = options.iter().map(|it| (*it).to_owned()).collect();
-        let mut server = Self { folder, port: free_port(), options, child: None };
-        server.up();
-        Some(server)
+        let mut server = Self { home, port, options, child: None };
+        server.try_up()?;
+        Ok(server)
+    }
+
+    fn command(&self, name: &str) -> Command {
+        let program = program(name).unwrap_or_else(|| name.into());
+        self.home.command(&program, RunAs::Us)
     }
 
     /// Starts it, if it is not running, and waits until it answers.
     ///
     /// # Panics
     ///
-    /// If it does not within [`PATIENCE`].
+    /// If it does not within [`PATIENCE`](super::PATIENCE).
     pub fn up(&mut self) {
-        let deadline = Instant::now() + PATIENCE;
-        while !self.answers() {
-            assert!(Instant::now() < deadline, "Redis does not start: {}", self.said());
-            let gone = self.child.as_mut().is_none_or(|it| it.try_wait().expect("ours").is_some());
-            if gone {
-                self.child = Some(self.spawn());
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        self.try_up().expect("Redis starts");
     }
 
-    fn spawn(&self) -> Child {
-        let mut command = Command::new("redis-server");
+    /// The same.
+    ///
+    /// # Errors
+    ///
+    /// What it says if it does not.
+    pub fn try_up(&mut self) -> Result<(), String> {
+        let mut child = self.child.take();
+        let up = self.home.up(&mut child, || self.server(), || self.answers());
+        self.child = child;
+        up
+    }
+
+    fn server(&self) -> Command {
+        let mut command = self.command("redis-server");
         command.args(["--bind", "127.0.0.1", "--port", &self.port.to_string(), "--dir"]);
-        command.arg(self.folder.path()).args(["--save", ""]);
+        command.arg(self.home.path()).args(["--save", ""]);
         command.args(["--appendonly", "yes", "--appendfsync", "always"]);
         for option in &self.options {
             let (name, value) = option.split_once(' ').expect("a name and a value");
             command.arg(format!("--{name}")).args(value.split(' '));
         }
-        command.stdin(Stdio::null()).stdout(self.log()).stderr(self.log());
-        command.current_dir(self.folder.path()).spawn().expect("redis-server runs")
-    }
-
-    fn log(&self) -> File {
-        let path = self.folder.path().join("log");
-        OpenOptions::new().create(true).append(true).open(path).expect("the folder is ours")
-    }
-
-    fn said(&self) -> String {
-        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+        command
     }
 
     /// An answer that is an error is one, too: of a server that wants a password, for example. One
@@ -83,11 +97,7 @@ impl PrivateRedis {
 
     /// Kills it as a power failure would.
     pub fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            // It may have ended by itself.
-            drop(child.kill());
-            drop(child.wait());
-        }
+        kill(&mut self.child);
     }
 
     /// The port it listens on.
@@ -120,14 +130,9 @@ impl PrivateRedis {
     ///
     /// If the client cannot be run.
     pub fn try_ask(&self, words: &[&str]) -> Result<String, String> {
-        let mut client = Command::new("redis-cli");
+        let mut client = self.command("redis-cli");
         client.args(["-h", "127.0.0.1", "-p", &self.port.to_string()]).args(words);
-        let output = client.stdin(Stdio::null()).output().expect("redis-cli runs");
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-        match output.status.success() {
-            true => Ok(text(&output.stdout)),
-            false => Err(text(&output.stderr)),
-        }
+        said_by(&mut client)
     }
 }
 
