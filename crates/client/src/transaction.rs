@@ -125,6 +125,12 @@ impl Transaction {
         Run { of: self, branches: Vec::new() }.branch_as(participant, resource, body)
     }
 
+    /// With these branches as requests have them: of services with a body, of databases with
+    /// statements or a body of commands.
+    pub fn branches(self, branches: impl IntoIterator<Item = BranchRequest>) -> Run {
+        Run { of: self, branches: branches.into_iter().collect() }
+    }
+
     /// Begins it. The application enlists participants, works on them, and commits or aborts.
     ///
     /// # Errors
