@@ -49,6 +49,7 @@ pub(crate) enum Command {
     /// Watch transfers survive crashes: real processes, killed with -9, and books that balance.
     #[command(after_help = "Example:
   unanimous demo --transfers 5000 --seed 7
+  unanimous demo --resources postgres,mariadb,redis
 
 Exits with 0 only if the books balance.")]
     Demo(DemoArgs),
@@ -140,12 +141,16 @@ pub(crate) enum LogFormat {
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct DemoArgs {
-    /// How many transfers to make.
-    #[arg(long, default_value_t = 1_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub(crate) transfers: u32,
+    /// How many transfers to make: 1,000 unless set, 600 with databases.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) transfers: Option<u32>,
     /// What decides who pays whom and what is killed when. A random one if not given.
     #[arg(long, value_name = "S")]
     pub(crate) seed: Option<u64>,
+    /// Databases that take the places of the wallet, the ledger and the audit, in this order. Each is
+    /// a private server, started for the demo from the programs that are installed here.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "NAMES")]
+    pub(crate) resources: Vec<crate::demo::party::Engine>,
     /// Keep the folder with the databases, the journal and the logs.
     #[arg(long)]
     pub(crate) keep: bool,

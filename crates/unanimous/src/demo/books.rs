@@ -1,4 +1,4 @@
-//! The audit: what the three SQLite files say, and whether that agrees with what clients were told.
+//! The audit: what the three parties have booked, and whether that agrees with what clients were told.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,7 +10,7 @@ use super::load::Told;
 use super::plan::{CUSTOMERS, Plan, Role};
 use crate::exit::Failure;
 
-/// What one service's file says.
+/// What one party has booked.
 #[derive(Debug, Default)]
 pub(crate) struct Book {
     /// Amounts booked, by transfer.
@@ -30,6 +30,17 @@ pub(crate) fn prepared(path: &Path) -> rusqlite::Result<u64> {
 }
 
 impl Book {
+    /// A book without entries.
+    pub(crate) fn new(prepared: u64, balance: u64) -> Self {
+        Self { prepared, balance, ..Self::default() }
+    }
+
+    /// Adds an entry, and how long it was prepared, if that is known.
+    pub(crate) fn enter(&mut self, transfer: String, amount: u64, held_ms: Option<u64>) {
+        self.entries.entry(transfer).or_default().push(amount);
+        self.held_ms.extend(held_ms);
+    }
+
     /// Reads the file of a service that has stopped.
     pub(crate) fn read(path: &Path) -> Result<Self, Failure> {
         Self::read_all(path)
@@ -38,18 +49,15 @@ impl Book {
 
     fn read_all(path: &Path) -> rusqlite::Result<Self> {
         let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        let mut book = Self {
-            prepared: db.query_row("SELECT count(*) FROM hold", [], number)?,
-            balance: db.query_row("SELECT coalesce(sum(balance), 0) FROM account", [], number)?,
-            ..Self::default()
-        };
+        let prepared = db.query_row("SELECT count(*) FROM hold", [], number)?;
+        let balance = "SELECT coalesce(sum(balance), 0) FROM account";
+        let mut book = Self::new(prepared, db.query_row(balance, [], number)?);
         let mut query = db.prepare("SELECT transfer, amount, held_ms FROM entry")?;
         let mut rows = query.query([])?;
         while let Some(row) = rows.next()? {
             let amount: i64 = row.get(1)?;
             let held_ms: i64 = row.get(2)?;
-            book.entries.entry(row.get(0)?).or_default().push(amount.cast_unsigned());
-            book.held_ms.push(held_ms.cast_unsigned());
+            book.enter(row.get(0)?, amount.cast_unsigned(), Some(held_ms.cast_unsigned()));
         }
         Ok(book)
     }
@@ -66,11 +74,11 @@ fn number(row: &rusqlite::Row<'_>) -> rusqlite::Result<u64> {
 /// What the audit found.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Audit {
-    /// Rupees booked by each service.
+    /// Rupees booked by each party.
     pub(crate) totals: BTreeMap<Role, u64>,
     /// Rupees that left the customers' accounts.
     pub(crate) left_the_accounts: u64,
-    /// Transfers that the services do not agree about, or booked twice or with a wrong amount.
+    /// Transfers that the parties do not agree about, or booked twice or with a wrong amount.
     pub(crate) broken: u64,
     /// Rupees in them.
     pub(crate) broken_amount: u64,
@@ -80,13 +88,14 @@ pub(crate) struct Audit {
     pub(crate) lied_about: u64,
     /// Branches prepared and not ended.
     pub(crate) left_prepared: u64,
-    /// How long branches were prepared, in milliseconds: the longest, and one in the middle.
+    /// How long branches were prepared, in milliseconds: the longest, and one in the middle. Of those
+    /// parties that know.
     pub(crate) held_ms_max: u64,
     pub(crate) held_ms_median: u64,
 }
 
 impl Audit {
-    /// Compares the books of the three services with each other, with the plan, and with what the
+    /// Compares the books of the three parties with each other, with the plan, and with what the
     /// clients were told.
     pub(crate) fn of(
         plan: &Plan,

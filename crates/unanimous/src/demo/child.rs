@@ -2,7 +2,8 @@
 //!
 //! Each child holds the reading end of a pipe and ends when the other end closes, so that nothing
 //! is left however the demo itself ends. Each is in a process group of its own, so that Ctrl-C at
-//! the terminal reaches the demo alone and it can clean up.
+//! the terminal reaches the demo alone and it can clean up. Database servers hold no such pipe: the
+//! janitor, who removes the demo's folder, ends those that run there.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
@@ -31,6 +33,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// How long a janitor tries to remove a folder that dying processes still write to.
 const SWEEP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Programs of databases, as their processes are called.
+const SERVERS: [&str; 3] = ["postgres", "mariadbd", "redis-server"];
 
 /// One process of the demo, at an address that stays its own.
 pub(crate) struct Process {
@@ -151,9 +156,30 @@ pub(crate) fn sweep_after_parent(folder: &Path) {
     // An error means that the thread is gone, which it is after the end only.
     let _ = end.recv();
     let deadline = std::time::Instant::now() + SWEEP_PATIENCE;
-    while folder.exists() && std::time::Instant::now() < deadline {
+    loop {
+        let servers = servers_in(folder);
+        for &server in &servers {
+            // It may have ended by itself.
+            let _ = kill_process(server, Signal::KILL);
+        }
+        if (servers.is_empty() && !folder.exists()) || std::time::Instant::now() > deadline {
+            return;
+        }
         // It fails while other children are still dying.
         drop(std::fs::remove_dir_all(folder));
         std::thread::sleep(LOOK_EVERY);
     }
+}
+
+/// Database servers that work in a folder: programs with the names of those that the demo starts,
+/// so that nobody's shell is taken for one.
+fn servers_in(folder: &Path) -> Vec<Pid> {
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let servers = processes.filter_map(|entry| {
+        let pid = Pid::from_raw(entry.file_name().to_str()?.parse().ok()?)?;
+        let is_here = std::fs::read_link(entry.path().join("cwd")).ok()?.starts_with(folder);
+        let name = std::fs::read_to_string(entry.path().join("comm")).ok()?;
+        (is_here && SERVERS.contains(&name.trim_end())).then_some(pid)
+    });
+    servers.collect()
 }

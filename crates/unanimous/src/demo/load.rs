@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::child::Process;
+use super::party::Cast;
 use super::plan::{Kill, Plan, Role, Transfer};
 use crate::exit::Failure;
 
@@ -23,6 +23,10 @@ const BEHIND_A_KILL_MAX: usize = 2 * CLIENTS;
 
 /// Times that a transfer is made again after it was aborted because something died.
 const REPEATS_MAX: u32 = 20;
+
+/// Longest pause before that; the first is a millisecond, and each is twice the one before. Together
+/// they are longer than any database takes to come back.
+const PAUSE_MS_MAX: u64 = 500;
 
 /// What a client was told of its transfer.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -54,11 +58,11 @@ pub(crate) struct Load {
     pub(crate) outages: BTreeMap<Role, Vec<Duration>>,
 }
 
-/// Makes all transfers of the plan, while the planned kills happen to `processes`.
+/// Makes all transfers of the plan, while the planned kills happen to `cast`.
 pub(crate) async fn run(
     plan: &Plan,
     pay: Arc<impl Pay>,
-    processes: &mut [Process],
+    cast: &mut Cast<'_>,
     title: &'static str,
 ) -> Result<Load, Failure> {
     let progress = progress(title, plan.transfers.len());
@@ -72,7 +76,7 @@ pub(crate) async fn run(
         }
     });
     let clients = async { Ok(clients(plan, pay, answered, kills).await) };
-    let killing = kill(plan, processes, answers, killed, &progress);
+    let killing = kill(plan, cast, answers, killed, &progress);
     let done = tokio::try_join!(clients, killing);
     showing.abort();
     progress.finish_and_clear();
@@ -139,25 +143,26 @@ async fn make(transfer: &Transfer, pay: &impl Pay, attempts: &mut Vec<Attempt>) 
         if done {
             return;
         }
+        sleep(Duration::from_millis(PAUSE_MS_MAX.min(1 << attempt))).await;
     }
 }
 
 /// Carries out the kills, each when it is due, and never one before the last victim is back.
 async fn kill(
     plan: &Plan,
-    processes: &mut [Process],
+    cast: &mut Cast<'_>,
     mut answers: watch::Receiver<usize>,
     killed: watch::Sender<usize>,
     progress: &ProgressBar,
 ) -> Result<BTreeMap<Role, Vec<Duration>>, Failure> {
     let mut outages = BTreeMap::<Role, Vec<Duration>>::new();
     for &Kill { answered, aim, victim } in &plan.kills {
-        if let Some(process) = processes.iter_mut().find(|process| process.role == victim) {
+        if cast.has(victim) {
             // An error means that all transfers have been answered.
             drop(answers.wait_for(|&count| count >= answered).await);
             sleep(aim).await;
             progress.set_message(format!("kill -9 {}", victim.as_str()));
-            outages.entry(victim).or_default().push(process.kill_and_restart().await?);
+            outages.entry(victim).or_default().push(cast.kill_and_restart(victim).await?);
         }
         killed.send_modify(|count| *count += 1);
     }

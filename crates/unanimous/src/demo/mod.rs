@@ -1,46 +1,61 @@
 //! `unanimous demo`: the product's main job before the reader's eyes, with nothing installed.
 //!
-//! Three bank services and a coordinator, each a process with its own disk file, carry out transfers
-//! while each of them is killed with -9 again and again. Then the books are compared. The same load
-//! runs once more the naive way, each service committing by itself, under the same kills.
+//! Three parties and a coordinator carry out transfers while each of them is killed with -9 again and
+//! again. Then the books are compared. The same load runs once more the naive way, each party
+//! committing by itself, under the same kills. The parties are bank services, each a process with its
+//! own disk file; databases of this machine take their places if they are asked for.
 
 pub(crate) mod bank;
 mod books;
 pub(crate) mod child;
+mod database;
 mod load;
+pub(crate) mod party;
 mod pay;
 mod plan;
 mod report;
 mod settle;
+mod work;
 
-use std::collections::BTreeMap;
+use std::fs::Permissions;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::process::Child;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::block_in_place;
 use tokio::time::Instant;
 use unanimous_client::Client;
 
-use self::books::{Audit, Book};
+use self::books::Audit;
 use self::child::{Ports, Process};
+use self::database::Database;
 use self::load::Pay;
+use self::party::{Cast, Engine, Party, Way};
 use self::pay::{Naively, Unanimously};
 use self::plan::{Plan, Role};
 use self::report::{Report, Run};
-use self::settle::Settling;
 use crate::cli::DemoArgs;
 use crate::exit::Failure;
 use crate::output::{self, Format};
 
+/// Transfers, unless another number is asked for.
+const TRANSFERS: u32 = 1_000;
+
+/// The same with databases, which take longer to come back from a kill.
+const DATABASE_TRANSFERS: u32 = 600;
+
 /// Runs the demo, and succeeds only if the books balance.
 pub(crate) async fn demo(args: DemoArgs, format: Format) -> Result<(), Failure> {
     let seed = args.seed.unwrap_or_else(|| output::now_ms() % 1_000_000);
-    let plan = Plan::new(seed, args.transfers);
+    let engines = installed(args.resources)?;
+    let usual = if engines.is_empty() { TRANSFERS } else { DATABASE_TRANSFERS };
+    let plan = Plan::new(seed, args.transfers.unwrap_or(usual));
     let place = Place::new()?;
     let played = tokio::select! {
-        played = play(&plan, &place.folder) => played,
+        played = play(&plan, &engines, &place.folder) => played,
         () = interrupted() => Err(Failure::not_done("interrupted")),
     };
     let kept = args.keep.then(|| place.folder.display().to_string());
@@ -51,6 +66,21 @@ pub(crate) async fn demo(args: DemoArgs, format: Format) -> Result<(), Failure> 
         Format::Text => output::line(&report.text()),
     }
     if report.balances() { Ok(()) } else { Err(Failure::shown()) }
+}
+
+/// The databases that were asked for, if they can all be started.
+fn installed(engines: Vec<Engine>) -> Result<Vec<Engine>, Failure> {
+    for (index, engine) in engines.iter().enumerate() {
+        if engines[..index].contains(engine) {
+            return Err(Failure::usage(format!("--resources names {engine} twice")));
+        }
+    }
+    match engines.iter().find_map(|engine| Some((engine, engine.missing()?))) {
+        Some((engine, package)) => Err(Failure::usage(format!(
+            "{engine} is not installed; on Debian and Ubuntu: apt-get install {package}"
+        ))),
+        None => Ok(engines),
+    }
 }
 
 async fn interrupted() {
@@ -64,27 +94,56 @@ async fn interrupted() {
     }
 }
 
-async fn play(plan: &Plan, folder: &Path) -> Result<Report, Failure> {
+async fn play(plan: &Plan, engines: &[Engine], folder: &Path) -> Result<Report, Failure> {
     let mut ports = Ports::new();
-    let unanimously = unanimously(plan, &folder.join("unanimous"), &mut ports).await?;
-    let naively = naively(plan, &folder.join("naive"), &mut ports).await?;
+    let mut databases = start(engines, folder, &mut ports).await?;
+    let unanimously = unanimously(plan, &mut databases, folder, &mut ports).await?;
+    let naively = naively(plan, &mut databases, folder, &mut ports).await?;
     Ok(Report {
         seed: plan.seed,
         transfers: plan.transfers.len() as u64,
+        databases: Role::BANKS.into_iter().zip(engines.iter().copied()).collect(),
         unanimously,
         naively,
         kept: None,
     })
 }
 
-async fn unanimously(plan: &Plan, folder: &Path, ports: &mut Ports) -> Result<Run, Failure> {
+/// Starts a server of each kind.
+async fn start(
+    engines: &[Engine],
+    folder: &Path,
+    ports: &mut Ports,
+) -> Result<Vec<Database>, Failure> {
+    if !engines.is_empty() {
+        // Databases do not run as root: let others through to their own folders.
+        let through = Permissions::from_mode(0o711);
+        std::fs::set_permissions(folder, through).map_err(unwritable(folder))?;
+    }
+    let mut databases = Vec::new();
+    for engine in engines {
+        let place = folder.join(engine.to_string().to_lowercase());
+        let port = ports.take().await?.port();
+        let started = block_in_place(|| engine.start(&place, port));
+        databases.push(started.map_err(|why| Failure::not_done(format!("{engine}: {why}")))?);
+    }
+    Ok(databases)
+}
+
+async fn unanimously(
+    plan: &Plan,
+    databases: &mut [Database],
+    folder: &Path,
+    ports: &mut Ports,
+) -> Result<Run, Failure> {
+    let folder = &folder.join(Way::Unanimously.as_str());
     let coordinator = ports.take().await?;
     let server = format!("http://{coordinator}");
-    let mut processes = banks(plan, folder, &server, ports).await?;
+    let parties = parties(plan, Way::Unanimously, databases, folder, &server, ports).await?;
     let config = folder.join("unanimous.toml");
-    let resources = processes.iter().map(|bank| {
-        format!("[resources.{}]\nurl = \"http://{}\"\n", bank.role.as_str(), bank.address)
-    });
+    let resources = parties
+        .iter()
+        .map(|party| format!("[resources.{}]\nurl = \"{}\"\n", party.role().as_str(), party.url()));
     std::fs::write(&config, resources.collect::<String>()).map_err(unwritable(folder))?;
     let arguments = [
         "serve",
@@ -97,52 +156,67 @@ async fn unanimously(plan: &Plan, folder: &Path, ports: &mut Ports) -> Result<Ru
         &folder.join("journal").display().to_string(),
     ];
     let arguments = arguments.map(str::to_owned).to_vec();
-    processes.push(Process::start(Role::Coordinator, coordinator, arguments, folder).await?);
+    let process = Process::start(Role::Coordinator, coordinator, arguments, folder).await?;
     let client = Client::connect(&server)?;
-    let settling = Settling { client: Some(client.clone()), folder };
-    run(plan, Unanimously(client), processes, settling, "with Unanimous").await
+    let pay = Unanimously::new(client.clone(), &parties);
+    let cast = Cast { parties, coordinator: Some(process) };
+    run(plan, pay, cast, Some(client), "with Unanimous").await
 }
 
-async fn naively(plan: &Plan, folder: &Path, ports: &mut Ports) -> Result<Run, Failure> {
+async fn naively(
+    plan: &Plan,
+    databases: &mut [Database],
+    folder: &Path,
+    ports: &mut Ports,
+) -> Result<Run, Failure> {
+    let folder = &folder.join(Way::Naively.as_str());
     let nobody = "http://127.0.0.1:9";
-    let processes = banks(plan, folder, nobody, ports).await?;
-    let pay = Naively::new(processes.iter().map(|bank| (bank.role, bank.address)));
-    run(plan, pay, processes, Settling { client: None, folder }, "without").await
+    let parties = parties(plan, Way::Naively, databases, folder, nobody, ports).await?;
+    let pay = Naively::new(&parties).map_err(Failure::not_done)?;
+    run(plan, pay, Cast { parties, coordinator: None }, None, "without").await
 }
 
 async fn run(
     plan: &Plan,
     pay: impl Pay,
-    mut processes: Vec<Process>,
-    settling: Settling<'_>,
+    mut cast: Cast<'_>,
+    client: Option<Client>,
     title: &'static str,
 ) -> Result<Run, Failure> {
     let started = Instant::now();
-    let load = load::run(plan, Arc::new(pay), &mut processes, title).await?;
+    let load = load::run(plan, Arc::new(pay), &mut cast, title).await?;
     let took = started.elapsed();
-    let settled = settling.wait().await;
-    for process in &mut processes {
-        process.kill().await;
-    }
-    let books = read(settling.folder)?;
-    let audit = Audit::of(plan, &books, &load.told);
+    let settled = settle::settle(&cast, client.as_ref()).await;
+    let audit = Audit::of(plan, &cast.books().await?, &load.told);
     Ok(Run::new(&load, audit, took, settled))
 }
 
-async fn banks(
+/// The databases take the first roles, in their order; services the others.
+async fn parties<'a>(
     plan: &Plan,
+    way: Way,
+    databases: &'a mut [Database],
     folder: &Path,
     coordinator: &str,
     ports: &mut Ports,
-) -> Result<Vec<Process>, Failure> {
+) -> Result<Vec<Party<'a>>, Failure> {
     std::fs::create_dir_all(folder).map_err(unwritable(folder))?;
-    let mut banks = Vec::new();
+    let mut databases = databases.iter_mut();
+    let mut parties = Vec::new();
     for role in Role::BANKS {
+        if let Some(database) = databases.next() {
+            let set_up = block_in_place(|| database.set_up(way, plan.opening));
+            set_up.map_err(|why| Failure::not_done(format!("{}: {why}", database.engine())))?;
+            parties.push(Party::Database { role, database, way });
+            continue;
+        }
         let address = ports.take().await?;
-        let arguments = bank_arguments(plan, role, address, &book_path(folder, role), coordinator);
-        banks.push(Process::start(role, address, arguments, folder).await?);
+        let book = folder.join(format!("{}.sqlite", role.as_str()));
+        let arguments = bank_arguments(plan, role, address, &book, coordinator);
+        let process = Process::start(role, address, arguments, folder).await?;
+        parties.push(Party::Service { process: Box::new(process), book });
     }
-    Ok(banks)
+    Ok(parties)
 }
 
 fn bank_arguments(
@@ -165,15 +239,6 @@ fn bank_arguments(
         &plan.opening.to_string(),
     ];
     arguments.map(str::to_owned).to_vec()
-}
-
-fn book_path(folder: &Path, role: Role) -> PathBuf {
-    folder.join(format!("{}.sqlite", role.as_str()))
-}
-
-fn read(folder: &Path) -> Result<BTreeMap<Role, Book>, Failure> {
-    let books = Role::BANKS.map(|role| Ok((role, Book::read(&book_path(folder, role))?)));
-    books.into_iter().collect()
 }
 
 fn unwritable(folder: &Path) -> impl FnOnce(std::io::Error) -> Failure {

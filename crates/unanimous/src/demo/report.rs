@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::books::Audit;
 use super::load::{Load, Told};
+use super::party::Engine;
 use super::plan::Role;
 use super::settle::Settled;
 use crate::output::{count, rupees, span};
@@ -16,6 +17,9 @@ use crate::output::{count, rupees, span};
 pub(crate) struct Report {
     pub(crate) seed: u64,
     pub(crate) transfers: u64,
+    /// The parties that are databases.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) databases: BTreeMap<Role, Engine>,
     pub(crate) unanimously: Run,
     pub(crate) naively: Run,
     /// The folder, if it was to be kept.
@@ -75,8 +79,8 @@ impl Run {
         }
     }
 
-    fn killed(&self) -> String {
-        let kinds = self.kills.iter().map(|(role, times)| format!("{} {times}", role.as_str()));
+    fn killed(&self, name: impl Fn(Role) -> String) -> String {
+        let kinds = self.kills.iter().map(|(&role, times)| format!("{} {times}", name(role)));
         let kinds = kinds.collect::<Vec<_>>().join(", ");
         let total: u64 = self.kills.values().sum();
         format!("{} times: {kinds}; back within {}", count(total), span(self.outage_ms_max))
@@ -132,18 +136,8 @@ impl Report {
 
     /// One screen.
     pub(crate) fn text(&self) -> String {
-        let mut lines = vec![
-            format!(
-                "{} transfers, each over three services: a wallet debits the customer, a ledger \
-                 credits the",
-                count(self.transfers)
-            ),
-            "shop, an audit keeps a record. Each is a process of its own with its own SQLite file. \
-             While the"
-                .to_owned(),
-            format!("transfers ran, processes were killed with -9 and started again. Seed {}.", self.seed),
-            String::new(),
-        ];
+        let mut lines = self.beginning();
+        lines.push(String::new());
         lines.extend(self.with_unanimous());
         lines.push(String::new());
         lines.extend(self.without());
@@ -155,12 +149,70 @@ impl Report {
         lines.join("\n")
     }
 
+    fn beginning(&self) -> Vec<String> {
+        let (transfers, seed) = (count(self.transfers), self.seed);
+        if self.databases.is_empty() {
+            return vec![
+                format!(
+                    "{transfers} transfers, each over three services: a wallet debits the customer, a \
+                     ledger credits the"
+                ),
+                "shop, an audit keeps a record. Each is a process of its own with its own SQLite file. \
+                 While the"
+                    .to_owned(),
+                format!(
+                    "transfers ran, processes were killed with -9 and started again. Seed {seed}."
+                ),
+            ];
+        }
+        let [wallet, ledger, audit] = Role::BANKS.map(|role| match self.databases.get(&role) {
+            Some(engine) => engine.to_string(),
+            None => "a service with an SQLite file".to_owned(),
+        });
+        vec![
+            format!(
+                "{transfers} transfers, each over three parties: a wallet ({wallet}) debits the customer,"
+            ),
+            format!("a ledger ({ledger}) credits the shop, an audit ({audit}) keeps a record."),
+            format!(
+                "While the transfers ran, all of them were killed with -9 and started again. Seed {seed}."
+            ),
+        ]
+    }
+
+    /// A process by its role, and by what it is if that is a database.
+    fn name(&self, role: Role) -> String {
+        match self.databases.get(&role) {
+            Some(engine) => format!("{} ({engine})", role.as_str()),
+            None => role.as_str().to_owned(),
+        }
+    }
+
+    /// What the parties are called: one of them, and all.
+    fn nouns(&self) -> [&'static str; 2] {
+        match self.databases.is_empty() {
+            true => ["service", "services"],
+            false => ["party", "parties"],
+        }
+    }
+
+    /// Where it is not known how long branches were prepared.
+    fn unmeasured(&self) -> String {
+        let without = |engine: &Engine| match engine {
+            Engine::Postgres => false,
+            Engine::MariaDb | Engine::Redis => true,
+        };
+        let engines = self.databases.values().filter(|engine| without(engine));
+        let engines = engines.map(ToString::to_string).collect::<Vec<_>>().join(" and ");
+        if engines.is_empty() { engines } else { format!("; {engines} cannot tell") }
+    }
+
     fn with_unanimous(&self) -> Vec<String> {
         let run = &self.unanimously;
         let audit = &run.audit;
         vec![
             format!("WITH UNANIMOUS  two-phase commit, {}", seconds(run.took_ms)),
-            format!("  kill -9       {}", run.killed()),
+            format!("  kill -9       {}", run.killed(|role| self.name(role))),
             format!("  transfers     {}", run.outcomes()),
             format!("                {}", run.repeats()),
             format!("  books         {}", run.books()),
@@ -176,9 +228,10 @@ impl Report {
                 span(run.settled_in_ms)
             ),
             format!(
-                "  locks         held for {} at the median, {} at the longest",
+                "  locks         held for {} at the median, {} at the longest{}",
                 span(audit.held_ms_median),
-                span(audit.held_ms_max)
+                span(audit.held_ms_max),
+                self.unmeasured()
             ),
         ]
     }
@@ -187,9 +240,10 @@ impl Report {
         let run = &self.naively;
         let audit = &run.audit;
         let percent = audit.broken * 1_000 / self.transfers.max(1);
+        let [party, _] = self.nouns();
         let mut lines = vec![
-            format!("WITHOUT  each service commits at once, same kills, {}", seconds(run.took_ms)),
-            format!("  kill -9       {}", run.killed()),
+            format!("WITHOUT  each {party} commits at once, same kills, {}", seconds(run.took_ms)),
+            format!("  kill -9       {}", run.killed(|role| self.name(role))),
             format!("  transfers     {}", run.outcomes()),
             format!("  books         {}", run.books()),
             format!(
@@ -209,10 +263,12 @@ impl Report {
     fn meaning(&self) -> Vec<String> {
         if self.balances() {
             let without = &self.naively.audit;
+            let [_, parties] = self.nouns();
             return vec![
-                "THE BOOKS BALANCE to the rupee. Every transfer took effect in all three services \
-                 or in none,"
-                    .to_owned(),
+                format!(
+                    "THE BOOKS BALANCE to the rupee. Every transfer took effect in all three \
+                     {parties} or in none,"
+                ),
                 "and every client was told the truth, whatever died and when. Without a \
                  coordinator, somebody"
                     .to_owned(),
