@@ -19,7 +19,7 @@ use crate::circuit::{Admission, Circuit, Pass};
 use crate::limits::TELLING_PATIENCE;
 use crate::open::Settings;
 use crate::places::{Full, Places, Waited};
-use crate::{Call, Calling, Examining, Listing, Resource, State, Takes};
+use crate::{Call, Calling, Examining, Listing, Reading, Resource, State, Takes, statement};
 
 /// Speaks the language of one kind of resource.
 pub trait Adapter: Send + Sync + 'static {
@@ -48,6 +48,11 @@ pub trait Adapter: Send + Sync + 'static {
     /// As [`Resource::examine`], and ends within `patience`.
     fn examine(&self, _patience: Duration) -> Examining {
         Box::pin(std::future::ready(Vec::new()))
+    }
+
+    /// As [`Resource::read`], and ends within `patience`.
+    fn read(&self, _queries: Vec<String>, _patience: Duration) -> Reading {
+        Box::pin(std::future::ready(Err(statement::takes_none(self.kind()))))
     }
 }
 
@@ -110,6 +115,18 @@ pub enum AnswerKind {
 }
 
 impl AnswerKind {
+    /// Every kind.
+    pub const ALL: [Self; 8] = [
+        Self::Yes,
+        Self::ReadOnly,
+        Self::No,
+        Self::Lost,
+        Self::Done,
+        Self::Heuristic,
+        Self::Working,
+        Self::Silent,
+    ];
+
     /// The kind of an answer.
     pub fn of(answer: &Answer) -> Self {
         match answer {
@@ -209,6 +226,10 @@ impl Resource for Guarded {
 
     fn examine(&self, patience: Duration) -> Examining {
         self.shared.adapter.examine(patience)
+    }
+
+    fn read(&self, queries: Vec<String>, patience: Duration) -> Reading {
+        self.shared.adapter.read(queries, patience)
     }
 
     fn state(&self) -> State {

@@ -59,6 +59,9 @@ pub type Calling = Pin<Box<dyn Future<Output = Answer> + Send>>;
 /// A question about what is in doubt, under way.
 pub type Listing = Pin<Box<dyn Future<Output = Result<Option<Vec<Held>>, String>> + Send>>;
 
+/// Queries under way: a value for each, `None` for NULL.
+pub type Reading = Pin<Box<dyn Future<Output = Result<Vec<Option<String>>, String>> + Send>>;
+
 /// A configured database, broker or service.
 pub trait Resource: Send + Sync + 'static {
     /// Makes one call. Dropping the future gives the call up, which may have been carried out.
@@ -92,6 +95,17 @@ pub trait Resource: Send + Sync + 'static {
     /// is changed in it. A resource of which nothing is known but its answers has no findings.
     fn examine(&self, _patience: Duration) -> Examining {
         Box::pin(std::future::ready(Vec::new()))
+    }
+
+    /// Runs queries of one row with one value each, outside of any branch. All of them see the same
+    /// state of the resource, and none changes it. They wait for no call, and no call waits for them.
+    ///
+    /// # Errors
+    ///
+    /// What was seen if one of them did not answer with one value within `patience`, or that the
+    /// resource takes no statements.
+    fn read(&self, _queries: Vec<String>, _patience: Duration) -> Reading {
+        Box::pin(std::future::ready(Err(statement::takes_none(self.kind()))))
     }
 
     /// How it has been answering. A resource that nobody guards is always well.

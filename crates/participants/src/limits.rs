@@ -109,6 +109,10 @@ pub const MYSQL_CONNECTIONS_MAX: usize = 256;
 /// it is still there. Work that is sent into a broken one costs its transaction.
 pub const MYSQL_FRESH: Duration = Duration::from_secs(1);
 
+/// Connections to a database for queries outside of branches. Few at a time: a sum over a large table
+/// keeps a processor of the server busy.
+pub const READING_CONNECTIONS: usize = 2;
+
 /// How long it is believed which tables of a server cannot be rolled back. The list costs the server
 /// some milliseconds for each thousand tables.
 pub const MYSQL_TABLES_KEPT: Duration = Duration::from_secs(60);

@@ -49,6 +49,47 @@ pub struct StatementResult {
     pub truncated: bool,
 }
 
+impl StatementResult {
+    /// The value of the only row, as a text that has lost no digit; `None` for NULL.
+    ///
+    /// # Errors
+    ///
+    /// What came instead of one row with one value.
+    pub(crate) fn only_value(&self) -> Result<Option<String>, String> {
+        let rows = self.rows.as_deref().unwrap_or_default();
+        let [Value::Object(row)] = rows else {
+            return Err(format!("one row is wanted, and {} came", self.rows_affected));
+        };
+        if self.truncated {
+            return Err("one row is wanted, and more came".to_owned());
+        }
+        let mut values = row.values();
+        match (values.next(), values.next()) {
+            (Some(Value::Null), None) => Ok(None),
+            (Some(Value::String(text)), None) => Ok(Some(text.clone())),
+            (Some(value @ (Value::Number(_) | Value::Bool(_))), None) => {
+                Ok(Some(value.to_string()))
+            }
+            (Some(Value::Array(_) | Value::Object(_)), None) => {
+                Err("a number is wanted, and a document came".to_owned())
+            }
+            (_, _) => Err(format!("one column is wanted, and {} came", row.len())),
+        }
+    }
+}
+
+/// What a resource answers that is to run statements and takes none.
+pub(crate) fn takes_none(kind: &str) -> String {
+    format!("a resource of the kind {kind} takes no statements")
+}
+
+/// What went wrong with a query, with enough of it to find it again.
+pub(crate) fn failed(sql: &str, why: &str) -> String {
+    const SHOWN: usize = 80;
+    let line = sql.split_whitespace().collect::<Vec<_>>().join(" ");
+    format!("{}: {why}", &line[..line.floor_char_boundary(SHOWN)])
+}
+
 #[derive(Deserialize)]
 struct Written {
     sql: String,
@@ -121,6 +162,30 @@ mod tests {
         );
         assert_eq!((read[0].expect_rows, read[1].expect_rows), (Some(1), None));
         assert!(read[1].params.is_empty());
+    }
+
+    #[test]
+    fn a_query_of_a_number_answers_with_one_row_of_one_value() {
+        let result = |rows: Value| {
+            let rows = rows.as_array().expect("a list").clone();
+            let rows_affected = rows.len() as u64;
+            StatementResult { rows_affected, rows: Some(rows), truncated: false }.only_value()
+        };
+        let some = |text: &str| Ok(Some(text.to_owned()));
+        assert_eq!(result(serde_json::json!([{"sum": "0.10"}])), some("0.10"));
+        assert_eq!(result(serde_json::json!([{"sum": u64::MAX}])), some("18446744073709551615"));
+        assert_eq!(result(serde_json::json!([{"sum": null}])), Ok(None));
+        for (rows, named) in [
+            (serde_json::json!([]), "0 came"),
+            (serde_json::json!([{"a": 1}, {"a": 2}]), "2 came"),
+            (serde_json::json!([{"a": 1, "b": 2}]), "2 came"),
+            (serde_json::json!([{}]), "0 came"),
+            (serde_json::json!([{"a": [1]}]), "document"),
+        ] {
+            let why = result(rows.clone()).expect_err("no number");
+            assert!(why.contains(named), "{rows}: {why}");
+        }
+        assert!(StatementResult::default().only_value().is_err());
     }
 
     #[test]

@@ -19,6 +19,7 @@
 //! | `lexer`, `value`, `tables` | statements, values, and tables that cannot be rolled back |
 //! | `xid` | branch names as XA spells them |
 //! | `address`, `session`, `pool` | connections |
+//! | `read` | queries outside of branches |
 //! | `examine` | whether a server can take part |
 
 mod address;
@@ -31,6 +32,7 @@ mod finish;
 mod lexer;
 mod pool;
 mod prepare;
+mod read;
 mod session;
 mod tables;
 mod tie;
@@ -53,8 +55,9 @@ use self::pool::{Pool, Waiting};
 use self::session::{Broken, NoSession};
 use self::tables::Unsafe;
 use crate::guard::{Adapter, Contact, Heard, Hearing};
+use crate::limits::READING_CONNECTIONS;
 use crate::open::Settings;
-use crate::{Call, Examining, Listing, Takes};
+use crate::{Call, Examining, Listing, Reading, Takes};
 
 /// A MariaDB or MySQL database that takes part.
 pub struct MysqlAdapter {
@@ -69,6 +72,8 @@ struct Inner {
     waiting: Waiting,
     /// Connections of its own: it sets locks free that the first phase may be waiting for.
     second_phase: Pool,
+    /// For queries that take long and that nothing may wait for.
+    reading: Pool,
     begun: Begun,
     tables: Unsafe,
     sweeper: Sweeper,
@@ -90,6 +95,7 @@ impl MysqlAdapter {
             first_phase: Pool::new(Arc::clone(&address), connections),
             waiting: Waiting::new(connections),
             second_phase: Pool::new(Arc::clone(&address), connections.div_ceil(2)),
+            reading: Pool::new(Arc::clone(&address), READING_CONNECTIONS),
             begun: Begun::default(),
             tables: Unsafe::default(),
             sweeper: Sweeper::default(),
@@ -151,6 +157,11 @@ impl Adapter for MysqlAdapter {
         let inner = Arc::clone(&self.inner);
         let connections = self.connections;
         Box::pin(async move { examine::examine(&inner, connections, patience).await })
+    }
+
+    fn read(&self, queries: Vec<String>, patience: Duration) -> Reading {
+        let inner = Arc::clone(&self.inner);
+        Box::pin(async move { read::read(&inner, &queries, patience).await })
     }
 }
 

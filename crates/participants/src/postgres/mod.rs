@@ -13,6 +13,7 @@
 //! |---|---|
 //! | `prepare` | the first phase |
 //! | `finish` | the second phase, and what is in doubt |
+//! | `read` | queries outside of branches |
 //! | `examine` | whether the database can take part at all |
 //! | `sqlstate` | what each error means |
 //! | `keyword`, `value` | statements and values |
@@ -27,6 +28,7 @@ mod finish;
 mod keyword;
 mod login;
 mod prepare;
+mod read;
 mod sqlstate;
 mod value;
 mod wire;
@@ -46,11 +48,11 @@ use self::address::Address;
 use self::login::NoConnection;
 use self::wire::{Broken, Connection};
 use crate::guard::{Adapter, Contact, Heard, Hearing};
-use crate::limits::{POSTGRES_CONNECTIONS_MAX, STATEMENT_TYPES_KEPT_MAX};
+use crate::limits::{POSTGRES_CONNECTIONS_MAX, READING_CONNECTIONS, STATEMENT_TYPES_KEPT_MAX};
 use crate::open::Settings;
 use crate::pool::Pool;
 use crate::statement::Statement;
-use crate::{Call, Examining, Listing, Takes};
+use crate::{Call, Examining, Listing, Reading, Takes};
 
 /// A PostgreSQL database that takes part.
 pub struct PostgresAdapter {
@@ -63,6 +65,8 @@ struct Inner {
     first_phase: Pool<Connection>,
     /// Connections of its own: it sets locks free that the first phase may be waiting for.
     second_phase: Pool<Connection>,
+    /// For queries that take long and that nothing may wait for.
+    reading: Pool<Connection>,
     begun: Begun,
     types: Types,
 }
@@ -82,6 +86,7 @@ impl PostgresAdapter {
         let inner = Inner {
             first_phase: Pool::new(Arc::clone(&address), connections),
             second_phase: Pool::new(Arc::clone(&address), connections.div_ceil(2)),
+            reading: Pool::new(Arc::clone(&address), READING_CONNECTIONS),
             begun: Begun::default(),
             types: Types::default(),
         };
@@ -141,6 +146,11 @@ impl Adapter for PostgresAdapter {
     fn examine(&self, patience: Duration) -> Examining {
         let (inner, connections) = (Arc::clone(&self.inner), self.connections);
         Box::pin(async move { examine::examine(&inner, connections, patience).await })
+    }
+
+    fn read(&self, queries: Vec<String>, patience: Duration) -> Reading {
+        let inner = Arc::clone(&self.inner);
+        Box::pin(async move { read::read(&inner, &queries, patience).await })
     }
 }
 

@@ -6,4 +6,5 @@ mod cuts;
 mod ends;
 mod errors;
 mod kills;
+mod read;
 mod tls;

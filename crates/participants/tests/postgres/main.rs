@@ -5,3 +5,4 @@ mod conformance;
 mod cuts;
 mod errors;
 mod examine;
+mod read;
