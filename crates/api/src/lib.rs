@@ -6,12 +6,14 @@
 
 pub mod callback;
 mod code;
+mod invariant;
 mod object;
 mod problem;
 mod request;
 mod view;
 
 pub use code::{Code, CodeInfo, Repeat};
+pub use invariant::{InvariantQuery, InvariantResult, InvariantView, InvariantsView};
 pub use object::Object;
 pub use problem::Problem;
 pub use request::{

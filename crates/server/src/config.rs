@@ -16,6 +16,8 @@ use unanimous_core::limits::NAME_LEN_MAX;
 use unanimous_participants::{Password, TlsFiles};
 
 use crate::driver::BranchOrder;
+use crate::invariants::InvariantConfig;
+use crate::invariants::config::{FileInvariant, invariants};
 use crate::limits::{
     BODY_BYTES_MAX, CALL_TIMEOUT_MS_DEFAULT, CALLS_MAX, DRAIN_MS_DEFAULT, OPEN_MAX,
     OPEN_MAX_DEFAULT, ORPHAN_GRACE_MS_DEFAULT, QUEUE_MAX_DEFAULT, RETENTION_DAYS_DEFAULT,
@@ -35,6 +37,8 @@ pub struct Config {
     pub token: Option<Secret>,
     /// The resources by name.
     pub resources: BTreeMap<String, ResourceConfig>,
+    /// What always holds across them, by name.
+    pub invariants: BTreeMap<String, InvariantConfig>,
     /// Bounds and times.
     pub limits: Limits,
 }
@@ -129,6 +133,8 @@ struct File {
     limits: FileLimits,
     #[serde(default)]
     resources: BTreeMap<String, FileResource>,
+    #[serde(default)]
+    invariants: BTreeMap<String, FileInvariant>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -223,12 +229,14 @@ impl Config {
         let data = folder(overrides.data, overrides.journal.or(in_file))?;
         let resources = file.resources.into_iter();
         let resources = resources.map(|it| resource(it, env)).collect::<Result<_, _>>()?;
+        let invariants = invariants(file.invariants, &resources)?;
         Ok(Self {
             listen,
             data,
             cluster: file.cluster,
             token,
             resources,
+            invariants,
             limits: limits(&file.limits)?,
         })
     }

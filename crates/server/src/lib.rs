@@ -14,6 +14,7 @@
 pub mod config;
 pub mod driver;
 pub mod http;
+pub mod invariants;
 pub mod limits;
 mod metrics;
 mod orphans;
@@ -21,6 +22,7 @@ mod reconcile;
 mod resources;
 mod serve;
 
+pub use invariants::Invariants;
 pub use metrics::Metrics;
 pub use resources::Resources;
 pub use serve::{Server, StartError, StopError};

@@ -75,6 +75,21 @@ pub const LIST_WAIT: Duration = Duration::from_secs(2);
 /// Time between two comparisons of the journal with a resource: no call that is answered takes longer.
 pub const CHECK_PAUSE: Duration = Duration::from_millis(500);
 
+/// Readings of one check of an invariant. More of them, [`CHECK_PAUSE`] apart, would seldom tell more.
+pub const INVARIANT_READINGS_MAX: usize = 3;
+
+/// How long the queries of an invariant may take at one resource: a sum over a large table takes seconds.
+pub const INVARIANT_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Milliseconds between two checks of an invariant.
+pub const INVARIANT_EVERY_MS_DEFAULT: u64 = 60_000;
+
+/// The fewest milliseconds between two checks of an invariant: each may read whole tables.
+pub const INVARIANT_EVERY_MS_MIN: u64 = 1_000;
+
+/// Queries of one invariant: as many as a transaction has branches.
+pub const INVARIANT_QUERIES_MAX: usize = 64;
+
 /// How long a shutdown waits for requests to get their last answer, when all that was to be decided
 /// is.
 pub const LAST_ANSWERS: Duration = Duration::from_secs(2);

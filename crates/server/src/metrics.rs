@@ -1,7 +1,7 @@
 //! What the coordinator counts, and the closing line of each transaction.
 //!
 //! Labels come from closed sets (statuses, outcomes, causes, verbs, error codes) and from the
-//! configured resources, never from a client's text.
+//! configured resources and invariants, never from a client's text.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
@@ -14,7 +14,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
-use unanimous_api::Code;
+use unanimous_api::{Code, InvariantResult};
 use unanimous_core::id::Timestamp;
 use unanimous_core::{Outcome, Verb};
 use unanimous_journal::Stats;
@@ -63,6 +63,17 @@ struct Held {
     resource: String,
 }
 
+#[derive(Clone, Debug, Eq, Hash, PartialEq, EncodeLabelSet)]
+struct Watched {
+    invariant: String,
+}
+
+#[derive(Clone, Debug, Eq, Hash, PartialEq, EncodeLabelSet)]
+struct WatchedAs {
+    invariant: String,
+    result: &'static str,
+}
+
 type Seconds = Gauge<f64, AtomicU64>;
 
 /// Counters and gauges of one process.
@@ -78,6 +89,8 @@ pub struct Metrics {
     pub(crate) quarantined: Counter,
     orphans: Family<Held, Counter>,
     strays: Family<Held, Gauge>,
+    invariant_holds: Family<Watched, Gauge>,
+    invariant_checks: Family<WatchedAs, Counter>,
     duration: Family<EndedAs, Histogram, fn() -> Histogram>,
     /// The entries of `ended` and `duration` that nearly every transaction needs, at hand.
     committed: Counter,
@@ -144,6 +157,8 @@ impl Metrics {
             quarantined: Counter::default(),
             orphans: Family::default(),
             strays: Family::default(),
+            invariant_holds: Family::default(),
+            invariant_checks: Family::default(),
             calls: Family::default(),
             latency: Family::new_with_constructor(seconds),
             problems: Family::default(),
@@ -188,6 +203,10 @@ impl Metrics {
         r.register("orphans_rolled_back", help, self.orphans.clone());
         let help = "Prepared branches that contradict the journal, by resource; alert on any";
         r.register("stray_branches", help, self.strays.clone());
+        let help = "Whether an invariant held when that could last be said; alert on 0";
+        r.register("invariant_holds", help, self.invariant_holds.clone());
+        let help = "Checks of invariants, by what came of them";
+        r.register("invariant_checks", help, self.invariant_checks.clone());
         let help = "Age of the oldest transaction that is not decided";
         let age = self.oldest_undecided.clone();
         r.register_with_unit("oldest_undecided_age", help, Unit::Seconds, age);
@@ -253,6 +272,38 @@ impl Metrics {
         self.strays.get_or_create(&Held { resource: resource.to_owned() }).set(count as i64);
     }
 
+    /// An invariant is there, of which nothing can be said yet.
+    pub(crate) fn invariant_is_watched(&self, invariant: &str) {
+        use InvariantResult::{Busy, Holds, Unknown, Violated};
+        for result in [Holds, Violated, Busy, Unknown] {
+            let (invariant, result) = (invariant.to_owned(), result.as_str());
+            drop(self.invariant_checks.get_or_create(&WatchedAs { invariant, result }));
+        }
+    }
+
+    /// Counts a check of an invariant. What could not be said leaves the last word on it.
+    pub(crate) fn invariant_checked(&self, invariant: &str, result: InvariantResult) {
+        let watched = || invariant.to_owned();
+        let checks = WatchedAs { invariant: watched(), result: result.as_str() };
+        self.invariant_checks.get_or_create(&checks).inc();
+        let holds = match result {
+            InvariantResult::Holds => 1,
+            InvariantResult::Violated => 0,
+            InvariantResult::Busy | InvariantResult::Unknown | InvariantResult::Unchecked => return,
+        };
+        self.invariant_holds.get_or_create(&Watched { invariant: watched() }).set(holds);
+    }
+
+    /// Commits that a resource has been called for, whatever came of them.
+    pub(crate) fn commits(&self, resource: &str) -> u64 {
+        let count = |answer: AnswerKind| {
+            let (resource, verb) = (resource.to_owned(), verb_word(Verb::Commit));
+            let calls = self.calls.get(&Called { resource, verb, answer: answer.as_str() });
+            calls.map_or(0, |calls| calls.get())
+        };
+        AnswerKind::ALL.into_iter().map(count).sum()
+    }
+
     /// Counts a request that was answered with a problem.
     pub(crate) fn problem(&self, code: Code) {
         self.problems.get_or_create(&Told { code: code.info().code }).inc();
@@ -298,15 +349,18 @@ impl JournalMetrics {
     }
 }
 
+fn verb_word(verb: Verb) -> &'static str {
+    match verb {
+        Verb::Prepare => "prepare",
+        Verb::Commit => "commit",
+        Verb::CommitOnePhase => "commit_one_phase",
+        Verb::Rollback => "rollback",
+    }
+}
+
 impl Observer for Metrics {
     fn called(&self, resource: &str, verb: Verb, took: Duration, answer: AnswerKind) {
-        let verb = match verb {
-            Verb::Prepare => "prepare",
-            Verb::Commit => "commit",
-            Verb::CommitOnePhase => "commit_one_phase",
-            Verb::Rollback => "rollback",
-        };
-        let resource = resource.to_owned();
+        let (resource, verb) = (resource.to_owned(), verb_word(verb));
         let latency = Latency { resource: resource.clone(), verb };
         self.latency.get_or_create(&latency).observe(took.as_secs_f64());
         self.calls.get_or_create(&Called { resource, verb, answer: answer.as_str() }).inc();

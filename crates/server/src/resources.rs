@@ -6,6 +6,7 @@ use std::sync::Arc;
 use unanimous_participants::{Observer, OpenError, Resource, Settings};
 
 use crate::config::Config;
+use crate::invariants::config::refuse_unreadable;
 
 /// The configured resources. Fixed while the process runs.
 #[derive(Clone, Default)]
@@ -14,7 +15,7 @@ pub struct Resources {
 }
 
 impl Resources {
-    /// The resources that are configured. Connects to nothing yet.
+    /// The resources that are configured, fit for what is asked of them. Connects to nothing yet.
     ///
     /// # Errors
     ///
@@ -36,6 +37,7 @@ impl Resources {
             let opened = unanimous_participants::open(name, &resource.url, &settings, observer)?;
             resources = resources.with(name, opened);
         }
+        refuse_unreadable(&config.invariants, &resources)?;
         Ok(resources)
     }
 

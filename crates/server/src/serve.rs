@@ -13,6 +13,7 @@ use unanimous_participants::{Observer, OpenError};
 use crate::config::Config;
 use crate::driver::{Coordinator, CoordinatorOptions, Ears};
 use crate::http::{self, Lights};
+use crate::invariants::Invariants;
 use crate::limits::LAST_ANSWERS;
 use crate::metrics::Metrics;
 use crate::orphans::Hunt;
@@ -138,15 +139,17 @@ impl Server {
         let drain = Duration::from_millis(config.limits.drain_ms);
         let (quit, quitting) = watch::channel(false);
         let lights = Lights { stopping: stop.clone(), quitting: quitting.clone() };
-        let app = http::router(coordinator.clone(), &config, lights);
+        let invariants = Invariants::new(&coordinator, &config);
+        let app = http::router(coordinator.clone(), invariants.clone(), &config, lights);
         let serving = http::listen(listener, app, http::Bounds::default(), metrics, quitting);
         let mut serving = tokio::spawn(serving);
         let hunt = Hunt {
             grace_ms: config.limits.orphan_grace_ms,
             retention_ms: config.limits.retention_days.saturating_mul(24 * 60 * 60 * 1_000),
         };
-        // Ends with this function.
+        // Both end with this function.
         let _hunting = hunt.start(&coordinator);
+        let _checking = invariants.start();
         tokio::select! {
             _ = stop.wait_for(|&stop| stop) => {}
             error = coordinator.failed() => return Err(StopError::Journal(error.to_string())),

@@ -38,6 +38,8 @@ pub enum Code {
     SlowBody,
     /// The resource cannot take part in a transaction of that kind.
     UnfitResource,
+    /// An invariant is not configured.
+    UnknownInvariant,
     /// The transaction was aborted.
     Aborted,
     /// The transaction is committed and cannot be aborted any more.

@@ -21,7 +21,7 @@ const fn later((code, info): (Code, CodeInfo)) -> (Code, CodeInfo) {
 }
 
 #[rustfmt::skip]
-pub(super) const ROWS: [(Code, CodeInfo); 33] = [
+pub(super) const ROWS: [(Code, CodeInfo); 34] = [
     row(Code::MalformedJson, "UNA0101", 400,
         "the body is not JSON",
         "mend the JSON at the position named"),
@@ -67,6 +67,9 @@ pub(super) const ROWS: [(Code, CodeInfo); 33] = [
     row(Code::UnfitResource, "UNA0115", 422,
         "the resource cannot take part in a transaction of that kind",
         "use kind atomic, or resources that are services"),
+    row(Code::UnknownInvariant, "UNA0116", 404,
+        "the invariant is not configured",
+        "add it to the configuration, or use one of those that GET /v1/invariants lists"),
     row(Code::Aborted, "UNA0201", 409,
         "the transaction was aborted",
         "read the reason; if it was a conflict or a timeout, begin a new transaction"),

@@ -47,6 +47,11 @@ pub(super) fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Failur
     }
 }
 
+/// The body of a request that needs none.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Nothing {}
+
 /// Parses a body that may be left out.
 pub(super) fn parse_or_default<'a, T>(bytes: &'a [u8]) -> Result<T, Failure>
 where

@@ -11,6 +11,7 @@ mod events;
 mod extract;
 mod failure;
 mod guard;
+mod invariants;
 mod keys;
 mod list;
 mod listen;
@@ -31,6 +32,7 @@ use unanimous_api::Code;
 
 use crate::config::{Config, Secret};
 use crate::driver::Coordinator;
+use crate::invariants::Invariants;
 
 pub(crate) use failure::Failure;
 pub(crate) use listen::{Bounds, listen};
@@ -49,6 +51,7 @@ pub struct Lights {
 /// What every handler has.
 pub(crate) struct State {
     coordinator: Coordinator,
+    invariants: Invariants,
     keys: keys::Keys,
     token: Option<Secret>,
     body_bytes_max: usize,
@@ -59,9 +62,15 @@ pub(crate) struct State {
 type App = Arc<State>;
 
 /// Everything that is served.
-pub fn router(coordinator: Coordinator, config: &Config, lights: Lights) -> Router {
+pub fn router(
+    coordinator: Coordinator,
+    invariants: Invariants,
+    config: &Config,
+    lights: Lights,
+) -> Router {
     let app = Arc::new(State {
         coordinator,
+        invariants,
         keys: keys::Keys::default(),
         token: config.token.clone(),
         body_bytes_max: config.limits.body_bytes_max,
@@ -80,6 +89,8 @@ pub fn router(coordinator: Coordinator, config: &Config, lights: Lights) -> Rout
         .route("/v1/resources", get(system::resources))
         .route("/v1/resources/{name}/in-doubt", get(system::in_doubt))
         .route("/v1/resources/{name}/check", get(system::check))
+        .route("/v1/invariants", get(invariants::list))
+        .route("/v1/invariants/{name}/check", post(invariants::check))
         .route("/v1/events", get(events::stream))
         .route("/metrics", get(system::metrics))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), guard::guard));

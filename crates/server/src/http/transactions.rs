@@ -15,6 +15,7 @@ use unanimous_core::id::{BranchName, TxnId};
 use unanimous_core::{Decision, Force, Reason, Refusal, Resolution, Vote};
 
 use super::answer::{self, Heard, hear, hear_or_show, present};
+use super::body::Nothing;
 use super::extract::Txn;
 use super::keys::{self, Seen};
 use super::{App, Failure, Reply, body, validate};
@@ -174,11 +175,6 @@ pub(super) async fn retry(
     let answer = app.coordinator.retry(txn);
     Ok(answer::ok(hear_or_show(&app, txn, answer, TIMEOUT_MS_DEFAULT).await?))
 }
-
-/// The body of a request that needs none.
-#[derive(Default, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Nothing {}
 
 pub(super) async fn resolve(
     State(app): State<App>,

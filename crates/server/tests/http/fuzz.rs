@@ -15,7 +15,7 @@ use unanimous_journal::{FileJournal, Options};
 use unanimous_participants::local::{Local, agree};
 use unanimous_server::driver::{BranchOrder, Coordinator, CoordinatorOptions, Ears};
 use unanimous_server::http::{Lights, router};
-use unanimous_server::{Metrics, Resources};
+use unanimous_server::{Invariants, Metrics, Resources};
 
 use crate::common::{TWO, config, text, two_with};
 
@@ -174,7 +174,9 @@ fn start(folder: &std::path::Path) -> (Router, watch::Sender<bool>) {
         Coordinator::start(options, Arc::new(journal), ears, resources).expect("it starts");
     let (quit, off) = watch::channel(false);
     let lights = Lights { stopping: off.clone(), quitting: off };
-    (router(coordinator, &config(folder, &[]), lights), quit)
+    let config = config(folder, &[]);
+    let invariants = Invariants::new(&coordinator, &config);
+    (router(coordinator, invariants, &config, lights), quit)
 }
 
 async fn ask(app: &Router, request: Request<Body>) -> http::Response<Body> {

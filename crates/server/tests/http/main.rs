@@ -10,6 +10,7 @@ mod contention;
 mod events;
 mod fuzz;
 mod gate;
+mod invariants;
 mod isolation;
 mod keys;
 mod lists;

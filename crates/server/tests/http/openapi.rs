@@ -6,10 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 use unanimous_api::{
     AbortRequest, BeginRequest, BranchInDoubt, BranchRequest, CheckAnswer, CheckFinding, Code,
-    CommitRequest, Disagreement, EnlistRequest, EnlistedView, EventView, Kind, LogEvent, LogView,
-    OutcomeWord, ParticipantView, Problem, ReasonView, ResolutionView, ResolveOutcome,
-    ResolveRequest, ResourceCheck, ResourceView, ResourcesView, StatementRequest, StatusWord,
-    SummaryView, TransactionList, TransactionView, VoteWord, Wait,
+    CommitRequest, Disagreement, EnlistRequest, EnlistedView, EventView, InvariantQuery,
+    InvariantResult, InvariantView, InvariantsView, Kind, LogEvent, LogView, OutcomeWord,
+    ParticipantView, Problem, ReasonView, ResolutionView, ResolveOutcome, ResolveRequest,
+    ResourceCheck, ResourceView, ResourcesView, StatementRequest, StatusWord, SummaryView,
+    TransactionList, TransactionView, VoteWord, Wait,
 };
 
 use crate::common::two;
@@ -232,6 +233,24 @@ fn log() -> LogView {
     LogView { id: ID.into(), events: words.map(line).into() }
 }
 
+fn invariants() -> InvariantsView {
+    let text = || "text".to_owned();
+    let query = InvariantQuery { resource: text(), sql: text(), value: some_text() };
+    let invariant = InvariantView {
+        name: text(),
+        relation: "equal".into(),
+        every_ms: 1,
+        result: InvariantResult::Busy,
+        queries: vec![query],
+        difference: some_text(),
+        quiet: Some(false),
+        readings: Some(3),
+        detail: some_text(),
+        checked_at_ms: Some(1),
+    };
+    InvariantsView { invariants: vec![invariant] }
+}
+
 /// One of each wire type, with every field.
 fn samples() -> Vec<(&'static str, Value)> {
     let text = || "text".to_owned();
@@ -278,6 +297,7 @@ fn samples() -> Vec<(&'static str, Value)> {
         ("Resources", json!(ResourcesView { resources: vec![resource] })),
         ("BranchInDoubt", json!(in_doubt)),
         ("ResourceCheck", json!(check)),
+        ("Invariants", json!(invariants())),
         ("Enlisted", json!(enlisted)),
         ("Event", json!(event)),
         ("Problem", json!(problem)),
