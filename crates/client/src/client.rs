@@ -11,8 +11,9 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep};
 use unanimous_api::{
-    AbortRequest, BranchInDoubt, Kind, LogView, Problem, ResolveRequest, ResourceCheck,
-    ResourcesView, StatusWord, TransactionList, TransactionView, Wait, header,
+    AbortRequest, BranchInDoubt, InvariantView, InvariantsView, Kind, LogView, Problem,
+    ResolveRequest, ResourceCheck, ResourcesView, StatusWord, TransactionList, TransactionView,
+    Wait, header,
 };
 
 use crate::chance;
@@ -189,6 +190,25 @@ impl Client {
     /// [`Error::Refused`] if there is no such resource.
     pub async fn check(&self, resource: &str) -> Result<ResourceCheck, Error> {
         self.get(format!("/v1/resources/{}/check", escape(resource))).await
+    }
+
+    /// The configured invariants with what was last found of each.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unreachable`] and its like; there is nothing to refuse.
+    pub async fn invariants(&self) -> Result<InvariantsView, Error> {
+        self.get("/v1/invariants".to_owned()).await
+    }
+
+    /// Checks an invariant now. That may take half a minute where sums over large tables are asked for.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] with [`unanimous_api::Code::UnknownInvariant`] if there is none of that name.
+    pub async fn check_invariant(&self, name: &str) -> Result<InvariantView, Error> {
+        let nothing = serde_json::Map::new();
+        self.post(format!("/v1/invariants/{}/check", escape(name)), &nothing).await
     }
 
     /// Every change of state from now on, or those of one transaction.

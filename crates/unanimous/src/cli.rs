@@ -65,9 +65,18 @@ Exits with 0 only if the books balance.")]
     /// Look at the configured resources.
     #[command(after_help = "Examples:
   unanimous resource list
-  unanimous resource check           exits with 1 if one does not answer, or disagrees with the journal
+  unanimous resource check           exits with 1 if one does not answer, or disagrees with the journal,
+                                     or an invariant across them does not hold
   unanimous resource in-doubt wallet")]
     Resource(ResourceArgs),
+
+    /// Look at what always holds across the configured resources.
+    #[command(after_help = "Examples:
+  unanimous invariant list
+  unanimous invariant check books    exits with 1 if it is violated, or cannot be checked
+
+Invariants are configured: see [invariants.NAME] in docs/operating.md.")]
+    Invariant(InvariantArgs),
 
     /// Look whether each configured resource can take part, and say what to change if not.
     #[command(after_help = "Examples:
@@ -273,7 +282,8 @@ pub(crate) struct ResourceArgs {
 pub(crate) enum ResourceCommand {
     /// List the configured resources and how they answer.
     List,
-    /// Compare the journal with what each resource holds prepared; exit with 1 if they disagree.
+    /// Compare the journal with what each resource holds prepared, and check the invariants across them;
+    /// exit with 1 if anything disagrees.
     Check {
         /// Only this resource.
         name: Option<String>,
@@ -281,6 +291,25 @@ pub(crate) enum ResourceCommand {
     /// List the branches that have not heard their outcome.
     InDoubt {
         /// Only those of this resource.
+        name: Option<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InvariantArgs {
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    #[command(subcommand)]
+    pub(crate) command: InvariantCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum InvariantCommand {
+    /// List the invariants with what was last found of each.
+    List,
+    /// Check the invariants now; exit with 1 if one is violated or cannot be checked.
+    Check {
+        /// Only this invariant.
         name: Option<String>,
     },
 }

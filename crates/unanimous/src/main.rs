@@ -9,6 +9,7 @@ mod cli;
 mod demo;
 mod doctor;
 mod exit;
+mod invariant;
 mod output;
 mod remote;
 mod resource;
@@ -44,6 +45,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Demo(args) => in_runtime(demo::demo(args, format)),
         Command::Txn(args) => in_runtime(txn::run(args, format)),
         Command::Resource(args) => in_runtime(resource::run(args, format)),
+        Command::Invariant(args) => in_runtime(invariant::run(args, format)),
         Command::Doctor(args) => in_runtime(doctor::run(args, format)),
         Command::Sim(args) => sim::run(&args, format),
         Command::Bench(args) => in_runtime(bench::run(args, format)),

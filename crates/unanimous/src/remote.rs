@@ -9,9 +9,23 @@ use crate::exit::Failure;
 /// restarted, and not so long that a wrong address is annoying.
 const DEADLINE_MS: u64 = 3_000;
 
+/// Milliseconds that a command waits for what takes the coordinator long: sums over large tables, read
+/// several times.
+const LONG_DEADLINE_MS: u64 = 60_000;
+
 /// Connects as the flags and the environment say.
 pub(crate) fn connect(connection: &Connection) -> Result<Client, Failure> {
-    let mut builder = Client::builder(&connection.server).deadline_ms(DEADLINE_MS);
+    connect_within(connection, DEADLINE_MS)
+}
+
+/// The same for what takes long, of a coordinator that was reached before.
+pub(crate) fn connect_patiently(connection: &Connection) -> Result<Client, Failure> {
+    connect_within(connection, LONG_DEADLINE_MS)
+}
+
+fn connect_within(connection: &Connection, deadline_ms: u64) -> Result<Client, Failure> {
+    let mut builder =
+        Client::builder(&connection.server).deadline_ms(deadline_ms).reply_timeout_ms(deadline_ms);
     if let Ok(token) = std::env::var("UNANIMOUS_TOKEN") {
         builder = builder.token(&token);
     }

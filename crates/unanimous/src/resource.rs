@@ -4,8 +4,9 @@ use serde_json::json;
 use unanimous_api::{BranchInDoubt, CheckAnswer, ResourceCheck, ResourceView};
 use unanimous_client::Client;
 
-use crate::cli::{ResourceArgs, ResourceCommand};
+use crate::cli::{Connection, ResourceArgs, ResourceCommand};
 use crate::exit::Failure;
+use crate::invariant;
 use crate::output::{self, Format};
 use crate::table::Table;
 
@@ -14,7 +15,7 @@ pub(crate) async fn run(args: ResourceArgs, format: Format) -> Result<(), Failur
     let client = crate::remote::connect(&args.connection)?;
     match args.command {
         ResourceCommand::List => list(&client, format).await,
-        ResourceCommand::Check { name } => check(&client, name, format).await,
+        ResourceCommand::Check { name } => check(&client, &args.connection, name, format).await,
         ResourceCommand::InDoubt { name } => in_doubt(&client, name, format).await,
     }
 }
@@ -67,57 +68,70 @@ async fn chosen(client: &Client, name: Option<String>) -> Result<Vec<ResourceVie
     Ok(resources)
 }
 
-async fn check(client: &Client, name: Option<String>, format: Format) -> Result<(), Failure> {
+async fn check(
+    client: &Client,
+    connection: &Connection,
+    name: Option<String>,
+    format: Format,
+) -> Result<(), Failure> {
     let mut checks = Vec::new();
-    for resource in chosen(client, name).await? {
+    for resource in chosen(client, name.clone()).await? {
         checks.push((client.check(&resource.name).await?, resource));
+    }
+    let invariants = invariant::check_on(client, connection, name.as_deref()).await?;
+    match format {
+        Format::Json => {
+            let checks: Vec<_> = checks.iter().map(|(check, _)| check).collect();
+            output::json(&json!({"resources": checks, "invariants": invariants}));
+        }
+        Format::Text => {
+            output::line(&findings(&checks).text());
+            if !invariants.is_empty() {
+                output::line(&format!("\n{}", invariant::table_of(&invariants).text()));
+            }
+        }
     }
     let well = |(check, resource): &(ResourceCheck, ResourceView)| {
         check.findings.is_empty()
             && check.answer != CheckAnswer::Unanswered
             && resource.circuit == "closed"
     };
-    match format {
-        Format::Json => {
-            let checks: Vec<_> = checks.iter().map(|(check, _)| check).collect();
-            output::json(&json!({"resources": checks}));
-        }
-        Format::Text => {
-            let mut table =
-                Table::new(["RESOURCE", "CIRCUIT", "HELD", "FINDING", "BRANCH", "DETAIL"]);
-            for (check, resource) in &checks {
-                let row = |held: String, finding: &str, branch: &str, detail: String| {
-                    let (name, circuit) = (check.name.clone(), resource.circuit.clone());
-                    [name, circuit, held, finding.to_owned(), branch.to_owned(), detail]
-                };
-                let held = check.held.to_string();
-                match check.answer {
-                    CheckAnswer::AsksItself => {
-                        let detail = "it asks the coordinator when it is in doubt".to_owned();
-                        table.row(row(String::new(), "not compared", "", detail));
-                    }
-                    CheckAnswer::Unanswered => {
-                        let error = check.error.clone().unwrap_or_default();
-                        table.row(row(String::new(), "unanswered", "", error));
-                    }
-                    CheckAnswer::Compared if check.findings.is_empty() => {
-                        table.row(row(held, "ok", "", String::new()));
-                    }
-                    CheckAnswer::Compared => {
-                        for it in &check.findings {
-                            let finding = it.finding.as_str();
-                            table.row(row(held.clone(), finding, &it.branch, it.detail.clone()));
-                        }
-                    }
-                }
-            }
-            output::line(&table.text());
-        }
-    }
-    match checks.iter().all(well) {
+    match checks.iter().all(well) && invariants.iter().all(invariant::is_well) {
         true => Ok(()),
         false => Err(Failure::shown()),
     }
+}
+
+/// A line for each disagreement, and one for a resource without any.
+fn findings(checks: &[(ResourceCheck, ResourceView)]) -> Table {
+    let mut table = Table::new(["RESOURCE", "CIRCUIT", "HELD", "FINDING", "BRANCH", "DETAIL"]);
+    for (check, resource) in checks {
+        let row = |held: String, finding: &str, branch: &str, detail: String| {
+            let (name, circuit) = (check.name.clone(), resource.circuit.clone());
+            [name, circuit, held, finding.to_owned(), branch.to_owned(), detail]
+        };
+        let held = check.held.to_string();
+        match check.answer {
+            CheckAnswer::AsksItself => {
+                let detail = "it asks the coordinator when it is in doubt".to_owned();
+                table.row(row(String::new(), "not compared", "", detail));
+            }
+            CheckAnswer::Unanswered => {
+                let error = check.error.clone().unwrap_or_default();
+                table.row(row(String::new(), "unanswered", "", error));
+            }
+            CheckAnswer::Compared if check.findings.is_empty() => {
+                table.row(row(held, "ok", "", String::new()));
+            }
+            CheckAnswer::Compared => {
+                for it in &check.findings {
+                    let finding = it.finding.as_str();
+                    table.row(row(held.clone(), finding, &it.branch, it.detail.clone()));
+                }
+            }
+        }
+    }
+    table
 }
 
 async fn in_doubt(client: &Client, name: Option<String>, format: Format) -> Result<(), Failure> {

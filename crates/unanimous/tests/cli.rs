@@ -131,6 +131,7 @@ fn every_command_explains_itself_with_an_example() {
         &["demo", "--help"],
         &["txn", "--help"],
         &["resource", "--help"],
+        &["invariant", "--help"],
         &["doctor", "--help"],
         &["sim", "--help"],
         &["completions", "--help"],
@@ -251,6 +252,7 @@ fn what_is_not_there_exits_with_1_and_what_cannot_be_with_2() {
         (&["txn", "retry", "01939f6e-7a30-7c41-9b1d-3f2a5c7e9d10"], 1, "UNA0206"),
         (&["txn", "show", "order-42"], 2, "UNA0108"),
         (&["resource", "in-doubt", "wallet"], 2, "no resource \"wallet\""),
+        (&["invariant", "check", "books"], 2, "no invariant \"books\""),
     ] {
         let output = server.run(arguments);
         let stderr = text(&output.stderr);
@@ -271,6 +273,40 @@ fn resources_are_listed_with_how_they_answer() {
     assert_eq!(code(&server.run(&["resource", "check"])), 0);
     let in_doubt = server.run(&["resource", "in-doubt"]);
     assert_eq!((code(&in_doubt), &*text(&in_doubt.stdout)), (0, "no branch is in doubt\n"));
+}
+
+#[test]
+fn invariants_are_listed_and_one_that_cannot_be_checked_exits_with_1() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let config = format!(
+        "[resources.wallet]\nurl = 'postgres://app@{}/wallet'\n\
+         [invariants.books]\nrelation = 'zero'\nevery_ms = 0\n\
+         queries = [{{resource = 'wallet', sql = 'SELECT 0'}}]",
+        free_address()
+    );
+    let server = Server::start(folder.path(), &config);
+    let listed = server.run(&["invariant", "list"]);
+    let stdout = text(&listed.stdout);
+    assert_eq!(code(&listed), 0);
+    assert!(stdout.contains("books      zero      unchecked"), "{stdout}");
+    let checked = server.run(&["invariant", "check", "--json"]);
+    assert_eq!(code(&checked), 1);
+    let found: Value = serde_json::from_slice(&checked.stdout).expect("one JSON document");
+    assert_eq!(found["invariants"][0]["result"], "unknown", "{found}");
+    let detail = found["invariants"][0]["detail"].as_str().expect("it says why");
+    assert!(detail.starts_with("wallet: no connection: "), "{detail}");
+    let checked = server.run(&["resource", "check", "wallet"]);
+    assert_eq!(code(&checked), 1);
+    assert!(text(&checked.stdout).contains("\nbooks "), "{}", text(&checked.stdout));
+
+    fs::write(folder.path().join("wrong.toml"), config.replace("zero", "equal")).expect("written");
+    for command in ["serve", "doctor"] {
+        let file = folder.path().join("wrong.toml");
+        let output = unanimous(&[command, "--config"]).arg(file).output().expect("it starts");
+        let stderr = text(&output.stderr);
+        assert_eq!(code(&output), 2, "{stderr}");
+        assert!(stderr.contains("invariants.books.queries has 1"), "{stderr}");
+    }
 }
 
 #[test]
