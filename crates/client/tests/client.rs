@@ -5,6 +5,7 @@ mod common;
 use common::coordinator::{Act, Coordinator, problem, problem_about, view};
 use serde_json::{Value, json};
 use unanimous_client::api::{Code, OutcomeWord, ResolveOutcome, ResolveRequest, VoteWord, Wait};
+use unanimous_client::limits::ATTEMPTS_MAX;
 use unanimous_client::{Client, Error, Filter, Run};
 
 const ID: &str = "01939f6e-7a30-7c41-9b1d-3f2a5c7e9d10";
@@ -317,4 +318,62 @@ async fn an_abort_that_lost_the_race_is_told_so_also_when_it_had_to_wait() {
     let error = txn.abort("too slow").await.expect_err("committed");
     assert_eq!(error.code(), Some(Code::AlreadyCommitted));
     assert_eq!(error.transaction().map(|view| &*view.id), Some(ID));
+}
+
+/// The paths that were asked for, without what all have in common.
+fn paths(coordinator: &Coordinator) -> Vec<String> {
+    let last = |path: &str| path.rsplit('/').next().expect("a path").to_owned();
+    coordinator.asked().iter().map(|it| last(&it.path)).collect()
+}
+
+#[tokio::test]
+async fn a_conflict_that_the_coordinator_saw_is_made_again_under_a_key_of_its_own() {
+    let mut aborted = view(ID, "ABORTED", Some("aborted"));
+    aborted["reason"] = json!({"participant": "wallet", "kind": "deadlock", "detail": "met"});
+    let coordinator = Coordinator::playing([
+        Act::Answer(201, view(ID, "INITIATED", None)),
+        problem_about(Code::Aborted, aborted),
+        Act::Answer(201, view(ID, "INITIATED", None)),
+        Act::Answer(200, committed()),
+    ])
+    .await;
+    let transfer = coordinator.client().transaction().key("order-42");
+    let view = transfer.retrying(async |txn| Ok(txn.commit().await?)).await.expect("committed");
+    assert_eq!(view.outcome, Some(OutcomeWord::Committed));
+    assert_eq!(paths(&coordinator), ["transactions", "commit", "transactions", "commit"]);
+    let asked = coordinator.asked();
+    let keys = [0, 2].map(|index: usize| asked[index].header("idempotency-key"));
+    assert_eq!(keys, [Some("order-42"), Some("order-42/2")]);
+}
+
+#[tokio::test]
+async fn conflicts_without_end_end_after_the_attempts_that_are_allowed() {
+    let mut aborted = view(ID, "ABORTED", Some("aborted"));
+    aborted["reason"] = json!({"participant": "wallet", "kind": "lock_timeout", "detail": "met"});
+    let attempts = ATTEMPTS_MAX as usize;
+    let acts = (0..attempts).flat_map(|_| {
+        let begun = Act::Answer(201, view(ID, "INITIATED", None));
+        [begun, problem_about(Code::Aborted, aborted.clone())]
+    });
+    let coordinator = Coordinator::playing(acts).await;
+    let transfer = coordinator.client().transaction();
+    let error = transfer.retrying(async |txn| Ok(txn.commit().await?)).await.expect_err("aborted");
+    assert!(matches!(error.downcast_ref(), Some(Error::Aborted(_))), "{error}");
+    assert_eq!(coordinator.asked().len(), 2 * attempts);
+}
+
+#[tokio::test]
+async fn an_outcome_that_is_not_known_is_asked_for_and_never_tried_again() {
+    let begun = Act::Answer(201, view(ID, "INITIATED", None));
+    let coordinator = Coordinator::playing([begun, Act::Hang]).await;
+    let transfer = coordinator.client().transaction().deadline_ms(400);
+    let error = transfer.retrying(async |txn| Ok(txn.commit().await?)).await.expect_err("unknown");
+    let known =
+        matches!(error.downcast_ref(), Some(Error::Unknown { id: Some(id), .. }) if id == ID);
+    assert!(known, "{error}");
+    let asked = coordinator.asked();
+    assert!(asked.len() > 2, "it was asked for once only");
+    let key = asked[1].header("idempotency-key");
+    assert!(paths(&coordinator)[1..].iter().all(|path| path == "commit"));
+    assert!(asked[1..].iter().all(|it| it.header("idempotency-key") == key));
 }

@@ -53,7 +53,8 @@ impl Txn {
         client: &'c mut Client,
     ) -> Result<PostgresBranch<'c>, Error> {
         let seat = Seat::take(self, resource).await?;
-        let all_ms = self.of.undecided_ms_max();
+        // Zero would mean no bound, and more than this is refused.
+        let all_ms = self.of.undecided_ms_max().clamp(8, i32::MAX as u64);
         let (lock_ms, statement_ms) = (all_ms / 4 * 3, all_ms / 8 * 7);
         let begin = format!(
             "BEGIN; SET LOCAL unanimous.branch = '{}'; SET LOCAL lock_timeout = {lock_ms}; \
