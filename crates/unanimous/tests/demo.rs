@@ -1,13 +1,9 @@
 //! The demo as its readers run it: it succeeds, and leaves nothing behind however it ends.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-
-use tempfile::TempDir;
-use unanimous_participants::testing::{PrivateMariaDb, PrivatePostgres, PrivateRedis, skip};
 
 /// How long the processes of a demo may take to be there, or gone.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -116,98 +112,109 @@ fn a_demo_that_is_killed_leaves_nothing_behind() {
     assert!(is_empty(folder.path()), "the demo left its folder");
 }
 
-/// Whether there is a demo with databases on this machine.
-fn databases_are_installed() -> bool {
-    let installed = PrivatePostgres::is_installed()
-        && PrivateMariaDb::is_installed()
-        && PrivateRedis::is_installed();
-    if !installed {
-        skip("PostgreSQL, MariaDB or Redis");
-    }
-    installed
-}
-
-/// A folder that databases reach, which do not run as root.
-fn open_folder() -> TempDir {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("it is ours");
-    folder
-}
-
-/// How many processes work in the folder.
-fn processes_at(folder: &Path) -> usize {
-    let processes = fs::read_dir("/proc").expect("a Linux machine").flatten();
-    let places = processes.filter_map(|entry| fs::read_link(entry.path().join("cwd")).ok());
-    places.filter(|place| place.starts_with(folder)).count()
-}
-
 #[cfg(not(feature = "broken-gate"))]
-#[test]
-fn the_books_of_three_kinds_of_databases_balance_and_no_server_is_left_behind() {
-    if !databases_are_installed() {
-        return;
-    }
-    let folder = open_folder();
-    let arguments = ["--resources", "postgres,mariadb,redis", "--transfers", "60", "--seed", "4"];
-    let output = demo(folder.path(), &arguments).output().expect("it starts");
-    let text = String::from_utf8(output.stdout).expect("output is UTF-8");
-    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    for line in [
-        "12 times: coordinator 3, wallet (PostgreSQL) 3, ledger (MariaDB) 3, audit (Redis) 3;",
-        "0 transfers broken, 0 told other than booked",
-        "0 branches left prepared, 0 transactions unfinished",
-        "WITHOUT  each party commits at once, same kills",
-        "THE BOOKS BALANCE to the rupee.",
-    ] {
-        assert!(text.contains(line), "not there: {line}\n{text}");
-    }
-    assert!(!text.contains("wallet ₹0 "), "nothing was transferred: {text}");
-    assert!(is_empty(folder.path()), "the demo left its folder");
-    wait_until("no server is left", || processes_at(folder.path()) == 0);
-}
+mod databases {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
 
-/// A demo with databases that goes on for minutes unless it is stopped, with all servers running.
-fn long_demo_with_databases(folder: &Path) -> Child {
-    let arguments = ["--resources", "redis,postgres,mariadb", "--transfers", "1000000"];
-    let quiet = demo(folder, &arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-    let child = quiet.expect("it starts");
-    wait_until("a coordinator and a janitor run", || {
-        processes_in(folder) >= 2 && {
-            let journal = fs::read_dir(folder).expect("it is there").flatten().next();
-            journal.is_some_and(|demo| demo.path().join("unanimous/journal").exists())
+    use tempfile::TempDir;
+    use unanimous_participants::testing::{PrivateMariaDb, PrivatePostgres, PrivateRedis, skip};
+
+    use super::*;
+
+    /// Whether there is a demo with databases on this machine.
+    fn databases_are_installed() -> bool {
+        let installed = PrivatePostgres::is_installed()
+            && PrivateMariaDb::is_installed()
+            && PrivateRedis::is_installed();
+        if !installed {
+            skip("PostgreSQL, MariaDB or Redis");
         }
-    });
-    assert!(processes_at(folder) >= 3, "three servers run");
-    child
-}
-
-#[test]
-fn a_demo_with_databases_cleans_up_whether_it_is_interrupted_or_killed() {
-    if !databases_are_installed() {
-        return;
+        installed
     }
-    for signal in ["-INT", "-KILL"] {
+
+    /// A folder that databases reach, which do not run as root.
+    fn open_folder() -> TempDir {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("it is ours");
+        folder
+    }
+
+    /// How many processes work in the folder.
+    fn processes_at(folder: &Path) -> usize {
+        let processes = fs::read_dir("/proc").expect("a Linux machine").flatten();
+        let places = processes.filter_map(|entry| fs::read_link(entry.path().join("cwd")).ok());
+        places.filter(|place| place.starts_with(folder)).count()
+    }
+
+    #[test]
+    fn the_books_of_three_kinds_of_databases_balance_and_no_server_is_left_behind() {
+        if !databases_are_installed() {
+            return;
+        }
         let folder = open_folder();
-        let mut child = long_demo_with_databases(folder.path());
-        let sent = Command::new("kill").args([signal, &child.id().to_string()]).status();
-        assert!(sent.expect("kill is everywhere").success());
-        let code = child.wait().expect("it ends").code();
-        assert_eq!(code, (signal == "-INT").then_some(1), "{signal}");
-        wait_until("no process is left", || {
-            processes_in(folder.path()) + processes_at(folder.path()) == 0
-        });
-        wait_until("no folder is left", || is_empty(folder.path()));
+        let arguments =
+            ["--resources", "postgres,mariadb,redis", "--transfers", "60", "--seed", "4"];
+        let output = demo(folder.path(), &arguments).output().expect("it starts");
+        let text = String::from_utf8(output.stdout).expect("output is UTF-8");
+        assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+        for line in [
+            "12 times: coordinator 3, wallet (PostgreSQL) 3, ledger (MariaDB) 3, audit (Redis) 3;",
+            "0 transfers broken, 0 told other than booked",
+            "0 branches left prepared, 0 transactions unfinished",
+            "WITHOUT  each party commits at once, same kills",
+            "THE BOOKS BALANCE to the rupee.",
+        ] {
+            assert!(text.contains(line), "not there: {line}\n{text}");
+        }
+        assert!(!text.contains("wallet ₹0 "), "nothing was transferred: {text}");
+        assert!(is_empty(folder.path()), "the demo left its folder");
+        wait_until("no server is left", || processes_at(folder.path()) == 0);
     }
-}
 
-#[test]
-fn a_database_that_is_not_installed_is_named_with_its_package_before_anything_starts() {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let mut command = demo(folder.path(), &["--resources", "redis"]);
-    let output = command.env("PATH", "/nowhere").output().expect("it starts");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{said}");
-    assert!(said.contains("Redis is not installed"), "{said}");
-    assert!(said.contains("apt-get install redis-server"), "{said}");
-    assert!(is_empty(folder.path()), "something was started");
+    /// A demo with databases that goes on for minutes unless it is stopped, with all servers running.
+    fn long_demo_with_databases(folder: &Path) -> Child {
+        let arguments = ["--resources", "redis,postgres,mariadb", "--transfers", "1000000"];
+        let quiet = demo(folder, &arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let child = quiet.expect("it starts");
+        wait_until("a coordinator and a janitor run", || {
+            processes_in(folder) >= 2 && {
+                let journal = fs::read_dir(folder).expect("it is there").flatten().next();
+                journal.is_some_and(|demo| demo.path().join("unanimous/journal").exists())
+            }
+        });
+        assert!(processes_at(folder) >= 3, "three servers run");
+        child
+    }
+
+    #[test]
+    fn a_demo_with_databases_cleans_up_whether_it_is_interrupted_or_killed() {
+        if !databases_are_installed() {
+            return;
+        }
+        for signal in ["-INT", "-KILL"] {
+            let folder = open_folder();
+            let mut child = long_demo_with_databases(folder.path());
+            let sent = Command::new("kill").args([signal, &child.id().to_string()]).status();
+            assert!(sent.expect("kill is everywhere").success());
+            let code = child.wait().expect("it ends").code();
+            assert_eq!(code, (signal == "-INT").then_some(1), "{signal}");
+            wait_until("no process is left", || {
+                processes_in(folder.path()) + processes_at(folder.path()) == 0
+            });
+            wait_until("no folder is left", || is_empty(folder.path()));
+        }
+    }
+
+    #[test]
+    fn a_database_that_is_not_installed_is_named_with_its_package_before_anything_starts() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut command = demo(folder.path(), &["--resources", "redis"]);
+        let output = command.env("PATH", "/nowhere").output().expect("it starts");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("Redis is not installed"), "{said}");
+        assert!(said.contains("apt-get install redis-server"), "{said}");
+        assert!(is_empty(folder.path()), "something was started");
+    }
 }

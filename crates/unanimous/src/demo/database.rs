@@ -51,7 +51,7 @@ impl Engine {
 }
 
 impl Database {
-    /// The process kind.
+    /// What kind of database it is.
     pub(super) fn engine(&self) -> Engine {
         match self {
             Self::Postgres(_) => Engine::Postgres,

@@ -23,6 +23,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use indicatif::ProgressBar;
 use tokio::process::Child;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::block_in_place;
@@ -120,13 +121,18 @@ async fn start(
         let through = Permissions::from_mode(0o711);
         std::fs::set_permissions(folder, through).map_err(unwritable(folder))?;
     }
+    // Drawn only on a terminal.
+    let progress = ProgressBar::new_spinner();
     let mut databases = Vec::new();
     for engine in engines {
+        progress.set_message(format!("starting {engine}"));
+        progress.tick();
         let place = folder.join(engine.to_string().to_lowercase());
         let port = ports.take().await?.port();
         let started = block_in_place(|| engine.start(&place, port));
         databases.push(started.map_err(|why| Failure::not_done(format!("{engine}: {why}")))?);
     }
+    progress.finish_and_clear();
     Ok(databases)
 }
 
