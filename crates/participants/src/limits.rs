@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use unanimous_core::limits::{RETRY_MS_MAX, RETRY_MS_MIN};
+use unanimous_core::limits::RETRY_MS_MIN;
 
 /// Calls of the first phase that one resource gets at once. They carry the work, so more of them
 /// only queue inside the resource, where nobody can take them back.
@@ -37,8 +37,9 @@ pub const SILENCE_TO_OPEN: Duration = Duration::from_secs(1);
 /// so that a circuit adds nothing to the time until a resource that is back is heard of.
 pub const PROBE_PAUSE_MIN: Duration = Duration::from_millis(RETRY_MS_MIN);
 
-/// Longest pause between two probes.
-pub const PROBE_PAUSE_MAX: Duration = Duration::from_millis(RETRY_MS_MAX);
+/// Longest pause between two probes. One call to a resource costs little, and what other resources
+/// hold locks for waits until it is heard of again.
+pub const PROBE_PAUSE_MAX: Duration = Duration::from_millis(500);
 
 /// A call that was given up sooner than this says nothing about its resource: the transaction was
 /// in a hurry.
