@@ -8,12 +8,13 @@
 use std::fs::OpenOptions;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
@@ -24,6 +25,9 @@ use crate::exit::Failure;
 /// outgoing connections, which could otherwise take a child's port while it is dead.
 const PORT_FIRST: u16 = 20_000;
 const PORTS: u16 = 10_000;
+
+/// Ports of one demo; more than it needs.
+const BLOCK: u16 = 20;
 
 /// How long a child may take until it takes connections.
 const START_PATIENCE: Duration = Duration::from_secs(20);
@@ -114,29 +118,39 @@ fn spawn(arguments: &[String], log: &Path) -> Result<Child, Failure> {
 }
 
 /// Ports of this machine that nobody listens on, one for each child.
+///
+/// A child has its port only while it lives, so two demos could take the same: each takes ports from
+/// a block of its own, and holds the block's first, as UDP, for as long as it runs.
 pub(crate) struct Ports {
-    next: u16,
-    left: u16,
+    blocks: Range<u16>,
+    held: Vec<UdpSocket>,
+    free: Range<u16>,
 }
 
 impl Ports {
-    /// Starts looking at a place that differs between processes.
     pub(crate) fn new() -> Self {
-        let start = (std::process::id() % u32::from(PORTS)) as u16;
-        Self { next: PORT_FIRST + start, left: PORTS }
+        Self { blocks: 0..PORTS / BLOCK, held: Vec::new(), free: 0..0 }
     }
 
     /// One more.
     pub(crate) async fn take(&mut self) -> Result<SocketAddr, Failure> {
-        while self.left > 0 {
-            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.next));
-            self.next = PORT_FIRST + (self.next - PORT_FIRST + 1) % PORTS;
-            self.left -= 1;
-            if TcpListener::bind(address).await.is_ok() {
-                return Ok(address);
+        loop {
+            for port in self.free.by_ref() {
+                let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+                if TcpListener::bind(address).await.is_ok() {
+                    return Ok(address);
+                }
+            }
+            let Some(block) = self.blocks.next() else {
+                let why = format!("no port is free from {PORT_FIRST} for {PORTS} ports");
+                return Err(Failure::not_done(why));
+            };
+            let first = PORT_FIRST + block * BLOCK;
+            if let Ok(hold) = UdpSocket::bind((Ipv4Addr::LOCALHOST, first)).await {
+                self.held.push(hold);
+                self.free = first..first + BLOCK;
             }
         }
-        Err(Failure::not_done(format!("no port is free from {PORT_FIRST} for {PORTS} ports")))
     }
 }
 
