@@ -307,6 +307,7 @@ fn request(verb: Verb, body: &str) -> Result<Request<Body>, http::Error> {
         Verb::Commit => ("/commit", ""),
         Verb::CommitOnePhase => ("/commit", body),
         Verb::Rollback => ("/rollback", ""),
+        Verb::Act | Verb::Compensate => unreachable!("only the two phases are tested"),
     };
     let txn = TxnId::mint(1, ShardId::of(0), 1);
     let branch = BranchName { cluster: "test".to_owned(), txn, branch: BranchId(0) };
@@ -331,7 +332,12 @@ fn instead(verb: Verb, state: State, story: &[Verb]) -> Verb {
     let refused = story[0] == Verb::Prepare && state == State::RolledBack;
     match verb {
         Verb::Commit if refused => Verb::Rollback,
-        Verb::Prepare | Verb::Commit | Verb::CommitOnePhase | Verb::Rollback => verb,
+        Verb::Prepare
+        | Verb::Commit
+        | Verb::CommitOnePhase
+        | Verb::Rollback
+        | Verb::Act
+        | Verb::Compensate => verb,
     }
 }
 

@@ -91,6 +91,18 @@ pub fn rule(mark: Mark, verb: Verb) -> Ruling {
         (Verb::Rollback, Mark::Absent) => Bar(Mark::RolledBack),
         (Verb::Rollback, Mark::Refused | Mark::RolledBack | Mark::ReadOnly) => Repeat(Reply::Done),
         (Verb::Rollback, Mark::Committed) => Repeat(by_itself(Decision::Commit)),
+
+        (Verb::Act, Mark::Absent) => Perform,
+        (Verb::Act, Mark::Committed | Mark::ReadOnly) => Repeat(Reply::Done),
+        (Verb::Act, Mark::Refused | Mark::RolledBack) => Repeat(Reply::No),
+
+        (Verb::Compensate, Mark::Committed) => Perform,
+        (Verb::Compensate, Mark::Absent) => Bar(Mark::RolledBack),
+        (Verb::Compensate, Mark::Refused | Mark::RolledBack | Mark::ReadOnly) => {
+            Repeat(Reply::Done)
+        }
+        // A branch is a step or has two phases, never both.
+        (Verb::Act | Verb::Compensate, Mark::Prepared | Mark::Heuristic(_)) => Repeat(Reply::No),
     }
 }
 

@@ -90,10 +90,11 @@ pub enum Answer {
     /// To [`Verb::Prepare`]: changed nothing and needs no second phase.
     ReadOnly(Opaque),
     /// To [`Verb::Prepare`] and [`Verb::CommitOnePhase`]: cannot commit, and has already rolled back.
+    /// To [`Verb::Act`] and [`Verb::Compensate`]: refused, and nothing of it was done.
     No(Reason),
     /// To [`Verb::Prepare`]: the vote cannot be had any more. The branch may be prepared.
     Lost(Reason),
-    /// To [`Verb::Commit`], [`Verb::CommitOnePhase`] and [`Verb::Rollback`]: carried out.
+    /// To every other verb than [`Verb::Prepare`]: carried out.
     Done(Opaque),
     /// To [`Verb::Commit`] and [`Verb::Rollback`]: the branch had already ended by itself.
     Heuristic(HeuristicKind),
@@ -109,9 +110,8 @@ impl Answer {
     pub(crate) fn fits(&self, verb: Verb) -> bool {
         match self {
             Self::Yes(_) | Self::Lost(_) => verb == Verb::Prepare,
-            Self::ReadOnly(_) | Self::No(_) => {
-                matches!(verb, Verb::Prepare | Verb::CommitOnePhase)
-            }
+            Self::ReadOnly(_) => matches!(verb, Verb::Prepare | Verb::CommitOnePhase),
+            Self::No(_) => !matches!(verb, Verb::Commit | Verb::Rollback),
             Self::Done(_) => verb != Verb::Prepare,
             Self::Heuristic(_) => matches!(verb, Verb::Commit | Verb::Rollback),
             Self::Working | Self::Silent(_) => false,
@@ -206,6 +206,11 @@ pub enum Verb {
     CommitOnePhase,
     /// Second phase, abort. TCC calls it cancel.
     Rollback,
+    /// A step of a saga does its work, for all to see.
+    Act,
+    /// A step of a saga undoes its work. It may never have been done: then nothing is to be undone,
+    /// and the work is barred from then on.
+    Compensate,
 }
 
 /// Something for the driver to perform, after the step's forced records are durable.

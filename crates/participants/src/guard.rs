@@ -297,8 +297,8 @@ impl Shared {
 
     fn places(&self, verb: Verb) -> &Places {
         match verb {
-            Verb::Prepare | Verb::CommitOnePhase => &self.first_phase,
-            Verb::Commit | Verb::Rollback => &self.second_phase,
+            Verb::Prepare | Verb::CommitOnePhase | Verb::Act => &self.first_phase,
+            Verb::Commit | Verb::Rollback | Verb::Compensate => &self.second_phase,
         }
     }
 
@@ -324,9 +324,15 @@ impl Shared {
 fn not_sent(call: &Call, kind: &str, detail: &str) -> Answer {
     match (call.verb, call.attempt) {
         (Verb::Prepare, 1) => Answer::No(Reason::new(kind, detail)),
-        (Verb::Prepare | Verb::Commit | Verb::CommitOnePhase | Verb::Rollback, _) => {
-            Answer::Silent(Arc::from(detail))
-        }
+        (
+            Verb::Prepare
+            | Verb::Commit
+            | Verb::CommitOnePhase
+            | Verb::Rollback
+            | Verb::Act
+            | Verb::Compensate,
+            _,
+        ) => Answer::Silent(Arc::from(detail)),
     }
 }
 

@@ -81,8 +81,8 @@ impl Endpoints {
     fn of(&self, verb: Verb) -> &Endpoint {
         match verb {
             Verb::Prepare => &self.prepare,
-            Verb::Commit | Verb::CommitOnePhase => &self.commit,
-            Verb::Rollback => &self.rollback,
+            Verb::Commit | Verb::CommitOnePhase | Verb::Act => &self.commit,
+            Verb::Rollback | Verb::Compensate => &self.rollback,
         }
     }
 }
@@ -113,7 +113,9 @@ impl HttpAdapter {
         };
         let Endpoint { word, uri } = endpoints.of(call.verb);
         let carries_work = match call.verb {
-            Verb::Prepare | Verb::CommitOnePhase => !call.work.is_empty(),
+            Verb::Prepare | Verb::CommitOnePhase | Verb::Act | Verb::Compensate => {
+                !call.work.is_empty()
+            }
             Verb::Commit | Verb::Rollback => false,
         };
         let work = if carries_work { call.work.bytes() } else { &[] };
@@ -283,16 +285,24 @@ fn silent(path: &str, seen: &str) -> Answer {
 fn answer_of(verb: Verb, status: StatusCode, body: &[u8]) -> Result<Answer, String> {
     match (status.as_u16(), verb) {
         (200, Verb::Prepare) => voted(body),
-        (200, Verb::Commit | Verb::Rollback) => finished(body),
+        (200, Verb::Commit | Verb::Rollback | Verb::Act | Verb::Compensate) => finished(body),
         (200, Verb::CommitOnePhase) => decided(body),
-        (409, Verb::Prepare | Verb::CommitOnePhase) => Ok(Answer::No(refused(body))),
+        (409, Verb::Prepare | Verb::CommitOnePhase | Verb::Act | Verb::Compensate) => {
+            Ok(Answer::No(refused(body)))
+        }
         (409, Verb::Commit | Verb::Rollback) => {
             Err("status 409, but nothing can be refused after the decision".to_owned())
         }
         (425, _) => Ok(Answer::Working),
-        (_, Verb::Prepare | Verb::Commit | Verb::CommitOnePhase | Verb::Rollback) => {
-            Err(format!("status {status}"))
-        }
+        (
+            _,
+            Verb::Prepare
+            | Verb::Commit
+            | Verb::CommitOnePhase
+            | Verb::Rollback
+            | Verb::Act
+            | Verb::Compensate,
+        ) => Err(format!("status {status}")),
     }
 }
 

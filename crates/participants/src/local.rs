@@ -29,7 +29,9 @@ impl<F: Fn(&Call) -> Answer + Send + Sync + 'static> Local<F> {
 pub fn agree(call: &Call) -> Answer {
     match call.verb {
         Verb::Prepare => Answer::Yes(Opaque::default()),
-        Verb::Commit | Verb::CommitOnePhase | Verb::Rollback => Answer::Done(Opaque::default()),
+        Verb::Commit | Verb::CommitOnePhase | Verb::Rollback | Verb::Act | Verb::Compensate => {
+            Answer::Done(Opaque::default())
+        }
     }
 }
 

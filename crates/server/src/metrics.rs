@@ -355,6 +355,8 @@ fn verb_word(verb: Verb) -> &'static str {
         Verb::Commit => "commit",
         Verb::CommitOnePhase => "commit_one_phase",
         Verb::Rollback => "rollback",
+        Verb::Act => "act",
+        Verb::Compensate => "compensate",
     }
 }
 

@@ -157,12 +157,19 @@ impl World {
                 if says == Says::Yes { self.commit(slot, branch) } else { says }
             }
             (Ruling::Perform, Verb::Commit | Verb::CommitOnePhase, _) => self.commit(slot, branch),
+            (Ruling::Perform, Verb::Act | Verb::Compensate, _) => {
+                unreachable!("two phases have no steps")
+            }
             (Ruling::Perform, Verb::Rollback, _) => self.roll_back(slot, branch, Mark::RolledBack),
             (Ruling::Bar(mark), ..) => {
                 self.cell_mut(slot, branch).mark = mark;
                 match verb {
                     Verb::Commit => Says::Heuristic(HeuristicKind::Rollback),
-                    Verb::Prepare | Verb::CommitOnePhase | Verb::Rollback => Says::Done,
+                    Verb::Prepare
+                    | Verb::CommitOnePhase
+                    | Verb::Rollback
+                    | Verb::Act
+                    | Verb::Compensate => Says::Done,
                 }
             }
             (Ruling::Repeat(reply), ..) => match reply {
@@ -216,6 +223,7 @@ impl World {
             (Verb::Commit | Verb::CommitOnePhase, Mark::Prepared) => self.commit(slot, branch),
             (Verb::Commit | Verb::CommitOnePhase, Mark::Committed) => Says::Done,
             (Verb::Commit | Verb::CommitOnePhase, _) => Says::Heuristic(HeuristicKind::Rollback),
+            (Verb::Act | Verb::Compensate, _) => unreachable!("two phases have no steps"),
             (Verb::Rollback, Mark::Committed) => Says::Heuristic(HeuristicKind::Commit),
             (Verb::Rollback, _) => {
                 self.cell_mut(slot, branch).barred = true;

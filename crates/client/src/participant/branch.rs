@@ -59,8 +59,8 @@ impl Order {
     /// The mark of a branch that has carried it out.
     fn mark(self) -> Mark {
         match self {
-            Self::Told(Verb::Commit | Verb::CommitOnePhase) => Mark::Committed,
-            Self::Told(Verb::Rollback) => Mark::RolledBack,
+            Self::Told(Verb::Commit | Verb::CommitOnePhase | Verb::Act) => Mark::Committed,
+            Self::Told(Verb::Rollback | Verb::Compensate) => Mark::RolledBack,
             Self::Told(Verb::Prepare) => Mark::Prepared,
             Self::Alone(decision) => Mark::Heuristic(decision),
         }
@@ -82,9 +82,10 @@ impl Entry {
             }
             (Ruling::Perform, _) => match verb {
                 Verb::Prepare => Plan::Prepare,
+                Verb::Act => Plan::PrepareAndCommit,
                 Verb::CommitOnePhase if self.mark == Mark::Absent => Plan::PrepareAndCommit,
                 Verb::Commit | Verb::CommitOnePhase => Plan::Commit,
-                Verb::Rollback => Plan::Rollback,
+                Verb::Rollback | Verb::Compensate => Plan::Rollback,
             },
         }
     }
@@ -136,8 +137,8 @@ impl Entry {
         match (reply, verb) {
             (Reply::Yes, _) => Answer::Yes(self.result.clone()),
             (Reply::ReadOnly, _) => Answer::ReadOnly(self.result.clone()),
-            (Reply::Done, Verb::CommitOnePhase) => Answer::Done(self.result.clone()),
-            (Reply::Done, Verb::Prepare | Verb::Commit | Verb::Rollback) => {
+            (Reply::Done, Verb::CommitOnePhase | Verb::Act) => Answer::Done(self.result.clone()),
+            (Reply::Done, Verb::Prepare | Verb::Commit | Verb::Rollback | Verb::Compensate) => {
                 Answer::Done(Opaque::default())
             }
             (Reply::Heuristic(kind), _) => Answer::Heuristic(kind),

@@ -153,7 +153,7 @@ async fn serve<S: Store>(store: &S, verb: Verb, headers: &HeaderMap, body: Body)
 
 async fn carry_out<S: Store>(store: &S, verb: Verb, branch: BranchName, body: Body) -> Response {
     let body = match (body, verb) {
-        (Ok(body), Verb::Prepare | Verb::CommitOnePhase) => body,
+        (Ok(body), Verb::Prepare | Verb::CommitOnePhase | Verb::Act | Verb::Compensate) => body,
         (Ok(_), Verb::Commit | Verb::Rollback) => Bytes::new(),
         (Err(rejection), _) => return rejection.into_response(),
     };

@@ -157,7 +157,12 @@ impl CommitTxn {
                 | Phase::Aborting
                 | Phase::Attention
                 | Phase::Ended(_),
-                Verb::Prepare | Verb::Commit | Verb::CommitOnePhase | Verb::Rollback,
+                Verb::Prepare
+                | Verb::Commit
+                | Verb::CommitOnePhase
+                | Verb::Rollback
+                | Verb::Act
+                | Verb::Compensate,
             ) => NOTHING,
         }
     }

@@ -35,6 +35,7 @@ impl CommitTxn {
                 Verb::Commit | Verb::CommitOnePhase | Verb::Rollback => {
                     self.durable.ending(branch).is_none()
                 }
+                Verb::Act | Verb::Compensate => unreachable!("no phase asks for it"),
             };
             if wanted && progress.call.is_due(now) {
                 progress.call = crate::retry::Call::InFlight;

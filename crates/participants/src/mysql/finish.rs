@@ -83,7 +83,7 @@ fn heard(answer: Answer) -> Heard {
 fn words(verb: Verb) -> &'static str {
     match verb {
         Verb::Commit | Verb::CommitOnePhase => "XA COMMIT",
-        Verb::Rollback | Verb::Prepare => "XA ROLLBACK",
+        Verb::Rollback | Verb::Prepare | Verb::Act | Verb::Compensate => "XA ROLLBACK",
     }
 }
 

@@ -38,7 +38,9 @@ async fn ask(inner: &Inner, call: &Call) -> Heard {
     };
     let (words, commits) = match call.verb {
         Verb::Commit | Verb::CommitOnePhase => ("COMMIT PREPARED", true),
-        Verb::Rollback | Verb::Prepare => ("ROLLBACK PREPARED", false),
+        Verb::Rollback | Verb::Prepare | Verb::Act | Verb::Compensate => {
+            ("ROLLBACK PREPARED", false)
+        }
     };
     let sql = format!("{words} '{}'", call.name);
     let answer = match lent.connection.simple(&sql).await {

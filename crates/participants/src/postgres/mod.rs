@@ -113,6 +113,10 @@ impl Adapter for PostgresAdapter {
                     let answer = silent("a database is not committed in one phase");
                     Heard { answer, contact: Contact::Made }
                 }
+                Verb::Act | Verb::Compensate => {
+                    let answer = silent("a database takes no steps of a saga");
+                    Heard { answer, contact: Contact::Made }
+                }
             }
         })
     }

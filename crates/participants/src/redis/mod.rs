@@ -95,6 +95,7 @@ impl Adapter for RedisAdapter {
                     Verb::Commit => finish::commit(&inner, &call).await,
                     Verb::Rollback => finish::roll_back(&inner, &call).await,
                     Verb::CommitOnePhase => heard(silent("redis does not commit in one phase")),
+                    Verb::Act | Verb::Compensate => heard(silent("redis takes no steps of a saga")),
                 }
             };
             match timeout(call.patience, asked).await {

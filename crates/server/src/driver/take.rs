@@ -241,9 +241,15 @@ impl Driver {
             let why = format!("resource {} is not configured", about.resource);
             let answer = match (verb, live.calls_before + live.calls[branch.index()]) {
                 (Verb::Prepare, 0) => Answer::No(unanimous_core::Reason::new("unreachable", &why)),
-                (Verb::Prepare | Verb::Commit | Verb::CommitOnePhase | Verb::Rollback, _) => {
-                    Answer::Silent(Arc::from(why))
-                }
+                (
+                    Verb::Prepare
+                    | Verb::Commit
+                    | Verb::CommitOnePhase
+                    | Verb::Rollback
+                    | Verb::Act
+                    | Verb::Compensate,
+                    _,
+                ) => Answer::Silent(Arc::from(why)),
             };
             return self.answers.push_back((txn, branch, verb, answer));
         };
@@ -253,7 +259,9 @@ impl Driver {
         let left_ms = deadline.since_ms(now);
         let timeout_ms = match verb {
             Verb::Prepare => self.shared.call_timeout_ms.min(left_ms.max(CALL_TIMEOUT_MS_MIN)),
-            Verb::Commit | Verb::CommitOnePhase | Verb::Rollback => self.shared.call_timeout_ms,
+            Verb::Commit | Verb::CommitOnePhase | Verb::Rollback | Verb::Act | Verb::Compensate => {
+                self.shared.call_timeout_ms
+            }
         };
         let (about_resource, resource) = (Arc::clone(&about.resource), Arc::clone(resource));
         let turn = match (&live.order, verb) {
@@ -262,7 +270,10 @@ impl Driver {
                 order.close();
                 Turn::default()
             }
-            (None, _) | (Some(_), Verb::Commit | Verb::CommitOnePhase) => Turn::default(),
+            (None, _)
+            | (Some(_), Verb::Commit | Verb::CommitOnePhase | Verb::Act | Verb::Compensate) => {
+                Turn::default()
+            }
         };
         let watched =
             verb == Verb::Prepare && durable.branches().len() > 1 && resource.takes().locks();

@@ -15,6 +15,7 @@ impl World {
         let durable = self.journal.durable_decision(slot);
         let rests = match verb {
             Verb::Prepare => true,
+            Verb::Act | Verb::Compensate => unreachable!("two phases have no steps"),
             Verb::Commit => durable == Some(Decision::Commit),
             Verb::CommitOnePhase => self.journal.durably_delegated(slot),
             // Presumed abort: a transaction without a record has aborted.

@@ -71,7 +71,9 @@ pub(super) async fn run(args: &StartupArgs, format: Format) -> Result<(), Failur
 async fn fill(data: &Path, args: &StartupArgs) -> Result<Filled, JournalError> {
     let hangs = |call: &unanimous_participants::Call| match call.verb {
         Verb::Prepare => Answer::Yes(Opaque::default()),
-        Verb::Commit | Verb::CommitOnePhase | Verb::Rollback => Answer::Silent("hangs".into()),
+        Verb::Commit | Verb::CommitOnePhase | Verb::Rollback | Verb::Act | Verb::Compensate => {
+            Answer::Silent("hangs".into())
+        }
     };
     let resources = Resources::default()
         .with("fast", Arc::new(Local::new(agree)))

@@ -66,7 +66,8 @@ fn call(number: u64, order: Order, amount: i64) -> Call {
     let branch = BranchName { cluster: "test".to_owned(), txn, branch: BranchId(0) };
     let body = match order {
         Order::Told(Verb::Prepare | Verb::CommitOnePhase) => Bytes::from(amount.to_string()),
-        Order::Told(Verb::Commit | Verb::Rollback) | Order::Alone(_) => Bytes::new(),
+        Order::Told(Verb::Commit | Verb::Rollback | Verb::Act | Verb::Compensate)
+        | Order::Alone(_) => Bytes::new(),
     };
     Call { branch, order, body, now: Timestamp(number) }
 }
@@ -108,6 +109,7 @@ impl Model {
                     self.held += amount;
                     Mark::Prepared
                 }
+                Verb::Act | Verb::Compensate => unreachable!("the model has two phases"),
                 Verb::Commit | Verb::CommitOnePhase => {
                     self.balance -= amount;
                     self.held -= if mark == Mark::Prepared { amount } else { 0 };
