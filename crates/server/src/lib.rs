@@ -20,6 +20,7 @@ mod metrics;
 mod orphans;
 mod reconcile;
 mod resources;
+pub mod saga;
 mod serve;
 
 pub use invariants::Invariants;

@@ -103,6 +103,13 @@ pub const REQUEST_KEYS_MAX: usize = 100_000;
 /// How deep the work of a branch may be nested. Parsers elsewhere give up soon after.
 pub const BODY_DEPTH_MAX: usize = 64;
 
+/// Placeholders in what one step sends.
+pub const TEMPLATE_PLACEHOLDERS_MAX: usize = 256;
+
+/// Bytes of what one step sends when its placeholders are filled in. As much as a request may have
+/// unless configured otherwise.
+pub const TEMPLATE_BYTES_MAX: usize = 256 * 1024;
+
 /// How long a body may take to come.
 pub const BODY_WAIT: Duration = Duration::from_secs(30);
 
