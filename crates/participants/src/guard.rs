@@ -40,6 +40,11 @@ pub trait Adapter: Send + Sync + 'static {
         Takes::Body
     }
 
+    /// As [`Resource::steps`].
+    fn steps(&self) -> bool {
+        false
+    }
+
     /// As [`Resource::in_doubt`], and ends within `patience`.
     fn in_doubt(&self, _patience: Duration) -> Listing {
         Box::pin(std::future::ready(Ok(None)))
@@ -218,6 +223,10 @@ impl Resource for Guarded {
 
     fn takes(&self) -> Takes {
         self.shared.adapter.takes()
+    }
+
+    fn steps(&self) -> bool {
+        self.shared.adapter.steps()
     }
 
     fn in_doubt(&self, patience: Duration) -> Listing {

@@ -1,4 +1,5 @@
-//! Service participants: one POST per call, and what each reply means.
+//! Service participants: one POST per call, and what each reply means. Steps of a saga are any request
+//! (`step`).
 //!
 //! 200 is yes or done, 409 is no, 425 is still working. Everything else is [`Answer::Silent`],
 //! including a 200 whose body contradicts the question, because a coordinator that guesses is wrong
@@ -6,6 +7,7 @@
 //! secret: a URL with credentials is refused from the start.
 
 mod dial;
+mod step;
 
 use std::error::Error;
 use std::io;
@@ -13,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderName};
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName};
 use http::{HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -28,6 +30,7 @@ use unanimous_core::limits::TEXT_LEN_MAX;
 use unanimous_core::{Answer, HeuristicKind, Opaque, Reason, Verb};
 
 use self::dial::Dialer;
+use self::step::Step;
 use crate::guard::{Adapter, Contact, Heard, Hearing};
 use crate::limits::{IDLE_CONNECTION_KEPT, REASON_KIND_LEN_MAX, REPLY_BYTES_MAX};
 use crate::open::Settings;
@@ -52,8 +55,10 @@ pub struct HttpAdapter {
     base: Uri,
     atomic: Endpoints,
     tcc: Endpoints,
-    client: Client<Dialer, Full<Bytes>>,
+    requests: Requests,
 }
+
+type Requests = Client<Dialer, Full<Bytes>>;
 
 /// Where a service is called for each verb, and what it calls them.
 struct Endpoints {
@@ -77,14 +82,6 @@ impl Endpoints {
         let (prepare, commit) = (endpoint(prepare)?, endpoint(commit)?);
         Ok(Self { prepare, commit, rollback: endpoint(rollback)? })
     }
-
-    fn of(&self, verb: Verb) -> &Endpoint {
-        match verb {
-            Verb::Prepare => &self.prepare,
-            Verb::Commit | Verb::CommitOnePhase | Verb::Act => &self.commit,
-            Verb::Rollback | Verb::Compensate => &self.rollback,
-        }
-    }
 }
 
 impl HttpAdapter {
@@ -102,21 +99,18 @@ impl HttpAdapter {
             tcc: Endpoints::below(&base, ["try", "confirm", "cancel"])?,
             location: base,
             phases: settings.phases,
-            client: client(calls_max, tls),
+            requests: client(calls_max, tls),
         })
     }
 
-    fn request(&self, call: &Call) -> (Request<Full<Bytes>>, &str) {
-        let endpoints = match call.shape {
-            Shape::Atomic => &self.atomic,
-            Shape::Tcc => &self.tcc,
-        };
-        let Endpoint { word, uri } = endpoints.of(call.verb);
+    fn step(&self, word: &'static str) -> Step {
+        Step { requests: self.requests.clone(), base: self.location.clone(), word }
+    }
+
+    fn request(&self, call: &Call, Endpoint { word, uri }: &Endpoint) -> Request<Full<Bytes>> {
         let carries_work = match call.verb {
-            Verb::Prepare | Verb::CommitOnePhase | Verb::Act | Verb::Compensate => {
-                !call.work.is_empty()
-            }
-            Verb::Commit | Verb::Rollback => false,
+            Verb::Prepare | Verb::CommitOnePhase => !call.work.is_empty(),
+            Verb::Commit | Verb::Rollback | Verb::Act | Verb::Compensate => false,
         };
         let work = if carries_work { call.work.bytes() } else { &[] };
         let mut request = Request::new(Full::new(Bytes::copy_from_slice(work)));
@@ -124,11 +118,8 @@ impl HttpAdapter {
         *request.uri_mut() = uri.clone();
         let headers = request.headers_mut();
         headers.reserve(9);
-        let branch = call.name.to_string();
-        headers.insert(IDEMPOTENCY_KEY, ours(format!("{branch}:{word}")));
-        headers.insert(TRANSACTION, ours(call.name.txn.to_string()));
-        headers.insert(BRANCH, ours(branch));
-        headers.insert(ATTEMPT, HeaderValue::from(call.attempt));
+        headers.insert(IDEMPOTENCY_KEY, ours(format!("{}:{word}", call.name)));
+        contract(headers, call);
         if call.verb == Verb::CommitOnePhase {
             headers.insert(PHASES, HeaderValue::from_static("one"));
         }
@@ -138,22 +129,39 @@ impl HttpAdapter {
         if carries_work {
             headers.insert(CONTENT_TYPE, JSON);
         }
-        headers.insert(TRACEPARENT, ours(call.trace.to_string()));
-        (request, uri.path())
+        request
     }
+}
+
+/// Says for which branch of which transaction a request is.
+fn contract(headers: &mut HeaderMap, call: &Call) {
+    headers.insert(TRANSACTION, ours(call.name.txn.to_string()));
+    headers.insert(BRANCH, ours(call.name.to_string()));
+    headers.insert(ATTEMPT, HeaderValue::from(call.attempt));
+    headers.insert(TRACEPARENT, ours(call.trace.to_string()));
 }
 
 impl Adapter for HttpAdapter {
     fn call(&self, call: Call) -> Hearing {
-        let (request, path) = self.request(&call);
-        let path = path.to_owned();
+        let endpoints = match call.shape {
+            Shape::Atomic => &self.atomic,
+            Shape::Tcc => &self.tcc,
+        };
+        let endpoint = match call.verb {
+            Verb::Prepare => &endpoints.prepare,
+            Verb::Commit | Verb::CommitOnePhase => &endpoints.commit,
+            Verb::Rollback => &endpoints.rollback,
+            Verb::Act => return Box::pin(self.step("act").perform(call)),
+            Verb::Compensate => return Box::pin(self.step("compensate").perform(call)),
+        };
+        let path = endpoint.uri.path().to_owned();
         // The client starts nothing before it is polled.
-        let exchange = self.client.request(request);
+        let exchange = self.requests.request(self.request(&call, endpoint));
         Box::pin(async move {
             let unheard = match timeout(call.patience, exchange_in_full(exchange)).await {
                 Ok(Ok((status, body))) => {
                     let answer = answer_of(call.verb, status, &body)
-                        .unwrap_or_else(|seen| silent(&path, &seen));
+                        .unwrap_or_else(|seen| silent(&Method::POST, &path, &seen));
                     return Heard { answer, contact: Contact::Made };
                 }
                 Ok(Err(unheard)) => unheard,
@@ -162,7 +170,8 @@ impl Adapter for HttpAdapter {
                     seen: format!("no answer within {} ms", call.patience.as_millis()),
                 },
             };
-            Heard { answer: silent(&path, &unheard.seen), contact: unheard.contact }
+            let answer = silent(&Method::POST, &path, &unheard.seen);
+            Heard { answer, contact: unheard.contact }
         })
     }
 
@@ -178,11 +187,15 @@ impl Adapter for HttpAdapter {
         &self.location
     }
 
+    fn steps(&self) -> bool {
+        true
+    }
+
     fn examine(&self, patience: Duration) -> Examining {
         let mut request = Request::new(Full::default());
         *request.method_mut() = Method::HEAD;
         *request.uri_mut() = self.base.clone();
-        let exchange = self.client.request(request);
+        let exchange = self.requests.request(request);
         Box::pin(async move {
             let finding = match timeout(patience, exchange).await {
                 Ok(Ok(reply)) => answered(reply.status()),
@@ -231,7 +244,7 @@ fn base_of(url: &str, settings: &Settings) -> Result<(String, Option<Connector>)
     Ok((format!("{scheme}://{authority}{}", uri.path().trim_end_matches('/')), tls))
 }
 
-fn client(calls_max: usize, tls: Option<Connector>) -> Client<Dialer, Full<Bytes>> {
+fn client(calls_max: usize, tls: Option<Connector>) -> Requests {
     Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(IDLE_CONNECTION_KEPT)
@@ -275,8 +288,8 @@ fn root_of(error: &(dyn Error + 'static)) -> String {
     root.downcast_ref::<io::Error>().map_or_else(|| root.to_string(), tls::seen)
 }
 
-fn silent(path: &str, seen: &str) -> Answer {
-    let mut text = format!("POST {path}: {seen}");
+fn silent(method: &Method, path: &str, seen: &str) -> Answer {
+    let mut text = format!("{method} {path}: {seen}");
     text.truncate(text.floor_char_boundary(TEXT_LEN_MAX));
     Answer::Silent(Arc::from(text))
 }
@@ -285,7 +298,8 @@ fn silent(path: &str, seen: &str) -> Answer {
 fn answer_of(verb: Verb, status: StatusCode, body: &[u8]) -> Result<Answer, String> {
     match (status.as_u16(), verb) {
         (200, Verb::Prepare) => voted(body),
-        (200, Verb::Commit | Verb::Rollback | Verb::Act | Verb::Compensate) => finished(body),
+        (200, Verb::Commit | Verb::Rollback) => finished(body),
+        (200, Verb::Act | Verb::Compensate) => step::done(body),
         (200, Verb::CommitOnePhase) => decided(body),
         (409, Verb::Prepare | Verb::CommitOnePhase | Verb::Act | Verb::Compensate) => {
             Ok(Answer::No(refused(body)))

@@ -10,8 +10,8 @@
 //! [`local`] answers inside the process, for benchmarks and tests. With the feature `servers` there are
 //! private servers, too, and work that nobody coordinates, for demonstrations.
 //!
-//! A service is sent the JSON that the request had for it; a database runs [`statement`]s. What an
-//! adapter wants to know again when the branch is finished, it returns with its vote ([`returned`]).
+//! A service is sent the JSON that the request had for it; a database runs [`statement`]s. Both carry
+//! out the [`step`]s of sagas, too. What an adapter wants to know again when the branch is finished, it returns with its vote ([`returned`]).
 
 #[cfg(feature = "servers")]
 pub mod alone;
@@ -30,6 +30,7 @@ pub mod postgres;
 pub mod redis;
 pub mod returned;
 pub mod statement;
+pub mod step;
 #[cfg(feature = "servers")]
 pub mod testing;
 pub mod tls;
@@ -79,6 +80,12 @@ pub trait Resource: Send + Sync + 'static {
     /// What the work of its branches is written as.
     fn takes(&self) -> Takes {
         Takes::Body
+    }
+
+    /// Whether it carries out steps of sagas: [`Verb::Act`] and [`Verb::Compensate`]. What they are
+    /// written as is checked by [`step::check`].
+    fn steps(&self) -> bool {
+        false
     }
 
     /// Asks what it holds prepared under identifiers that start with `una:`, of whichever cluster.

@@ -48,6 +48,12 @@ pub const TELLING_PATIENCE: Duration = Duration::from_secs(1);
 /// Bytes of a reply that are read. Results are for the client's eyes, not for bulk.
 pub const REPLY_BYTES_MAX: usize = 64 * 1024;
 
+/// How deep a result may be nested. Parsers of those it is sent on to give up soon after.
+pub const RESULT_DEPTH_MAX: usize = 64;
+
+/// Headers that a step of a saga may set.
+pub const STEP_HEADERS_MAX: usize = 32;
+
 /// Statements of one branch. Each is a message to the database and a line in the results.
 pub const STATEMENTS_MAX: usize = 64;
 

@@ -44,6 +44,10 @@ impl<F: Fn(&Call) -> Answer + Send + Sync + 'static> Resource for Local<F> {
         self.phases
     }
 
+    fn steps(&self) -> bool {
+        true
+    }
+
     fn kind(&self) -> &'static str {
         "local"
     }

@@ -140,9 +140,14 @@ async fn a_call_that_may_have_been_carried_out_before_is_never_refused_as_a_no()
     until_open(&resource).await;
     resource.call(call(Verb::Commit, 1)).await;
     let sent = scripted.sent();
-    for (verb, attempt) in
-        [(Verb::Prepare, 2), (Verb::Commit, 1), (Verb::Rollback, 1), (Verb::CommitOnePhase, 1)]
-    {
+    for (verb, attempt) in [
+        (Verb::Prepare, 2),
+        (Verb::Commit, 1),
+        (Verb::Rollback, 1),
+        (Verb::CommitOnePhase, 1),
+        (Verb::Act, 1),
+        (Verb::Compensate, 1),
+    ] {
         let answer = resource.call(call(verb, attempt)).await;
         assert!(matches!(answer, Answer::Silent(_)), "{verb:?}: {answer:?}");
     }
@@ -213,6 +218,31 @@ async fn prepares_that_fill_their_places_do_not_hold_up_commits() {
     }
     assert_eq!(overloaded, 1, "two under way and three waiting are taken");
     assert_eq!((resource.state().calls, resource.state().waiting), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn steps_that_fill_their_places_do_not_hold_up_compensations() {
+    let scripted = Scripted::closed();
+    let settings = Settings { first_phase_calls_max: 1, waiting_max: 1, ..Settings::default() };
+    let resource = guarded(&scripted, &settings);
+    let acts: Vec<_> = (0..3).map(|_| tokio::spawn(resource.call(call(Verb::Act, 1)))).collect();
+    let compensation = tokio::spawn(resource.call(call(Verb::Compensate, 1)));
+    while scripted.sent() < 2 || resource.state().waiting < 1 {
+        tokio::task::yield_now().await;
+    }
+    scripted.gate.add_permits(3);
+    assert!(matches!(compensation.await.expect("ran"), Answer::Done(_)));
+    let mut unsent = 0;
+    for act in acts {
+        let answer = act.await.expect("ran");
+        if let Answer::Silent(why) = &answer {
+            assert!(why.contains("has 1 calls waiting already"), "{why}");
+            unsent += 1;
+        } else {
+            assert!(matches!(answer, Answer::Done(_)), "{answer:?}");
+        }
+    }
+    assert_eq!(unsent, 1, "one under way and one waiting are taken");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,106 +1,16 @@
-//! The HTTP adapter against a service that answers every way a service can.
+//! Prepare, commit and rollback: every answer that a service can give.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use unanimous_core::commit::Shape;
-use unanimous_core::id::{BranchId, BranchName, ShardId, Timestamp, TxnId};
 use unanimous_core::{Answer, HeuristicKind, Opaque, Reason, Verb};
 use unanimous_participants::guard::{Adapter, Contact, Heard};
 use unanimous_participants::http::HttpAdapter;
-use unanimous_participants::{Call, Settings, Turn};
+use unanimous_participants::{Call, Settings};
 
-/// What the service does with every request.
-#[derive(Clone)]
-enum Manner {
-    /// Sends these bytes.
-    Says(Vec<u8>),
-    /// Sends these bytes and closes the connection.
-    Hangs(Vec<u8>),
-    /// Reads, and never answers.
-    Stalls,
-}
-
-/// A service on a free port, and what it was sent.
-struct Service {
-    url: String,
-    requests: Arc<Mutex<Vec<String>>>,
-    connections: Arc<Mutex<usize>>,
-}
-
-impl Service {
-    async fn start(manner: Manner) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let url = format!("http://{}/bank/", listener.local_addr().expect("bound"));
-        let requests = Arc::<Mutex<Vec<String>>>::default();
-        let connections = Arc::<Mutex<usize>>::default();
-        let (seen, made) = (Arc::clone(&requests), Arc::clone(&connections));
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                *made.lock().expect("not poisoned") += 1;
-                tokio::spawn(serve(stream, manner.clone(), Arc::clone(&seen)));
-            }
-        });
-        Self { url, requests, connections }
-    }
-
-    fn requests(&self) -> Vec<String> {
-        self.requests.lock().expect("not poisoned").clone()
-    }
-}
-
-async fn serve(mut stream: TcpStream, manner: Manner, seen: Arc<Mutex<Vec<String>>>) {
-    while let Some(request) = read_request(&mut stream).await {
-        seen.lock().expect("not poisoned").push(request);
-        match &manner {
-            Manner::Says(bytes) => stream.write_all(bytes).await.expect("the client reads"),
-            Manner::Hangs(bytes) => {
-                stream.write_all(bytes).await.expect("the client reads");
-                return;
-            }
-            Manner::Stalls => std::future::pending().await,
-        }
-    }
-}
-
-async fn read_request(stream: &mut TcpStream) -> Option<String> {
-    let mut text = String::new();
-    loop {
-        let mut chunk = [0; 4096];
-        let read = stream.read(&mut chunk).await.ok().filter(|&read| read > 0)?;
-        text += std::str::from_utf8(&chunk[..read]).expect("requests are ascii here");
-        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-        let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
-        if body.len() >= length.map_or(0, |length| length.parse().expect("a number")) {
-            return Some(text);
-        }
-    }
-}
-
-fn reply(status: &str, body: &str) -> Manner {
-    let length = body.len();
-    Manner::Says(
-        format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{body}").into_bytes(),
-    )
-}
-
-fn call(verb: Verb) -> Call {
-    let txn = TxnId::mint(1_763_700_000_000, ShardId::of(3), 99);
-    Call {
-        name: BranchName { cluster: "main".to_owned(), txn, branch: BranchId(1) },
-        verb,
-        shape: Shape::Atomic,
-        work: Opaque::new(br#"{"amount":500}"#),
-        returned: Opaque::default(),
-        attempt: 2,
-        trace: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse().expect("a trace"),
-        deadline: Timestamp(1_763_700_030_123),
-        patience: Duration::from_secs(10),
-        turn: Turn::default(),
-    }
-}
+use crate::service::{Manner, Service, call, reply};
 
 async fn hear(service: &Service, verb: Verb) -> Heard {
     let adapter = HttpAdapter::new(&service.url, &Settings::default()).expect("a good url");
