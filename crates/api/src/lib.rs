@@ -10,6 +10,7 @@ mod invariant;
 mod object;
 mod problem;
 mod request;
+mod saga;
 mod view;
 
 pub use code::{Code, CodeInfo, Repeat};
@@ -19,6 +20,9 @@ pub use problem::Problem;
 pub use request::{
     AbortRequest, BeginRequest, BranchRequest, CommitRequest, EnlistRequest, Kind, ResolveOutcome,
     ResolveRequest, StatementRequest, VoteWord, Wait,
+};
+pub use saga::{
+    AttentionView, CallRequest, RetryRequest, SignalRequest, StepRequest, StepView, StepWord,
 };
 pub use view::{
     BranchInDoubt, CheckAnswer, CheckFinding, Disagreement, EnlistedView, EventView, LogEvent,

@@ -11,6 +11,8 @@ use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
+use crate::saga::StepRequest;
+
 /// `POST /v1/transactions`: begin, or begin and run to the end if there are branches.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields, bound(deserialize = "B: Deserialize<'de>"))]
@@ -30,6 +32,19 @@ pub struct BeginRequest<B = Value> {
         skip_serializing_if = "Vec::is_empty"
     )]
     pub branches: Vec<BranchRequest<B>>,
+    /// For a saga: what its steps are given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<B>,
+    /// For a saga: its steps. Those that are not after one another act side by side.
+    #[serde(
+        default,
+        deserialize_with = "crate::object::list",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub steps: Vec<StepRequest<B>>,
+    /// For a saga: milliseconds before it starts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay_ms: Option<u64>,
 }
 
 /// The shape of a transaction.
@@ -40,17 +55,20 @@ pub enum Kind {
     Atomic,
     /// All branches or none, by try, confirm and cancel.
     Tcc,
+    /// Steps with compensations.
+    Saga,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Atomic, Self::Tcc];
+    pub const ALL: [Self; 3] = [Self::Atomic, Self::Tcc, Self::Saga];
 
     /// As the wire spells it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Atomic => "atomic",
             Self::Tcc => "tcc",
+            Self::Saga => "saga",
         }
     }
 }
@@ -147,6 +165,9 @@ pub struct AbortRequest {
     /// Why, for the log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Only if the transaction has still this version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub if_version: Option<u32>,
     /// When to answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait: Option<Wait>,

@@ -1,9 +1,12 @@
 //! What clients are shown.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::request::{Kind, ResolveOutcome, VoteWord};
+use crate::saga::{AttentionView, StepView, StepWord};
 
 /// One transaction in full.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -23,15 +26,27 @@ pub struct TransactionView {
     /// Whether an operator has to look at it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub needs_attention: bool,
+    /// Raised by every change.
+    #[serde(default)]
+    pub version: u32,
+    /// For a saga: what a user is shown, such as `PaymentPending`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
     /// Who takes part, in the order they were enlisted.
     pub participants: Vec<ParticipantView>,
+    /// For a saga: its steps, in the order of the request.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<StepView>,
+    /// For a saga: what an operator has to look at.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attention: Vec<AttentionView>,
     /// What an operator settled by hand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolution: Option<ResolutionView>,
     /// The client's own name of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
-    /// Milliseconds within which it must be decided.
+    /// Milliseconds within which it must be decided; zero for a saga that may take as long as it takes.
     pub timeout_ms: u64,
     /// When it began, in milliseconds since the Unix epoch.
     pub initiated_at_ms: u64,
@@ -41,7 +56,7 @@ pub struct TransactionView {
     pub coordinator: String,
 }
 
-/// Where an atomic transaction stands.
+/// Where a transaction stands.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum StatusWord {
@@ -59,6 +74,16 @@ pub enum StatusWord {
     Aborting,
     /// Every participant has rolled back.
     Aborted,
+    /// The steps of a saga act.
+    Running,
+    /// The steps of a saga are being undone.
+    Compensating,
+    /// Every step of a saga has acted.
+    Completed,
+    /// A saga was undone.
+    Compensated,
+    /// A step of a saga goes neither on nor back by itself.
+    NeedsAttention,
 }
 
 impl StatusWord {
@@ -72,6 +97,11 @@ impl StatusWord {
             Self::Committed => "COMMITTED",
             Self::Aborting => "ABORTING",
             Self::Aborted => "ABORTED",
+            Self::Running => "RUNNING",
+            Self::Compensating => "COMPENSATING",
+            Self::Completed => "COMPLETED",
+            Self::Compensated => "COMPENSATED",
+            Self::NeedsAttention => "NEEDS_ATTENTION",
         }
     }
 }
@@ -84,8 +114,14 @@ pub enum OutcomeWord {
     Committed,
     /// No effect is left, or will be.
     Aborted,
-    /// A participant ended against the decision by itself.
+    /// A participant ended against the decision by itself, or an operator skipped a step.
     Mixed,
+    /// Every step of a saga has acted.
+    Completed,
+    /// A saga was undone.
+    Compensated,
+    /// A saga goes neither on nor back by itself.
+    NeedsAttention,
 }
 
 impl OutcomeWord {
@@ -95,6 +131,9 @@ impl OutcomeWord {
             Self::Committed => "committed",
             Self::Aborted => "aborted",
             Self::Mixed => "mixed",
+            Self::Completed => "completed",
+            Self::Compensated => "compensated",
+            Self::NeedsAttention => "needs_attention",
         }
     }
 }
@@ -105,6 +144,9 @@ pub struct ReasonView {
     /// The participant at fault, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub participant: Option<String>,
+    /// The step at fault, if it is one of a saga.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
     /// A stable word: `refused`, `timeout`, `client`, `restart`, `operator`, `unreachable`, or what
     /// the resource's adapter says.
     pub kind: String,
@@ -211,11 +253,13 @@ pub struct LogView {
 pub struct LogEvent {
     /// When, in milliseconds since the Unix epoch.
     pub at_ms: u64,
-    /// What: `begun`, `enlisted`, `preparing`, `delegated`, `decided`, `finished`, `resolved`.
+    /// What: `begun`, `enlisted`, `preparing`, `delegated`, `decided`, `finished`, `resolved`; of a saga
+    /// `begun`, `started`, `waiting`, `acted`, `refused`, `compensating`, `compensated`, `kept`, `stuck`,
+    /// `retried`, `resolved`.
     pub event: String,
     /// The names and numbers.
     pub detail: String,
-    /// The participant it is about.
+    /// The participant or step it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub participant: Option<String>,
 }
@@ -234,6 +278,15 @@ pub struct EventView {
     pub outcome: Option<OutcomeWord>,
     /// When it changed, in milliseconds since the Unix epoch.
     pub at_ms: u64,
+    /// Raised by every change.
+    #[serde(default)]
+    pub version: u32,
+    /// For a saga: what a user is shown, such as `PaymentPending`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    /// For a saga: where each step stands, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub steps: BTreeMap<String, StepWord>,
 }
 
 /// `GET /v1/resources`.

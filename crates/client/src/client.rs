@@ -138,7 +138,11 @@ impl Client {
     ///
     /// [`Error::Refused`] with [`unanimous_api::Code::AlreadyCommitted`] if commit came first.
     pub async fn abort(&self, id: &str, reason: &str) -> Result<TransactionView, Error> {
-        let request = AbortRequest { reason: Some(reason.to_owned()), wait: Some(Wait::Decided) };
+        let request = AbortRequest {
+            reason: Some(reason.to_owned()),
+            if_version: None,
+            wait: Some(Wait::Decided),
+        };
         self.post(format!("/v1/transactions/{}/abort", escape(id)), &request).await
     }
 

@@ -128,10 +128,12 @@ impl Error {
 
 fn because(reason: Option<&ReasonView>) -> String {
     match reason {
-        Some(ReasonView { participant: Some(name), kind, detail }) => {
-            format!(": {name}: {kind}: {detail}")
+        Some(ReasonView { participant, step, kind, detail }) => {
+            match participant.as_ref().or(step.as_ref()) {
+                Some(name) => format!(": {name}: {kind}: {detail}"),
+                None => format!(": {kind}: {detail}"),
+            }
         }
-        Some(ReasonView { participant: None, kind, detail }) => format!(": {kind}: {detail}"),
         None => String::new(),
     }
 }

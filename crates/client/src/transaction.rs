@@ -148,7 +148,15 @@ impl Transaction {
     fn begin_call(&self, key: &str, branches: Vec<BranchRequest>) -> Result<Call, Error> {
         let wait = (!branches.is_empty()).then_some(self.wait);
         let timeout_ms = self.timeout_ms;
-        let request = BeginRequest { kind: self.kind, timeout_ms, wait, branches };
+        let request = BeginRequest {
+            kind: self.kind,
+            timeout_ms,
+            wait,
+            branches,
+            input: None,
+            steps: Vec::new(),
+            delay_ms: None,
+        };
         self.post("/v1/transactions".to_owned(), key, &request)
     }
 
@@ -235,7 +243,20 @@ impl Transaction {
 
 /// Whether a view shows as much as the caller waits for.
 fn is_enough(wait: Wait, view: &TransactionView) -> bool {
-    let finished = matches!(view.status, StatusWord::Committed | StatusWord::Aborted);
+    let finished = match view.status {
+        StatusWord::Committed
+        | StatusWord::Aborted
+        | StatusWord::Completed
+        | StatusWord::Compensated
+        | StatusWord::NeedsAttention => true,
+        StatusWord::Initiated
+        | StatusWord::Preparing
+        | StatusWord::Prepared
+        | StatusWord::Committing
+        | StatusWord::Aborting
+        | StatusWord::Running
+        | StatusWord::Compensating => false,
+    };
     match wait {
         Wait::None => true,
         Wait::Decided => view.outcome.is_some(),
@@ -247,8 +268,11 @@ fn is_enough(wait: Wait, view: &TransactionView) -> bool {
 /// What a view is to a caller that wants it committed.
 fn told(view: TransactionView) -> Result<TransactionView, Error> {
     match view.outcome {
-        Some(OutcomeWord::Committed) | None => Ok(view),
-        Some(OutcomeWord::Aborted) => Err(Error::Aborted(Box::new(view))),
+        Some(OutcomeWord::Committed | OutcomeWord::Completed | OutcomeWord::NeedsAttention)
+        | None => Ok(view),
+        Some(OutcomeWord::Aborted | OutcomeWord::Compensated) => {
+            Err(Error::Aborted(Box::new(view)))
+        }
         Some(OutcomeWord::Mixed) => Err(Error::Mixed(Box::new(view))),
     }
 }
@@ -403,7 +427,11 @@ impl Txn {
     ///
     /// [`Error::Refused`] with [`unanimous_api::Code::AlreadyCommitted`] if commit came first.
     pub async fn abort(&self, reason: &str) -> Result<TransactionView, Error> {
-        let request = AbortRequest { reason: Some(reason.to_owned()), wait: Some(self.of.wait) };
+        let request = AbortRequest {
+            reason: Some(reason.to_owned()),
+            if_version: None,
+            wait: Some(self.of.wait),
+        };
         self.asked.abort.store(true, Ordering::Relaxed);
         let aborted = self.end("abort", &request).await;
         match aborted {

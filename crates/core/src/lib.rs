@@ -13,7 +13,8 @@
 //!
 //! # Where is what
 //!
-//! [`txn`] is what a driver holds. [`commit`] is two-phase commit, [`barrier`] its counterpart at a
+//! [`txn`] is what a driver holds. [`commit`] is two-phase commit, [`saga`] steps with
+//! compensations, [`barrier`] its counterpart at a
 //! participant, [`recovery`] decides about branches that a resource still holds after a crash.
 
 pub mod barrier;
@@ -23,6 +24,7 @@ pub mod id;
 pub mod limits;
 pub mod recovery;
 pub mod retry;
+pub mod saga;
 mod step;
 pub mod txn;
 

@@ -21,6 +21,13 @@ pub const RETRY_MS_MIN: u64 = 50;
 /// heard of within this time.
 pub const RETRY_MS_MAX: u64 = 5_000;
 
+/// Calls without an answer after which a compensation is stuck, unless its step says otherwise. With
+/// the usual pauses that takes about a minute, longer than a service takes to restart.
+pub const COMPENSATIONS_MAX: u32 = 16;
+
+/// Pause between two calls to a step that is stuck because it does not answer, in milliseconds.
+pub const STUCK_PAUSE_MS: u64 = 30_000;
+
 /// Shards a coordinator's transactions are divided into. More than machines anybody will start, few
 /// enough to be listed.
 pub const SHARDS: u8 = 64;

@@ -21,12 +21,13 @@ pub enum Call {
 }
 
 impl Call {
-    pub(crate) fn is_due(self, now: Timestamp) -> bool {
+    /// Whether it is to be made now, if no pause is longer than `pause_max_ms`.
+    pub(crate) fn is_due(self, now: Timestamp, pause_max_ms: u64) -> bool {
         match self {
             Self::Idle => true,
             Self::InFlight => false,
             // No pause is that long: the clock was set back since.
-            Self::RetryAt(at) => at <= now || at.since_ms(now) > RETRY_MS_MAX,
+            Self::RetryAt(at) => at <= now || at.since_ms(now) > pause_max_ms,
         }
     }
 
@@ -41,8 +42,13 @@ impl Call {
 
 /// Milliseconds to wait after `attempts` calls in a row that brought no answer.
 pub fn pause_ms(attempts: u32) -> u64 {
+    backoff_ms(RETRY_MS_MIN, RETRY_MS_MAX, attempts)
+}
+
+/// The same with a first and a longest pause of one's own.
+pub(crate) fn backoff_ms(first_ms: u64, longest_ms: u64, attempts: u32) -> u64 {
     let doublings = attempts.saturating_sub(1).min(16);
-    (RETRY_MS_MIN << doublings).min(RETRY_MS_MAX)
+    first_ms.saturating_mul(1 << doublings).min(longest_ms)
 }
 
 #[cfg(test)]

@@ -46,6 +46,8 @@ pub enum Input {
     CommitAsked(Vec<(BranchId, Vote)>),
     /// The client wants to abort.
     AbortAsked(Reason),
+    /// Somebody sends what a waiting step of a saga waits for.
+    Signalled(BranchId, Opaque),
     /// A call ended. Reported exactly once for each [`Effect::Call`].
     Answered(BranchId, Verb, Answer),
     /// A branch that is in doubt asks for the outcome again.
@@ -227,11 +229,12 @@ pub enum Effect {
 /// How far a transaction has come, for those who wait.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Stage {
-    /// It exists. A crash may still forget it if the client waits for its outcome.
+    /// It exists. A crash may still forget it if the client waits for its outcome. Of a saga that is
+    /// told anew whenever one of its steps comes further.
     Begun,
     /// The outcome is settled. [`Outcome::Mixed`] is never decided, it only turns out.
     Decided(Outcome),
-    /// A branch ended against the decision: an operator has to look.
+    /// A branch ended against the decision, or a step is stuck: an operator has to look.
     NeedsAttention,
     /// Nothing is left to do.
     Ended(Outcome),
@@ -250,6 +253,12 @@ pub enum Refusal {
     Decided(Decision),
     /// One branch was asked to decide, and its answer is not here yet.
     Delegated(BranchId),
+    /// The saga cannot be undone any more, or not before this step has answered: it is the pivot.
+    Pivoting(BranchId),
+    /// A saga goes on by itself, and nobody commits it.
+    NotForSaga,
+    /// A transaction of two phases has no waiting steps.
+    NoSignals,
     /// An operator cannot commit what nobody has decided to commit.
     Undecided,
     /// Nothing is left to resolve.

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::{env, fs, path::Path};
 
 use unanimous_core::commit::{Begun, Branch, Ending, Mode, Phases, Record as CommitRecord, Shape};
+use unanimous_core::commit::{CommitTxn, Record};
 use unanimous_core::id::{BranchId, Timestamp};
-use unanimous_core::txn::{Record, Txn};
 use unanimous_core::{
     Answer, Decision, Durability, Effect, Force, HeuristicKind, Input, Opaque, Reason, Resolution,
     Step, Verb, Vote,
@@ -39,7 +39,7 @@ fn histories_are_as_written() {
 #[derive(Default)]
 struct Conversation {
     now: Timestamp,
-    txn: Option<Txn>,
+    txn: Option<CommitTxn>,
     journal: Vec<Record>,
     text: String,
 }
@@ -68,7 +68,7 @@ impl Conversation {
                 Input::Woke
             }
             ["restart"] => {
-                self.txn = Some(Txn::replay(&self.journal).expect("the machine wrote it"));
+                self.txn = Some(CommitTxn::replay(&self.journal).expect("the machine wrote it"));
                 Input::Resumed
             }
             ["crash"] => {
@@ -112,7 +112,7 @@ impl Conversation {
             key: None,
             memo: Opaque::default(),
         };
-        let (txn, step) = Txn::begin(begun, self.now);
+        let (txn, step) = CommitTxn::begin(begun, self.now);
         self.txn = Some(txn);
         step
     }
@@ -121,7 +121,6 @@ impl Conversation {
         for record in &step.records {
             let forced = record.durability() == Durability::Forced;
             let mark = if forced { '!' } else { ' ' };
-            let Record::Commit(record) = record;
             writeln!(self.text, "  {mark}{}", shown(record)).expect("a string takes all");
         }
         for effect in &step.effects {

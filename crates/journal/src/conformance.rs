@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use unanimous_core::commit::{self, Begun, Branch, Ending, Key, Mode, Phases, Shape};
 use unanimous_core::id::{BranchId, Epoch, Lsn, ShardId, Timestamp, TxnId};
-use unanimous_core::txn::Record;
+use unanimous_core::txn::{Kind, Record};
 use unanimous_core::{Decision, Opaque, Outcome, Reason, Vote};
 
 use crate::{End, Entry, Filter, Journal, JournalError, Listener, Page, Status, Stored, Summary};
@@ -345,7 +345,7 @@ fn lists_states(bench: &mut Bench<'_>) {
     let start = bench.start;
     let row = |index: usize, status, outcome| Summary {
         txn: ids[index],
-        shape: Shape::Atomic,
+        kind: Kind::Atomic,
         status,
         outcome,
         begun_at: start,
@@ -372,9 +372,9 @@ fn lists_states(bench: &mut Bench<'_>) {
     assert!(bench.query(&before).rows.is_empty());
     let before = Filter { begun_before: Some(start.after_ms(1)), ..all.clone() };
     assert_eq!(bench.query(&before).rows.len(), 4);
-    for (shape, count) in [(Shape::Atomic, 4), (Shape::Tcc, 0)] {
-        let filter = Filter { shape: Some(shape), ..all.clone() };
-        assert_eq!(bench.query(&filter).rows.len(), count, "{shape:?}");
+    for (kind, count) in [(Kind::Atomic, 4), (Kind::Tcc, 0), (Kind::Saga, 0)] {
+        let filter = Filter { kind: Some(kind), ..all.clone() };
+        assert_eq!(bench.query(&filter).rows.len(), count, "{kind:?}");
     }
     let nobody = Filter { resource: Some(format!("{resource}!")), ..all };
     assert!(bench.query(&nobody).rows.is_empty());

@@ -1,14 +1,14 @@
 //! Looking through transactions, ended or not.
 
 use unanimous_core::Outcome;
-use unanimous_core::commit::Shape;
 use unanimous_core::id::{Timestamp, TxnId};
+use unanimous_core::txn::Kind;
 
 /// Which transactions to list. Empty fields let everything through.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
     /// Only those of this shape.
-    pub shape: Option<Shape>,
+    pub kind: Option<Kind>,
     /// Only those in this state.
     pub status: Option<Status>,
     /// Only those with this resource among their participants.
@@ -21,7 +21,7 @@ pub struct Filter {
     pub limit: usize,
 }
 
-/// The state of an atomic transaction, in the words of the wire.
+/// The state of a transaction, in the words of the wire.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Status {
     /// Participants may be added.
@@ -36,6 +36,16 @@ pub enum Status {
     Aborting,
     /// Every branch has rolled back.
     Aborted,
+    /// A saga whose steps act.
+    Running,
+    /// A saga whose steps are being undone.
+    Compensating,
+    /// A saga of which a step goes neither on nor back by itself.
+    NeedsAttention,
+    /// A saga all of whose steps have acted.
+    Completed,
+    /// A saga that was undone.
+    Compensated,
 }
 
 /// One line of a list.
@@ -43,8 +53,8 @@ pub enum Status {
 pub struct Summary {
     /// Which transaction.
     pub txn: TxnId,
-    /// What its phases are to its participants.
-    pub shape: Shape,
+    /// Its shape.
+    pub kind: Kind,
     /// Where it stands.
     pub status: Status,
     /// How it ended; `None` while it is not settled.

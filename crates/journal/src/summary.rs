@@ -1,8 +1,9 @@
 //! What a list says of a transaction, from its records.
 
-use unanimous_core::commit::{Durable, Phase, Record as Commit};
+use unanimous_core::commit::{Durable, Phase};
 use unanimous_core::id::TxnId;
-use unanimous_core::txn::Record;
+use unanimous_core::saga;
+use unanimous_core::txn::Txn;
 use unanimous_core::{Decision, Outcome};
 
 use crate::entry::Stored;
@@ -10,26 +11,50 @@ use crate::query::{Filter, Status, Summary};
 
 /// Folds the records of one transaction; `None` if no machine can have written them.
 pub(crate) fn summarize(txn: TxnId, stored: &[Stored]) -> Option<Summary> {
-    let records = stored.iter().map(|stored| match &stored.record {
-        Record::Commit(record) => record,
-    });
-    let durable = Durable::replay(records).ok()?;
+    let machine = Txn::replay(stored.iter().map(|stored| &stored.record)).ok()?;
     let mut resources: Vec<String> = Vec::new();
-    for branch in durable.branches() {
-        if !resources.iter().any(|name| **name == *branch.resource) {
-            resources.push(branch.resource.to_string());
+    let mut takes_part = |resource: &str| {
+        if !resources.iter().any(|name| name == resource) {
+            resources.push(resource.to_owned());
         }
-    }
+    };
+    let (status, outcome) = match &machine {
+        Txn::Commit(machine) => {
+            let durable = machine.durable();
+            durable.branches().iter().for_each(|branch| takes_part(&branch.resource));
+            (status(durable), durable.outcome())
+        }
+        Txn::Saga(saga) => {
+            let durable = saga.durable();
+            for plan in &durable.begun().steps {
+                let works = [plan.action.work(), plan.compensation.as_ref()];
+                works.into_iter().flatten().for_each(|work| takes_part(&work.resource));
+            }
+            (status_of_saga(durable), machine.ended())
+        }
+    };
     Some(Summary {
         txn,
-        shape: durable.begun().shape,
-        status: status(&durable),
-        outcome: durable.outcome(),
+        kind: machine.kind(),
+        status,
+        outcome,
         begun_at: stored.first()?.at,
         updated_at: stored.last()?.at,
         resources,
-        key: durable.begun().key.as_ref().map(|key| key.text.to_string()),
+        key: machine.key().map(|key| key.text.to_string()),
     })
+}
+
+fn status_of_saga(durable: &saga::Durable) -> Status {
+    match durable.phase() {
+        saga::Phase::Ended(_) if durable.reason().is_some() => Status::Compensated,
+        saga::Phase::Ended(_) => Status::Completed,
+        saga::Phase::Running | saga::Phase::Unwinding if durable.needs_attention() => {
+            Status::NeedsAttention
+        }
+        saga::Phase::Running => Status::Running,
+        saga::Phase::Unwinding => Status::Compensating,
+    }
 }
 
 fn status(durable: &Durable) -> Status {
@@ -49,7 +74,7 @@ impl Filter {
     /// Whether a list under this filter shows the transaction.
     pub(crate) fn shows(&self, row: &Summary) -> bool {
         self.status.is_none_or(|status| status == row.status)
-            && self.shape.is_none_or(|shape| shape == row.shape)
+            && self.kind.is_none_or(|kind| kind == row.kind)
             && self.resource.as_ref().is_none_or(|name| row.resources.contains(name))
             && self.begun_before.is_none_or(|before| row.begun_at < before)
             && self.after.is_none_or(|after| row.txn < after)
@@ -59,10 +84,18 @@ impl Filter {
     pub(crate) fn scope(&self) -> Scope {
         match self.status {
             None => Scope::All,
-            Some(Status::Committed | Status::Aborted) => Scope::Ended,
-            Some(Status::Initiated | Status::Preparing | Status::Committing | Status::Aborting) => {
-                Scope::Open
+            Some(Status::Committed | Status::Aborted | Status::Completed | Status::Compensated) => {
+                Scope::Ended
             }
+            Some(
+                Status::Initiated
+                | Status::Preparing
+                | Status::Committing
+                | Status::Aborting
+                | Status::Running
+                | Status::Compensating
+                | Status::NeedsAttention,
+            ) => Scope::Open,
         }
     }
 }
@@ -73,19 +106,4 @@ pub(crate) enum Scope {
     All,
     Open,
     Ended,
-}
-
-/// The idempotency key that a transaction with this first record was begun under.
-pub(crate) fn key_of(record: &Record) -> Option<&std::sync::Arc<str>> {
-    match record {
-        Record::Commit(Commit::Begun(begun)) => begun.key.as_ref().map(|key| &key.text),
-        Record::Commit(
-            Commit::Enlisted(_)
-            | Commit::Preparing
-            | Commit::Delegated(_)
-            | Commit::Decided { .. }
-            | Commit::Finished(..)
-            | Commit::Resolved(_),
-        ) => None,
-    }
 }

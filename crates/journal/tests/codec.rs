@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use unanimous_core::commit::{Begun, Branch, Ending, Key, Mode, Phases, Record as Commit, Shape};
 use unanimous_core::id::{BranchId, Timestamp};
+use unanimous_core::saga::{self, Action, Plan, Record as Saga, Retry, Role, Trouble, Work};
 use unanimous_core::txn::Record;
 use unanimous_core::{Decision, Force, HeuristicKind, Opaque, Reason, Resolution, Vote};
 use unanimous_journal::codec::{decode, encode};
@@ -88,6 +89,86 @@ impl Rng {
     }
 
     fn record(&mut self) -> Record {
+        match self.below(2) {
+            0 => self.of_two_phases(),
+            _ => Record::Saga(self.of_a_saga()),
+        }
+    }
+
+    fn reason(&mut self) -> Reason {
+        Reason { kind: self.text().into(), detail: self.text().into() }
+    }
+
+    fn key(&mut self) -> Key {
+        let fingerprint = std::array::from_fn(|_| self.next() as u8);
+        Key { text: self.text().into(), fingerprint }
+    }
+
+    fn resolution(&mut self) -> Resolution {
+        Resolution {
+            outcome: self.decision(),
+            force: self.pick(&[Force::No, Force::Yes]),
+            by: self.text().into(),
+            reason: self.text().into(),
+        }
+    }
+
+    fn work(&mut self) -> Work {
+        Work {
+            resource: self.text().into(),
+            work: self.opaque(),
+            retry: Retry {
+                attempts_max: self.perhaps(|rng| rng.number() as u32),
+                backoff_ms: self.number(),
+                backoff_max_ms: self.number(),
+            },
+            timeout_ms: self.perhaps(Self::number),
+        }
+    }
+
+    fn plan(&mut self) -> Plan {
+        Plan {
+            name: self.text().into(),
+            after: self.many(Self::branch_id),
+            action: match self.below(3) {
+                0 => Action::Call(self.work()),
+                1 => Action::Signal(self.perhaps(Self::number)),
+                _ => Action::Pause(self.number()),
+            },
+            compensation: self.perhaps(Self::work),
+            role: self.pick(&[Role::Compensable, Role::Pivot, Role::Retriable]),
+            state: self.perhaps(|rng| rng.text().into()),
+        }
+    }
+
+    fn of_a_saga(&mut self) -> Saga {
+        match self.below(11) {
+            0 => Saga::Begun(Arc::new(saga::Begun {
+                start_at: self.perhaps(|rng| Timestamp(rng.number())),
+                timeout_ms: self.perhaps(Self::number),
+                deadline: self.perhaps(|rng| Timestamp(rng.number())),
+                steps: self.many(Self::plan),
+                input: self.opaque(),
+                key: self.perhaps(Self::key),
+                memo: self.opaque(),
+            })),
+            1 => Saga::Started,
+            2 => Saga::Timed(self.branch_id(), Timestamp(self.number())),
+            3 => Saga::Acted(self.branch_id(), self.opaque()),
+            4 => Saga::Refused(self.branch_id(), self.reason()),
+            5 => Saga::Unwinding { step: self.perhaps(Self::branch_id), reason: self.reason() },
+            6 => Saga::Undone(self.branch_id()),
+            7 => Saga::Kept(self.branch_id()),
+            8 => {
+                let trouble = self.pick(&[Trouble::Silent, Trouble::Refused]);
+                Saga::Stuck(self.branch_id(), trouble, self.reason())
+            }
+            9 => Saga::Unstuck(self.branch_id()),
+            _ => Saga::Resolved(self.resolution()),
+        }
+    }
+
+    fn of_two_phases(&mut self) -> Record {
         Record::Commit(match self.below(7) {
             0 => Commit::Begun(Arc::new(Begun {
                 shape: self.pick(&[Shape::Atomic, Shape::Tcc]),
@@ -95,10 +176,7 @@ impl Rng {
                 timeout_ms: self.number(),
                 deadline: Timestamp(self.number()),
                 branches: self.many(Self::branch),
-                key: self.perhaps(|rng| Key {
-                    text: rng.text().into(),
-                    fingerprint: std::array::from_fn(|_| rng.next() as u8),
-                }),
+                key: self.perhaps(Self::key),
                 memo: self.opaque(),
             })),
             1 => Commit::Enlisted(self.branch()),
@@ -109,19 +187,11 @@ impl Rng {
                 votes: self.many(|rng| {
                     rng.pick(&[None, Some(Vote::Yes), Some(Vote::ReadOnly), Some(Vote::No)])
                 }),
-                reason: self.perhaps(|rng| {
-                    let reason = Reason { kind: rng.text().into(), detail: rng.text().into() };
-                    (rng.perhaps(Self::branch_id), reason)
-                }),
+                reason: self.perhaps(|rng| (rng.perhaps(Self::branch_id), rng.reason())),
                 results: self.many(|rng| (rng.branch_id(), rng.opaque())),
             },
             5 => Commit::Finished(self.branch_id(), self.ending()),
-            _ => Commit::Resolved(Resolution {
-                outcome: self.decision(),
-                force: self.pick(&[Force::No, Force::Yes]),
-                by: self.text().into(),
-                reason: self.text().into(),
-            }),
+            _ => Commit::Resolved(self.resolution()),
         })
     }
 }
@@ -198,7 +268,71 @@ fn samples() -> Vec<(&'static str, Record)> {
         ),
         ("08-begun-tcc", Commit::Begun(Arc::new(tcc))),
     ];
-    records.map(|(name, record)| (name, Record::Commit(record))).into()
+    let two_phases = records.map(|(name, record)| (name, Record::Commit(record)));
+    let sagas = of_sagas().into_iter().map(|(name, record)| (name, Record::Saga(record)));
+    two_phases.into_iter().chain(sagas).collect()
+}
+
+fn of_sagas() -> Vec<(&'static str, Saga)> {
+    let retry = Retry { attempts_max: Some(5), backoff_ms: 100, backoff_max_ms: 5_000 };
+    let work = |path: &str, timeout_ms| Work {
+        resource: "wallet".into(),
+        work: Opaque::new(format!(r#"{{"path":"{path}"}}"#).as_bytes()),
+        retry,
+        timeout_ms,
+    };
+    let plan = |name: &str, action, role| Plan {
+        name: name.into(),
+        after: Vec::new(),
+        action,
+        compensation: None,
+        role,
+        state: None,
+    };
+    let charge = Plan {
+        compensation: Some(work("/refund", None)),
+        state: Some("PaymentPending".into()),
+        ..plan("charge", Action::Call(work("/charge", Some(2_000))), Role::Compensable)
+    };
+    let approve = Plan {
+        after: vec![BranchId(0)],
+        ..plan("approve", Action::Signal(Some(86_400_000)), Role::Compensable)
+    };
+    let ticket = plan("ticket", Action::Call(work("/emit", None)), Role::Pivot);
+    let rest = plan("rest", Action::Pause(60_000), Role::Retriable);
+    let wait = plan("wait", Action::Signal(None), Role::Retriable);
+    let begun = saga::Begun {
+        start_at: Some(Timestamp(1_763_700_001_123)),
+        timeout_ms: Some(30_000),
+        deadline: Some(Timestamp(1_763_700_031_123)),
+        steps: vec![charge, approve, ticket, rest, wait],
+        input: Opaque::new(br#"{"user":"u-204"}"#),
+        key: Some(Key { text: "order-42".into(), fingerprint: *b"0123456789abcdef" }),
+        memo: Opaque::default(),
+    };
+    let reason = || Reason::new("sold_out", "B2-31 is taken");
+    vec![
+        ("40-saga-begun", Saga::Begun(Arc::new(begun))),
+        ("41-saga-started", Saga::Started),
+        ("42-saga-timed", Saga::Timed(BranchId(1), Timestamp(1_763_786_400_123))),
+        ("43-saga-acted", Saga::Acted(BranchId(0), Opaque::new(br#"{"id":"ch_1"}"#))),
+        ("44-saga-refused", Saga::Refused(BranchId(2), reason())),
+        ("45-saga-unwinding", Saga::Unwinding { step: Some(BranchId(2)), reason: reason() }),
+        ("46-saga-undone", Saga::Undone(BranchId(0))),
+        ("47-saga-kept", Saga::Kept(BranchId(300))),
+        ("48-saga-stuck", Saga::Stuck(BranchId(0), Trouble::Silent, reason())),
+        ("48-saga-stuck-refused", Saga::Stuck(BranchId(0), Trouble::Refused, reason())),
+        ("49-saga-unstuck", Saga::Unstuck(BranchId(0))),
+        (
+            "4a-saga-resolved",
+            Saga::Resolved(Resolution {
+                outcome: Decision::Abort,
+                force: Force::No,
+                by: "ops@example".into(),
+                reason: "refunded by hand, ticket 7".into(),
+            }),
+        ),
+    ]
 }
 
 fn golden(name: &str) -> PathBuf {

@@ -20,7 +20,6 @@ mod climb;
 mod finding;
 pub mod guard;
 pub mod http;
-mod kept;
 pub mod limits;
 pub mod local;
 pub mod mysql;

@@ -142,3 +142,13 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const _: () = assert!(JITTER_MS_MAX * 2 <= WAIT_SLACK_MS);
 const _: () = assert!(KEY_CHECK_MS_MAX < KEY_MEMORY_MS);
 const _: () = assert!(CALL_TIMEOUT_MS_MIN < CALL_TIMEOUT_MS_DEFAULT);
+
+/// Longest time that a saga, a pause or a wait of its may be given: one year.
+pub const SAGA_MS_MAX: u64 = 366 * 24 * 3_600_000;
+
+/// Longest time that one call of a step may take: an hour. Work that takes longer answers that it is
+/// still working.
+pub const STEP_CALL_MS_MAX: u64 = 3_600_000;
+
+/// Most calls without an answer that a step may be given before it has failed.
+pub const STEP_ATTEMPTS_MAX: u32 = 1_000_000;

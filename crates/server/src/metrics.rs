@@ -14,8 +14,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
-use unanimous_api::{Code, InvariantResult};
+use unanimous_api::{Code, InvariantResult, OutcomeWord};
 use unanimous_core::id::Timestamp;
+use unanimous_core::txn::Kind;
 use unanimous_core::{Outcome, Verb};
 use unanimous_journal::Stats;
 use unanimous_participants::{AnswerKind, Observer};
@@ -121,7 +122,7 @@ const STATUSES: [&str; 6] =
 const OTHER_CAUSE: &str = "refused";
 
 /// Causes of an abort that have a label of their own.
-const CAUSES: [&str; 8] = [
+const CAUSES: [&str; 9] = [
     "timeout",
     "client",
     "restart",
@@ -130,6 +131,7 @@ const CAUSES: [&str; 8] = [
     "overloaded",
     "expectation",
     "contradiction",
+    "exhausted",
 ];
 
 impl Metrics {
@@ -139,7 +141,7 @@ impl Metrics {
         let seconds: fn() -> Histogram = || {
             Histogram::new([0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0])
         };
-        let outcome = outcome_word(Outcome::Committed).as_str();
+        let outcome = OutcomeWord::Committed.as_str();
         let ended = Family::<Ended, Counter>::default();
         let duration = Family::new_with_constructor(seconds);
         let mut metrics = Self {
@@ -172,16 +174,18 @@ impl Metrics {
 
     /// What has not happened yet is zero and not missing: alerts see the first time as well.
     fn start_at_zero(&self) {
-        for outcome in [Outcome::Committed, Outcome::Aborted, Outcome::Mixed] {
-            drop(self.duration.get_or_create(&EndedAs { outcome: outcome_word(outcome).as_str() }));
+        let whole = [OutcomeWord::Committed, OutcomeWord::Completed, OutcomeWord::Mixed];
+        let undone = [OutcomeWord::Aborted, OutcomeWord::Compensated];
+        for outcome in whole.iter().chain(&undone).map(|word| word.as_str()) {
+            drop(self.duration.get_or_create(&EndedAs { outcome }));
         }
-        for outcome in [Outcome::Committed, Outcome::Mixed] {
-            let outcome = outcome_word(outcome).as_str();
+        for outcome in whole.iter().map(|word| word.as_str()) {
             drop(self.ended.get_or_create(&Ended { outcome, cause: "" }));
         }
-        let outcome = outcome_word(Outcome::Aborted).as_str();
-        for cause in CAUSES.into_iter().chain([OTHER_CAUSE]) {
-            drop(self.ended.get_or_create(&Ended { outcome, cause }));
+        for outcome in undone.iter().map(|word| word.as_str()) {
+            for cause in CAUSES.into_iter().chain([OTHER_CAUSE]) {
+                drop(self.ended.get_or_create(&Ended { outcome, cause }));
+            }
         }
     }
 
@@ -243,18 +247,18 @@ impl Metrics {
 
     /// Counts a transaction that has ended, and writes its closing line.
     pub(crate) fn close(&self, closing: &Closing) {
-        let outcome = outcome_word(closing.outcome()).as_str();
+        let outcome = outcome_word(closing.kind(), closing.outcome()).as_str();
         let cause = match closing.cause() {
             "" => "",
             word => CAUSES.into_iter().find(|&cause| cause == word).unwrap_or(OTHER_CAUSE),
         };
         let took = Duration::from_millis(closing.took_ms()).as_secs_f64();
-        match closing.outcome() {
-            Outcome::Committed => {
+        match (closing.outcome(), closing.kind()) {
+            (Outcome::Committed, Kind::Atomic | Kind::Tcc) => {
                 self.committed.inc();
                 self.committed_duration.observe(took);
             }
-            Outcome::Aborted | Outcome::Mixed => {
+            (Outcome::Committed, Kind::Saga) | (Outcome::Aborted | Outcome::Mixed, _) => {
                 self.ended.get_or_create(&Ended { outcome, cause }).inc();
                 self.duration.get_or_create(&EndedAs { outcome }).observe(took);
             }

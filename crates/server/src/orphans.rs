@@ -202,7 +202,12 @@ pub(crate) fn ended(view: &TransactionView) -> Option<Outcome> {
         | StatusWord::Committing
         | StatusWord::Committed
         | StatusWord::Aborting
-        | StatusWord::Aborted => None,
+        | StatusWord::Aborted
+        | StatusWord::Running
+        | StatusWord::Compensating
+        | StatusWord::Completed
+        | StatusWord::Compensated
+        | StatusWord::NeedsAttention => None,
     }
 }
 

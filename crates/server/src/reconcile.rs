@@ -99,7 +99,12 @@ fn prepared(branches: Vec<BranchInDoubt>) -> BTreeSet<String> {
         StatusWord::Initiated
         | StatusWord::Committed
         | StatusWord::Aborting
-        | StatusWord::Aborted => false,
+        | StatusWord::Aborted
+        | StatusWord::Running
+        | StatusWord::Compensating
+        | StatusWord::Completed
+        | StatusWord::Compensated
+        | StatusWord::NeedsAttention => false,
     };
     branches.into_iter().filter(wanted).map(|branch| branch.branch).collect()
 }

@@ -5,8 +5,8 @@
 
 use unanimous_core::Decision;
 use unanimous_core::commit;
+use unanimous_core::commit::Record;
 use unanimous_core::id::{Epoch, Lsn};
-use unanimous_core::txn::Record;
 
 use crate::event::Slot;
 use crate::exhibit::Exhibit;
@@ -173,10 +173,8 @@ impl Journal {
     /// The transaction that was begun under a key.
     pub(crate) fn find_key(&self, key: &str) -> Option<Slot> {
         let has_key = |kept: &Kept| match kept.records.first() {
-            Some(Record::Commit(commit::Record::Begun(begun))) => {
-                begun.key.as_ref().is_some_and(|it| *it.text == *key)
-            }
-            Some(Record::Commit(_)) | None => false,
+            Some(Record::Begun(begun)) => begun.key.as_ref().is_some_and(|it| *it.text == *key),
+            Some(_) | None => false,
         };
         self.txns.iter().position(has_key).map(|index| Slot(index as u8))
     }
@@ -211,7 +209,7 @@ impl Journal {
         let kept = self.txns.get(slot.index())?;
         let within =
             kept.records.iter().zip(&kept.lsns).take_while(|&(_, &lsn)| lsn as usize <= upto);
-        within.map(|(Record::Commit(record), _)| record).find_map(pick)
+        within.map(|(record, _)| record).find_map(pick)
     }
 }
 

@@ -4,8 +4,8 @@
 //! against the system never comes from an operator who lies.
 
 use unanimous_core::barrier::Mark;
+use unanimous_core::commit::CommitTxn;
 use unanimous_core::id::BranchId;
-use unanimous_core::txn::Txn;
 use unanimous_core::{Decision, Force, Outcome, Stage};
 
 use crate::event::{Request, Slot};
@@ -45,7 +45,7 @@ impl World {
     }
 
     fn end_one_by_hand(&mut self, slot: Slot) {
-        let Ok(Txn::Commit(machine)) = Txn::replay(self.journal.read(slot)) else { return };
+        let Ok(machine) = CommitTxn::replay(self.journal.read(slot)) else { return };
         let durable = machine.durable();
         let cells = (0_u8..).zip(&self.txns[slot.index()].cells);
         let mut held = cells.filter(|&(branch, cell)| {
@@ -87,7 +87,7 @@ impl World {
 
     /// Ends every pending branch of a decided transaction one way; false if one cannot be.
     fn end_rest(&mut self, slot: Slot, decision: Decision) -> bool {
-        let Ok(Txn::Commit(machine)) = Txn::replay(self.journal.durable_records(slot)) else {
+        let Ok(machine) = CommitTxn::replay(self.journal.durable_records(slot)) else {
             return false;
         };
         let pending: Vec<_> = machine.durable().pending().map(|it| it.0 as u8).collect();

@@ -369,13 +369,15 @@ fn seeds(text: &str) -> Result<Range<u64>, String> {
 
 fn kind(text: &str) -> Result<Kind, String> {
     let word = serde_json::Value::String(text.to_owned());
-    serde_json::from_value(word).map_err(|_| "atomic or tcc".to_owned())
+    serde_json::from_value(word).map_err(|_| "atomic, tcc or saga".to_owned())
 }
 
 fn status(text: &str) -> Result<StatusWord, String> {
     let word = serde_json::Value::String(text.to_uppercase());
     serde_json::from_value(word).map_err(|_| {
-        "one of INITIATED, PREPARING, PREPARED, COMMITTING, COMMITTED, ABORTING, ABORTED".to_owned()
+        "one of INITIATED, PREPARING, PREPARED, COMMITTING, COMMITTED, ABORTING, ABORTED, RUNNING, \
+         COMPENSATING, COMPLETED, COMPENSATED, NEEDS_ATTENTION"
+            .to_owned()
     })
 }
 

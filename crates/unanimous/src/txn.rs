@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use unanimous_api::{
-    LogView, OutcomeWord, ParticipantView, ReasonView, ResolveRequest, SummaryView,
+    LogView, OutcomeWord, ParticipantView, ReasonView, ResolveRequest, StepView, SummaryView,
     TransactionView, VoteWord,
 };
 use unanimous_client::{Client, Filter};
@@ -85,7 +85,11 @@ async fn show(client: &Client, id: &str, format: Format) -> Result<(), Failure> 
         }
         Format::Text => {
             output::line(&headline(&view));
-            output::line(&format!("\n{}", participants_of(&view.participants).text()));
+            let parts = match view.steps.is_empty() {
+                true => participants_of(&view.participants),
+                false => steps_of(&view.steps),
+            };
+            output::line(&format!("\n{}", parts.text()));
             output::line(&format!("\n{}", events_of(&log).text()));
         }
     }
@@ -99,6 +103,13 @@ fn headline(view: &TransactionView) -> String {
         format!("status       {}{}", view.status.as_str(), attention(view)),
         format!("outcome      {}", outcome_text(view.outcome)),
     ];
+    if let Some(state) = &view.state {
+        lines.push(format!("state        {state}"));
+    }
+    for attention in &view.attention {
+        lines.push(format!("stuck        {}: {}", attention.step, attention.error));
+        lines.extend(attention.actions.iter().map(|it| format!("             {it}")));
+    }
     if let Some(reason) = &view.reason {
         lines.push(format!("reason       {}", reason_text(reason)));
     }
@@ -144,6 +155,24 @@ fn participants_of(participants: &[ParticipantView]) -> Table {
     table
 }
 
+fn steps_of(steps: &[StepView]) -> Table {
+    let mut table =
+        Table::new(["STEP", "AFTER", "RESOURCE", "STATUS", "ATTEMPTS", "LAST ERROR", "BRANCH"]);
+    for step in steps {
+        let error = step.reason.as_ref().or(step.last_error.as_ref());
+        table.row([
+            step.name.clone(),
+            step.after.join(", "),
+            step.resource.clone().unwrap_or_default(),
+            step.status.as_str().to_owned(),
+            step.attempts.to_string(),
+            error.cloned().unwrap_or_default(),
+            step.branch.clone(),
+        ]);
+    }
+    table
+}
+
 fn events_of(log: &LogView) -> Table {
     let mut table = Table::new(["AFTER", "EVENT", "PARTICIPANT", "DETAIL"]);
     let began_ms = log.events.first().map_or(0, |event| event.at_ms);
@@ -166,8 +195,14 @@ async fn watch(client: &Client, id: &str, format: Format) -> Result<(), Failure>
         step(&view, format);
         if has_ended(&view) {
             return match view.outcome {
-                Some(OutcomeWord::Committed) => Ok(()),
-                Some(OutcomeWord::Aborted | OutcomeWord::Mixed) | None => Err(Failure::shown()),
+                Some(OutcomeWord::Committed | OutcomeWord::Completed) => Ok(()),
+                Some(
+                    OutcomeWord::Aborted
+                    | OutcomeWord::Mixed
+                    | OutcomeWord::Compensated
+                    | OutcomeWord::NeedsAttention,
+                )
+                | None => Err(Failure::shown()),
             };
         }
         match events.next().await {
@@ -183,25 +218,38 @@ fn step(view: &TransactionView, format: Format) {
     match format {
         Format::Json => output::json_line(view),
         Format::Text => {
-            let acks = view.participants.iter().filter(|participant| participant.ack).count();
-            let of = view.participants.len();
+            let done = done(view);
             let reason = view.reason.as_ref().map(reason_text).unwrap_or_default();
-            let line =
-                format!("{:10}  {acks} of {of} acknowledged  {reason}", view.status.as_str());
+            let line = format!("{:10}  {done}  {reason}", view.status.as_str());
             output::line(line.replace(char::is_control, " ").trim_end());
         }
     }
 }
 
+fn done(view: &TransactionView) -> String {
+    if view.steps.is_empty() {
+        let acks = view.participants.iter().filter(|participant| participant.ack).count();
+        return format!("{acks} of {} acknowledged", view.participants.len());
+    }
+    let steps = view.steps.iter().map(|step| format!("{} {}", step.name, step.status.as_str()));
+    steps.collect::<Vec<_>>().join(", ")
+}
+
 fn has_ended(view: &TransactionView) -> bool {
     use unanimous_api::StatusWord;
     match view.status {
-        StatusWord::Committed | StatusWord::Aborted => !view.needs_attention,
+        StatusWord::Committed
+        | StatusWord::Aborted
+        | StatusWord::Completed
+        | StatusWord::Compensated => !view.needs_attention,
         StatusWord::Initiated
         | StatusWord::Preparing
         | StatusWord::Prepared
         | StatusWord::Committing
-        | StatusWord::Aborting => false,
+        | StatusWord::Aborting
+        | StatusWord::Running
+        | StatusWord::Compensating
+        | StatusWord::NeedsAttention => false,
     }
 }
 
@@ -238,6 +286,7 @@ fn vote_text(vote: Option<VoteWord>) -> &'static str {
 }
 
 fn reason_text(reason: &ReasonView) -> String {
-    let participant = reason.participant.as_ref().map(|name| format!("{name}: "));
+    let participant = reason.participant.as_ref().or(reason.step.as_ref());
+    let participant = participant.map(|name| format!("{name}: "));
     format!("{}{}: {}", participant.unwrap_or_default(), reason.kind, reason.detail)
 }

@@ -40,6 +40,16 @@ pub enum Code {
     UnfitResource,
     /// An invariant is not configured.
     UnknownInvariant,
+    /// The steps of a saga wait for each other.
+    CyclicSaga,
+    /// The saga has no such step.
+    UnknownStep,
+    /// Two steps have the same name.
+    DuplicateStep,
+    /// A template does not read, or names what it cannot have.
+    BadTemplate,
+    /// Steps that make no saga.
+    BadSaga,
     /// The transaction was aborted.
     Aborted,
     /// The transaction is committed and cannot be aborted any more.
@@ -64,6 +74,14 @@ pub enum Code {
     Delegated,
     /// The branch belongs to another cluster.
     OtherCluster,
+    /// The saga was undone.
+    Compensated,
+    /// The saga cannot be undone any more.
+    TooLateToCancel,
+    /// The transaction has changed since.
+    VersionChanged,
+    /// A transaction of that kind does not take what was asked.
+    NotForKind,
     /// Too much is under way.
     Overloaded,
     /// The journal takes no new transactions.

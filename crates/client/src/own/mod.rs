@@ -76,7 +76,8 @@ impl Seat {
     fn unprepared(&self, reason: Reason) -> Error {
         let Reason { kind, detail } = reason;
         let participant = Some(self.participant.clone());
-        let reason = Box::new(ReasonView { participant, kind: kind.to_owned(), detail });
+        let reason =
+            Box::new(ReasonView { participant, step: None, kind: kind.to_owned(), detail });
         Error::NotPrepared { id: self.txn.id().to_owned(), reason }
     }
 }

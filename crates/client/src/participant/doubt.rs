@@ -168,7 +168,19 @@ fn decision(view: &TransactionView) -> Option<Decision> {
         (OutcomeWord::Mixed, StatusWord::Aborting | StatusWord::Aborted) => Some(Decision::Abort),
         (
             OutcomeWord::Mixed,
-            StatusWord::Initiated | StatusWord::Preparing | StatusWord::Prepared,
+            StatusWord::Initiated
+            | StatusWord::Preparing
+            | StatusWord::Prepared
+            | StatusWord::Running
+            | StatusWord::Compensating
+            | StatusWord::Completed
+            | StatusWord::Compensated
+            | StatusWord::NeedsAttention,
+        )
+        // A saga: its steps never wait for an outcome.
+        | (
+            OutcomeWord::Completed | OutcomeWord::Compensated | OutcomeWord::NeedsAttention,
+            _,
         ) => None,
     }
 }

@@ -24,6 +24,7 @@ impl CommitTxn {
             Input::CommitAsked(votes) => self.commit_asked(now, votes),
             Input::AbortAsked(reason) => self.abort_asked(reason),
             Input::Answered(branch, verb, answer) => self.answered(now, branch, verb, answer),
+            Input::Signalled(..) => Err(Refusal::NoSignals),
             Input::Inquired(branch) => {
                 self.known(branch)?;
                 self.volatile.branches[branch.index()].hurry();

@@ -61,7 +61,7 @@ pub struct Durable {
 }
 
 /// A record that does not fit the ones before it: no machine writes such a sequence.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Misfit(pub &'static str);
 
 impl fmt::Display for Misfit {

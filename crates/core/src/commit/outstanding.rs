@@ -5,6 +5,7 @@
 
 use super::{CommitTxn, Phase};
 use crate::id::{BranchId, Timestamp};
+use crate::limits::RETRY_MS_MAX;
 use crate::step::{Effect, Outcome, Stage, Verb};
 
 impl CommitTxn {
@@ -37,7 +38,7 @@ impl CommitTxn {
                 }
                 Verb::Act | Verb::Compensate => unreachable!("no phase asks for it"),
             };
-            if wanted && progress.call.is_due(now) {
+            if wanted && progress.call.is_due(now, RETRY_MS_MAX) {
                 progress.call = crate::retry::Call::InFlight;
                 effects.push(Effect::Call(branch, verb));
             }

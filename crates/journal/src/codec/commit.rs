@@ -44,8 +44,7 @@ pub(super) fn encode(record: &Record, out: &mut Vec<u8>) {
             put_list(out, votes, |out, vote| out.push(vote_byte(*vote)));
             put_option(out, reason.as_ref(), |out, (branch, reason)| {
                 put_option(out, branch.as_ref(), put_branch_id);
-                put_bytes(out, reason.kind.as_bytes());
-                put_bytes(out, reason.detail.as_bytes());
+                put_reason(out, reason);
             });
             put_list(out, results, |out, (branch, result)| {
                 put_branch_id(out, branch);
@@ -58,13 +57,8 @@ pub(super) fn encode(record: &Record, out: &mut Vec<u8>) {
             out.push(ending_byte(*ending));
         }
         Record::Resolved(resolution) => {
-            let force = match resolution.force {
-                Force::No => 0,
-                Force::Yes => 1,
-            };
-            out.extend([RESOLVED, decision_byte(resolution.outcome), force]);
-            put_bytes(out, resolution.by.as_bytes());
-            put_bytes(out, resolution.reason.as_bytes());
+            out.push(RESOLVED);
+            put_resolution(out, resolution);
         }
     }
 }
@@ -84,12 +78,7 @@ pub(super) fn decode(kind: u8, reader: &mut Reader<'_>) -> Result<Option<Record>
             results: reader.list(|reader| Ok((branch_id(reader)?, opaque(reader)?)))?,
         },
         FINISHED => Record::Finished(branch_id(reader)?, ending(reader)?),
-        RESOLVED => Record::Resolved(Resolution {
-            outcome: decision(reader)?,
-            force: force(reader)?,
-            by: reader.text()?,
-            reason: reader.text()?,
-        }),
+        RESOLVED => Record::Resolved(resolution(reader)?),
         _ => return Ok(None),
     };
     Ok(Some(record))
@@ -104,10 +93,7 @@ fn put_begun(out: &mut Vec<u8>, begun: &Begun) {
     put_varint(out, begun.timeout_ms);
     put_varint(out, begun.deadline.0);
     put_list(out, &begun.branches, put_branch);
-    put_option(out, begun.key.as_ref(), |out, key| {
-        put_bytes(out, key.text.as_bytes());
-        out.extend_from_slice(&key.fingerprint);
-    });
+    put_option(out, begun.key.as_ref(), put_key);
     put_bytes(out, begun.memo.bytes());
 }
 
@@ -123,8 +109,7 @@ fn begun(reader: &mut Reader<'_>, shape: Shape) -> Result<Begun, Undecodable> {
         timeout_ms: reader.varint()?,
         deadline: Timestamp(reader.varint()?),
         branches: reader.list(branch)?,
-        key: reader
-            .option(|reader| Ok(Key { text: reader.text()?, fingerprint: reader.array()? }))?,
+        key: reader.option(key)?,
         memo: opaque(reader)?,
     })
 }
@@ -152,20 +137,53 @@ fn branch(reader: &mut Reader<'_>) -> Result<Branch, Undecodable> {
     })
 }
 
-fn put_branch_id(out: &mut Vec<u8>, branch: &BranchId) {
+pub(super) fn put_branch_id(out: &mut Vec<u8>, branch: &BranchId) {
     put_varint(out, u64::from(branch.0));
 }
 
-fn branch_id(reader: &mut Reader<'_>) -> Result<BranchId, Undecodable> {
+pub(super) fn branch_id(reader: &mut Reader<'_>) -> Result<BranchId, Undecodable> {
     reader.varint16().map(BranchId)
 }
 
-fn opaque(reader: &mut Reader<'_>) -> Result<Opaque, Undecodable> {
+pub(super) fn opaque(reader: &mut Reader<'_>) -> Result<Opaque, Undecodable> {
     reader.bytes().map(Opaque::new)
 }
 
+pub(super) fn put_key(out: &mut Vec<u8>, key: &Key) {
+    put_bytes(out, key.text.as_bytes());
+    out.extend_from_slice(&key.fingerprint);
+}
+
+pub(super) fn key(reader: &mut Reader<'_>) -> Result<Key, Undecodable> {
+    Ok(Key { text: reader.text()?, fingerprint: reader.array()? })
+}
+
+pub(super) fn put_resolution(out: &mut Vec<u8>, resolution: &Resolution) {
+    let force = match resolution.force {
+        Force::No => 0,
+        Force::Yes => 1,
+    };
+    out.extend([decision_byte(resolution.outcome), force]);
+    put_bytes(out, resolution.by.as_bytes());
+    put_bytes(out, resolution.reason.as_bytes());
+}
+
+pub(super) fn resolution(reader: &mut Reader<'_>) -> Result<Resolution, Undecodable> {
+    Ok(Resolution {
+        outcome: decision(reader)?,
+        force: force(reader)?,
+        by: reader.text()?,
+        reason: reader.text()?,
+    })
+}
+
+pub(super) fn put_reason(out: &mut Vec<u8>, reason: &Reason) {
+    put_bytes(out, reason.kind.as_bytes());
+    put_bytes(out, reason.detail.as_bytes());
+}
+
 // Not through `Reason::new`, which would cut a text that an older release allowed to be longer.
-fn reason(reader: &mut Reader<'_>) -> Result<Reason, Undecodable> {
+pub(super) fn reason(reader: &mut Reader<'_>) -> Result<Reason, Undecodable> {
     Ok(Reason { kind: reader.text()?, detail: reader.text()? })
 }
 

@@ -15,6 +15,7 @@
 
 mod bytes;
 mod commit;
+mod saga;
 
 pub use bytes::Undecodable;
 pub(crate) use bytes::{Reader, put_varint};
@@ -25,6 +26,7 @@ use unanimous_core::txn::Record;
 pub fn encode(record: &Record, out: &mut Vec<u8>) {
     match record {
         Record::Commit(record) => commit::encode(record, out),
+        Record::Saga(record) => saga::encode(record, out),
     }
 }
 
@@ -43,6 +45,7 @@ pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Record, Undecodable> {
     let unknown = reader.wrong("a record of an unknown kind");
     match reader.byte()? {
         kind @ 0x01..=0x3F => commit::decode(kind, reader)?.map(Record::Commit).ok_or(unknown),
+        kind @ 0x40..=0x7F => saga::decode(kind, reader)?.map(Record::Saga).ok_or(unknown),
         _ => Err(unknown),
     }
 }

@@ -21,7 +21,6 @@ use super::storage::Storage;
 use super::table::{Recent, Table};
 use crate::error::JournalError;
 use crate::limits::FIRST_SEGMENT_BYTES;
-use crate::summary;
 
 /// The file that holds the journal's name.
 const INSTANCE: &str = "instance";
@@ -217,7 +216,7 @@ fn write_instance(storage: &dyn Storage, names: &[String], instance: &str) -> io
 /// The idempotency key that a transaction with these entries was begun under.
 pub(crate) fn key_of(kept: &[u8]) -> Option<Arc<str>> {
     let (_, records, _) = layout::kept(kept).next()?.ok()?;
-    summary::key_of(&records.first().ok()?).cloned()
+    Some(Arc::clone(&records.first().ok()?.key()?.text))
 }
 
 fn new_instance() -> String {

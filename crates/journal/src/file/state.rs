@@ -17,7 +17,6 @@ use super::table::{Table, Taken};
 use crate::entry::Entry;
 use crate::error::JournalError;
 use crate::limits::{BEGIN_BYTES_MAX, EVICTED_AT_ONCE, LINGER_MS, WAITING_BYTES_MAX};
-use crate::summary;
 
 /// The state, and the means to wait for it to change.
 pub(crate) struct Shared {
@@ -146,7 +145,7 @@ impl Shared {
             count: u32::try_from(entry.records.len()).expect("a step writes a few records"),
             end: entry.end,
             bytes: &batch.bytes[start..],
-            key: begins.then(|| summary::key_of(&entry.records[0])).flatten(),
+            key: begins.then(|| entry.records[0].key().map(|key| &key.text)).flatten(),
         });
         // More than one, so that a backlog shrinks.
         table.evict(self.projected(), 2);

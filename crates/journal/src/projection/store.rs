@@ -7,8 +7,8 @@
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, ToSql, params};
-use unanimous_core::commit::Shape;
 use unanimous_core::id::{Lsn, TxnId};
+use unanimous_core::txn::Kind;
 
 use crate::entry::Stored;
 use crate::file::layout;
@@ -24,12 +24,12 @@ CREATE TABLE progress (one INTEGER PRIMARY KEY, instance TEXT NOT NULL, applied_
 CREATE TABLE txn (
     lsn INTEGER PRIMARY KEY,      -- of the last entry, so rows are in the order of ending
     id BLOB NOT NULL,
-    status INTEGER,               -- 0 committed, 1 aborted, NULL not readable
+    status INTEGER,               -- 0 committed, 1 aborted, 2 completed, 3 compensated, NULL not readable
     begun_at INTEGER NOT NULL,
     ended_at INTEGER NOT NULL,
     key TEXT,
     entries BLOB NOT NULL,
-    shape INTEGER NOT NULL DEFAULT 0    -- 0 atomic, 1 tcc
+    shape INTEGER NOT NULL DEFAULT 0    -- 0 atomic, 1 tcc, 2 saga
 );
 CREATE INDEX txn_by_id ON txn (id, status, begun_at);
 CREATE INDEX txn_by_key ON txn (key) WHERE key IS NOT NULL;
@@ -171,7 +171,7 @@ impl Store {
                     ended_at as i64,
                     summary.as_ref().and_then(|it| it.key.as_deref()),
                     row.kept,
-                    summary.as_ref().map_or(0, |it| shape_code(it.shape)),
+                    summary.as_ref().map_or(0, |it| kind_code(it.kind)),
                 ])?;
                 for name in summary.map(|it| it.resources).unwrap_or_default() {
                     let number: i64 = match numbers.get(&name) {
@@ -268,14 +268,23 @@ impl Store {
             None => "",
             Some(Status::Committed) => " AND status = 0",
             Some(Status::Aborted) => " AND status = 1",
-            Some(Status::Initiated | Status::Preparing | Status::Committing | Status::Aborting) => {
-                return Ok(Vec::new());
-            }
+            Some(Status::Completed) => " AND shape <> 0 AND status = 2",
+            Some(Status::Compensated) => " AND shape <> 0 AND status = 3",
+            Some(
+                Status::Initiated
+                | Status::Preparing
+                | Status::Committing
+                | Status::Aborting
+                | Status::Running
+                | Status::Compensating
+                | Status::NeedsAttention,
+            ) => return Ok(Vec::new()),
         };
-        sql += match filter.shape {
+        sql += match filter.kind {
             None => "",
-            Some(Shape::Atomic) => " AND shape = 0",
-            Some(Shape::Tcc) => " AND shape <> 0 AND shape = 1",
+            Some(Kind::Atomic) => " AND shape = 0",
+            Some(Kind::Tcc) => " AND shape <> 0 AND shape = 1",
+            Some(Kind::Saga) => " AND shape <> 0 AND shape = 2",
         };
         let after = filter.after.map(|txn| txn.0.to_be_bytes());
         let before = filter.begun_before.map(|at| i64::try_from(at.0).unwrap_or(i64::MAX));
@@ -329,16 +338,23 @@ fn code(status: Status) -> i64 {
     match status {
         Status::Committed => 0,
         Status::Aborted => 1,
-        Status::Initiated | Status::Preparing | Status::Committing | Status::Aborting => {
-            unreachable!("only ended transactions enter the history")
-        }
+        Status::Completed => 2,
+        Status::Compensated => 3,
+        Status::Initiated
+        | Status::Preparing
+        | Status::Committing
+        | Status::Aborting
+        | Status::Running
+        | Status::Compensating
+        | Status::NeedsAttention => unreachable!("only ended transactions enter the history"),
     }
 }
 
-fn shape_code(shape: Shape) -> i64 {
-    match shape {
-        Shape::Atomic => 0,
-        Shape::Tcc => 1,
+fn kind_code(kind: Kind) -> i64 {
+    match kind {
+        Kind::Atomic => 0,
+        Kind::Tcc => 1,
+        Kind::Saga => 2,
     }
 }
 

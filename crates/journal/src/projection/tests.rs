@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use unanimous_core::Decision;
-use unanimous_core::commit::Shape;
 use unanimous_core::id::{Epoch, Lsn, ShardId, Timestamp, TxnId};
+use unanimous_core::txn::Kind;
 
 use super::now_ms;
 use crate::conformance::Ear;
@@ -141,7 +141,7 @@ fn a_history_of_the_version_before_is_changed_and_loses_nothing() {
     let opened = open(folder.path(), options()).expect("opens");
     opened.assert_all_there(1..800);
     assert!(!folder.path().join("history.sqlite.broken").exists());
-    let tcc = Filter { shape: Some(Shape::Tcc), limit: 5, ..Filter::default() };
+    let tcc = Filter { kind: Some(Kind::Tcc), limit: 5, ..Filter::default() };
     assert!(opened.journal.query(&tcc).expect("readable").rows.is_empty());
 }
 

@@ -6,4 +6,3 @@ mod cuts;
 mod errors;
 mod examine;
 mod read;
-mod steps;

@@ -1,7 +1,8 @@
 //! The one line that is logged for each transaction, when it has ended.
 
-use unanimous_core::Outcome;
 use unanimous_core::id::{Timestamp, TxnId};
+use unanimous_core::txn::Txn;
+use unanimous_core::{Outcome, Reason};
 
 use super::run::Live;
 
@@ -29,8 +30,28 @@ impl Closing {
 
     /// The stable word for why it was aborted; empty if it was not.
     pub(crate) fn cause(&self) -> &str {
-        let reason = self.live.commit().durable().reason();
-        reason.map_or("", |(_, reason)| &*reason.kind)
+        self.reason().map_or("", |(_, reason)| &*reason.kind)
+    }
+
+    /// Why it was aborted, with the name of the branch or step at fault.
+    fn reason(&self) -> Option<(&str, &Reason)> {
+        let (name, reason) = match &self.live.machine {
+            Txn::Commit(machine) => {
+                let durable = machine.durable();
+                let (branch, reason) = durable.reason()?;
+                (branch.and_then(|it| durable.branch(it)).map(|it| &it.name), reason)
+            }
+            Txn::Saga(saga) => {
+                let durable = saga.durable();
+                let (step, reason) = durable.reason()?;
+                (step.and_then(|it| durable.plan(it)).map(|it| &it.name), reason)
+            }
+        };
+        Some((name.map_or("", |name| &**name), reason))
+    }
+
+    pub(crate) fn kind(&self) -> unanimous_core::txn::Kind {
+        self.live.machine.kind()
     }
 
     pub(crate) fn took_ms(&self) -> u64 {
@@ -39,15 +60,9 @@ impl Closing {
 
     /// Writes the line, at the level of its outcome: what nobody has to look at is `info`.
     pub(crate) fn write(&self, outcome: &'static str) {
-        let durable = self.live.commit().durable();
-        let key = durable.begun().key.as_ref().map_or("", |key| &*key.text);
-        let (participant, detail) = match durable.reason() {
-            Some((branch, reason)) => {
-                let branch = branch.and_then(|branch| durable.branch(branch));
-                (branch.map_or("", |branch| &*branch.name), &*reason.detail)
-            }
-            None => ("", ""),
-        };
+        let key = self.live.machine.key().map_or("", |key| &*key.text);
+        let (participant, detail) =
+            self.reason().map_or(("", ""), |(name, reason)| (name, &*reason.detail));
         macro_rules! line {
             ($level:ident) => {
                 tracing::$level!(
@@ -57,7 +72,7 @@ impl Closing {
                     cause = self.cause(),
                     participant,
                     detail,
-                    participants = durable.branches().len(),
+                    participants = self.live.machine.branches(),
                     calls = self.live.calls.iter().sum::<u32>(),
                     took_ms = self.took_ms(),
                     key,

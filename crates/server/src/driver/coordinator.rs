@@ -3,18 +3,20 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot};
 use unanimous_api::{BranchInDoubt, EventView, LogView, TransactionView, Wait};
-use unanimous_core::commit::{Branch, Durable, Key, Mode, Phases, Shape};
+use unanimous_core::commit::{Branch, Key, Mode, Phases};
 use unanimous_core::id::{BranchId, Lsn, ShardId, TxnId};
-use unanimous_core::txn::Record;
+use unanimous_core::txn::Txn;
 use unanimous_core::{Durability, Input, Opaque, Outcome, Reason, Resolution, Vote};
-use unanimous_journal::{Filter, Journal, JournalError, Listener, Page, Stored};
+use unanimous_journal::{Filter, Journal, JournalError, Page, Stored};
 use unanimous_participants::Trace;
 
 use super::Census;
+use super::begun::{BeginOrder, SagaOrder};
 use super::clock::Clock;
-use super::event::{AskError, CheckedKey, Enlisted, Event, IfRunning, Order, Waiter, Want};
+use super::ears::Ears;
+use super::event::{AskError, CheckedKey, Enlisted, Event, IfRunning, Order, Waiter, Want, What};
 use super::ids::{Ids, shard_of_key};
 use super::order::{BranchOrder, Contention};
 use super::run::Driver;
@@ -22,29 +24,6 @@ use super::view::{self, Frame};
 use crate::Metrics;
 use crate::limits::EVENTS_BEHIND_MAX;
 use crate::resources::Resources;
-
-/// Hears of the journal on behalf of the drivers. Made before the journal, which is made with it.
-pub struct Ears {
-    flushed: watch::Sender<Lsn>,
-    failed: watch::Sender<Option<Arc<JournalError>>>,
-}
-
-impl Ears {
-    /// Makes a pair of them.
-    pub fn new() -> Arc<Self> {
-        Arc::new(Self { flushed: watch::Sender::default(), failed: watch::Sender::default() })
-    }
-}
-
-impl Listener for Ears {
-    fn flushed(&self, lsn: Lsn) {
-        self.flushed.send_replace(lsn);
-    }
-
-    fn failed(&self, error: Arc<JournalError>) {
-        self.failed.send_replace(Some(error));
-    }
-}
 
 /// What a coordinator is started with.
 pub struct CoordinatorOptions {
@@ -62,24 +41,6 @@ pub struct CoordinatorOptions {
     pub queue_max: usize,
     /// Where it counts; the resources report their calls there too.
     pub metrics: Arc<Metrics>,
-}
-
-/// A transaction to begin.
-pub struct BeginOrder {
-    /// What its two phases are to its participants.
-    pub shape: Shape,
-    /// Milliseconds within which it must be decided.
-    pub timeout_ms: u64,
-    /// Name, resource and work of each participant; none if the client enlists them later.
-    pub branches: Vec<(String, String, Opaque)>,
-    /// The client's own name for it.
-    pub key: Option<Key>,
-    /// What to do if that name is in use.
-    pub running: IfRunning,
-    /// When to answer.
-    pub wait: Wait,
-    /// The trace it is part of; one of its own if there is none.
-    pub trace: Option<Trace>,
 }
 
 /// What the drivers share.
@@ -205,16 +166,23 @@ impl Coordinator {
         answer
     }
 
+    /// Begins a saga, and answers as its `wait` says.
+    ///
+    /// # Errors
+    ///
+    /// As [`Coordinator::begin`].
+    pub fn begin_saga(
+        &self,
+        order: SagaOrder,
+    ) -> (TxnId, oneshot::Receiver<Result<TransactionView, AskError>>) {
+        let (reply, answer) = oneshot::channel();
+        let SagaOrder { steps, input, timeout_ms, delay_ms, key, running, wait, trace } = order;
+        let what = What::Steps { steps, input, timeout_ms, delay_ms };
+        let waiter = Waiter { until: wait, want: Want::View(reply) };
+        (self.send_order(what, key, running, trace, waiter), answer)
+    }
+
     fn order(&self, order: BeginOrder, want: Want) -> TxnId {
-        let shard = match &order.key {
-            Some(key) => shard_of_key(&key.text),
-            None => ShardId::of(self.ids.next() as u64),
-        };
-        let txn = TxnId::mint(self.shared.clock.now().0, shard, self.ids.next());
-        if let Err(refusal) = self.admits() {
-            want.refuse(refusal);
-            return txn;
-        }
         let mode = match (order.branches.is_empty(), order.wait) {
             (true, _) => Mode::Interactive,
             (false, Wait::None) => Mode::RunLater,
@@ -226,22 +194,36 @@ impl Coordinator {
         };
         let branches = order.branches.into_iter();
         let branches = branches.map(|(name, resource, work)| self.branch(&name, &resource, work));
-        let key = order.key.map(|key| CheckedKey {
-            key,
-            checked_at: self.shared.clock.now(),
-            running: order.running,
-        });
-        let order = Order {
-            txn,
+        let what = What::Branches {
             shape: order.shape,
             mode,
             timeout_ms: order.timeout_ms,
             branches: branches.collect(),
-            key,
-            memo: order.trace.map_or_else(Opaque::default, |trace| Opaque::new(&trace.to_bytes())),
-            waiter: Waiter { until, want },
         };
-        self.send(txn, Event::Begin(Box::new(order)));
+        self.send_order(what, order.key, order.running, order.trace, Waiter { until, want })
+    }
+
+    fn send_order(
+        &self,
+        what: What,
+        key: Option<Key>,
+        running: IfRunning,
+        trace: Option<Trace>,
+        waiter: Waiter,
+    ) -> TxnId {
+        let shard = match &key {
+            Some(key) => shard_of_key(&key.text),
+            None => ShardId::of(self.ids.next() as u64),
+        };
+        let now = self.shared.clock.now();
+        let txn = TxnId::mint(now.0, shard, self.ids.next());
+        if let Err(refusal) = self.admits() {
+            waiter.want.refuse(refusal);
+            return txn;
+        }
+        let key = key.map(|key| CheckedKey { key, checked_at: now, running });
+        let memo = trace.map_or_else(Opaque::default, |trace| Opaque::new(&trace.to_bytes()));
+        self.send(txn, Event::Begin(Box::new(Order { txn, what, key, memo, waiter })));
         txn
     }
 
@@ -315,14 +297,33 @@ impl Coordinator {
         answer
     }
 
-    /// Asks for abort.
+    /// Asks for abort; if a version is given, only if the transaction still has it.
     pub fn abort(
         &self,
         txn: TxnId,
         reason: Reason,
+        if_version: Option<u32>,
         wait: Wait,
     ) -> oneshot::Receiver<Result<TransactionView, AskError>> {
-        self.ask(txn, Input::AbortAsked(reason), wait)
+        let (reply, answer) = oneshot::channel();
+        let waiter = Waiter { until: wait, want: Want::View(reply) };
+        let input = Box::new(Input::AbortAsked(reason));
+        self.send(txn, Event::Ask(txn, if_version, input, waiter));
+        answer
+    }
+
+    /// Sends a step of a saga what it waits for.
+    pub fn signal(
+        &self,
+        txn: TxnId,
+        step: &str,
+        payload: Opaque,
+        wait: Wait,
+    ) -> oneshot::Receiver<Result<TransactionView, AskError>> {
+        let (reply, answer) = oneshot::channel();
+        let waiter = Waiter { until: wait, want: Want::View(reply) };
+        self.send(txn, Event::Signal(txn, step.to_owned(), payload, waiter));
+        answer
     }
 
     /// Repeats every call that waits for its next attempt, at once.
@@ -347,7 +348,7 @@ impl Coordinator {
     ) -> oneshot::Receiver<Result<TransactionView, AskError>> {
         let (reply, answer) = oneshot::channel();
         let waiter = Waiter { until, want: Want::View(reply) };
-        self.send(txn, Event::Ask(txn, Box::new(input), waiter));
+        self.send(txn, Event::Ask(txn, None, Box::new(input), waiter));
         answer
     }
 
@@ -377,13 +378,11 @@ impl Coordinator {
             txn,
             begun_at: first.at,
             updated_at: last.at,
+            version: u32::try_from(records.len()).unwrap_or(u32::MAX),
         };
-        let durable = Durable::replay(records.iter().map(|stored| {
-            let Record::Commit(record) = &stored.record;
-            record
-        }))
-        .map_err(|misfit| JournalError::Failed(misfit.to_string()))?;
-        Ok(Some(frame.ended(&durable)))
+        let machine = Txn::replay(records.iter().map(|stored| &stored.record))
+            .map_err(|misfit| JournalError::Failed(misfit.to_string()))?;
+        Ok(Some(frame.show(&machine)))
     }
 
     /// The log of a transaction; empty if it is not known.
@@ -434,11 +433,8 @@ impl Coordinator {
     /// [`JournalError::Failed`] if the journal cannot be read.
     pub async fn fingerprint(&self, txn: TxnId) -> Result<Option<[u8; 16]>, JournalError> {
         let records = self.read_journal(move |journal| journal.read(txn)).await?;
-        let fingerprint = records.first().and_then(|stored| match &stored.record {
-            Record::Commit(unanimous_core::commit::Record::Begun(begun)) => begun.key.as_ref(),
-            Record::Commit(_) => None,
-        });
-        Ok(fingerprint.map(|key| key.fingerprint))
+        let key = records.first().and_then(|stored| stored.record.key());
+        Ok(key.map(|key| key.fingerprint))
     }
 
     async fn read_journal<T: Send + 'static>(

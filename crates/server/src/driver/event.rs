@@ -4,14 +4,17 @@ use tokio::sync::oneshot;
 use unanimous_api::{Code, Problem, TransactionView, Wait};
 use unanimous_core::commit::{Branch, Key, Mode, Shape};
 use unanimous_core::id::{BranchId, Timestamp, TxnId};
+use unanimous_core::saga::Plan;
 use unanimous_core::{Answer, Input, Opaque, Outcome, Refusal, Verb};
 
 /// What a driver takes from its queue.
 pub(super) enum Event {
     /// A client begins a transaction.
     Begin(Box<Order>),
-    /// A client or an operator asks something of a transaction.
-    Ask(TxnId, Box<Input>, Waiter),
+    /// A client or an operator asks something of a transaction, perhaps of one version only.
+    Ask(TxnId, Option<u32>, Box<Input>, Waiter),
+    /// Somebody sends a step what it waits for.
+    Signal(TxnId, String, Opaque, Waiter),
     /// A client adds a participant.
     Enlist(TxnId, Box<Branch>, oneshot::Sender<Result<Enlisted, AskError>>),
     /// A client votes and asks for commit, naming participants.
@@ -33,13 +36,18 @@ pub(super) enum Event {
 /// A transaction to begin.
 pub(super) struct Order {
     pub(super) txn: TxnId,
-    pub(super) shape: Shape,
-    pub(super) mode: Mode,
-    pub(super) timeout_ms: u64,
-    pub(super) branches: Vec<Branch>,
+    pub(super) what: What,
     pub(super) key: Option<CheckedKey>,
     pub(super) memo: Opaque,
     pub(super) waiter: Waiter,
+}
+
+/// What a transaction is to do.
+pub(super) enum What {
+    /// Two phases.
+    Branches { shape: Shape, mode: Mode, timeout_ms: u64, branches: Vec<Branch> },
+    /// A saga.
+    Steps { steps: Vec<Plan>, input: Opaque, timeout_ms: Option<u64>, delay_ms: Option<u64> },
 }
 
 /// A key that the journal did not know when it was asked.
@@ -110,6 +118,10 @@ pub enum AskError {
     Refused(Refusal, Option<Box<TransactionView>>),
     /// The transaction has no such participant.
     UnknownParticipant(String),
+    /// The saga has no such step that waits.
+    UnknownStep(String),
+    /// The transaction has this version by now.
+    Changed(u32, Option<Box<TransactionView>>),
     /// The resource cannot try, confirm and cancel.
     NotForTcc(String),
     /// The key was used for another request, by this transaction.
@@ -141,6 +153,18 @@ impl AskError {
                 format!("transaction {txn} has no participant {name:?}"),
             )
             .at(format!("/votes/{}", name.replace('~', "~0").replace('/', "~1"))),
+            Self::UnknownStep(name) => Problem::new(
+                Code::UnknownStep,
+                format!("transaction {txn} has no step {name:?} that waits for a signal"),
+            ),
+            Self::Changed(version, view) => {
+                let detail = format!("transaction {txn} has version {version} by now");
+                let problem = Problem::new(Code::VersionChanged, detail).at("/if_version");
+                match view {
+                    Some(view) => problem.about(*view),
+                    None => problem,
+                }
+            }
             Self::NotForTcc(resource) => not_for_tcc(&resource).at("/resource"),
             Self::KeyReused(other) => Problem::new(
                 Code::KeyReused,
@@ -190,6 +214,24 @@ fn refused(txn: TxnId, refusal: &Refusal, view: Option<Box<TransactionView>>) ->
         Refusal::Delegated(branch) => (
             Code::Delegated,
             format!("branch {} of transaction {txn} was asked to decide", branch.0),
+        ),
+        Refusal::Pivoting(step) => {
+            let step = view.as_ref().and_then(|view| view.steps.get(step.index()));
+            let name = step.map_or("the pivot", |step| &*step.name);
+            (
+                Code::TooLateToCancel,
+                format!(
+                    "step {name} of transaction {txn} is its point of no return, and was called"
+                ),
+            )
+        }
+        Refusal::NotForSaga => (
+            Code::NotForKind,
+            format!("transaction {txn} is a saga, which goes on by itself: nobody commits it"),
+        ),
+        Refusal::NoSignals => (
+            Code::NotForKind,
+            format!("transaction {txn} has branches and no steps: nothing waits for a signal"),
         ),
         Refusal::Undecided => (Code::Undecided, format!("transaction {txn} is not decided")),
         Refusal::NothingToResolve => {

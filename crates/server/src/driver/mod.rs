@@ -4,20 +4,26 @@
 //! shards and run their machines one event at a time; see `run`. What to record and whom to call is
 //! decided in `core`; when an effect may go out is decided by its `Gate`.
 
+mod begun;
 mod clock;
 mod closing;
 mod coordinator;
+mod ears;
 mod event;
 mod ids;
+mod keys;
 mod order;
 mod run;
+mod saga_view;
 mod take;
 mod timers;
 pub(crate) mod view;
 
+pub use begun::{BeginOrder, SagaOrder};
 pub use clock::Clock;
 pub(crate) use closing::Closing;
-pub use coordinator::{BeginOrder, Coordinator, CoordinatorOptions, Ears};
+pub use coordinator::{Coordinator, CoordinatorOptions};
+pub use ears::Ears;
 pub(crate) use event::not_for_tcc;
 pub use event::{AskError, Enlisted, IfRunning};
 pub use order::BranchOrder;

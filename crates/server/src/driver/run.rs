@@ -9,21 +9,23 @@ use std::sync::atomic::Ordering;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use unanimous_api::BranchInDoubt;
-use unanimous_core::commit::{Begun, Branch, CommitTxn, Ending, Key, Phase, Shape};
+use unanimous_core::commit::{self, Branch, CommitTxn, Ending, Key, Phase, Shape};
 use unanimous_core::gate::Gate;
 use unanimous_core::id::{BranchId, Epoch, Lsn, Timestamp, TxnId};
-use unanimous_core::txn::Txn;
+use unanimous_core::saga;
+use unanimous_core::txn::{Begun, Txn};
 use unanimous_core::{Answer, Input, Opaque, Refusal, Verb, Vote};
 use unanimous_journal::OpenTxn;
 use unanimous_participants::{Takes, Trace};
 
 use super::coordinator::Shared;
-use super::event::{AskError, CheckedKey, Enlisted, Event, IfRunning, Order, Waiter};
+use super::event::{AskError, CheckedKey, Enlisted, Event, IfRunning, Order, Waiter, What};
+use super::keys::Keys;
 use super::order::InOrder;
 use super::take::Out;
 use super::timers::Timers;
 use super::{Census, view};
-use crate::limits::{EVENTS_PER_ROUND, KEY_CHECK_MS_MAX, KEY_MEMORY_MS};
+use crate::limits::{EVENTS_PER_ROUND, KEY_CHECK_MS_MAX};
 
 /// A transaction that is driven here.
 pub(super) struct Live {
@@ -44,9 +46,12 @@ pub(super) struct Live {
 }
 
 impl Live {
-    pub(super) fn commit(&self) -> &CommitTxn {
-        let Txn::Commit(machine) = &self.machine;
-        machine
+    /// The machine, if it runs two phases.
+    pub(super) fn commit(&self) -> Option<&CommitTxn> {
+        match &self.machine {
+            Txn::Commit(machine) => Some(machine),
+            Txn::Saga(_) => None,
+        }
     }
 
     /// Adds a waiter. Those who have left make room first, so that a transaction that stays open for
@@ -62,6 +67,26 @@ impl Live {
 /// The trace a transaction began in, or one of its own.
 fn trace(txn: TxnId, memo: &Opaque) -> Trace {
     Trace::from_bytes(memo.bytes()).unwrap_or_else(|| Trace::of(txn))
+}
+
+fn begun(what: What, key: Option<Key>, memo: Opaque, now: Timestamp) -> Begun {
+    match what {
+        What::Branches { shape, mode, timeout_ms, branches } => Begun::Commit(commit::Begun {
+            shape,
+            mode,
+            timeout_ms,
+            deadline: now.after_ms(timeout_ms),
+            branches,
+            key,
+            memo,
+        }),
+        What::Steps { steps, input, timeout_ms, delay_ms } => {
+            let start_at = delay_ms.map(|delay_ms| now.after_ms(delay_ms));
+            let start = start_at.unwrap_or(now);
+            let deadline = timeout_ms.map(|timeout_ms| start.after_ms(timeout_ms));
+            Begun::Saga(saga::Begun { start_at, timeout_ms, deadline, steps, input, key, memo })
+        }
+    }
 }
 
 /// Hashes an identity to itself: its low half is random already.
@@ -100,36 +125,6 @@ pub(super) struct Driver {
     pub(super) accepting: bool,
     /// When the loop was last woken. A round is short, so its events share one look at the clock.
     now: Timestamp,
-}
-
-/// Idempotency keys of transactions that are open or have ended just now.
-#[derive(Default)]
-pub(super) struct Keys {
-    by_text: HashMap<Arc<str>, (TxnId, [u8; 16])>,
-    ended: VecDeque<(Timestamp, Arc<str>)>,
-}
-
-impl Keys {
-    pub(super) fn insert(&mut self, key: &Key, txn: TxnId) {
-        self.by_text.insert(Arc::clone(&key.text), (txn, key.fingerprint));
-    }
-
-    /// The transaction was refused: nobody has begun under the key.
-    pub(super) fn forget(&mut self, key: &Key) {
-        self.by_text.remove(&key.text);
-    }
-
-    /// Remembers the key of an ended transaction for a while: a repeat may have looked into the
-    /// journal before the transaction began.
-    pub(super) fn ended(&mut self, key: &Key, now: Timestamp) {
-        self.ended.push_back((now, Arc::clone(&key.text)));
-        while let Some((at, text)) = self.ended.front()
-            && now.since_ms(*at) > KEY_MEMORY_MS
-        {
-            self.by_text.remove(text);
-            self.ended.pop_front();
-        }
-    }
 }
 
 impl Driver {
@@ -171,14 +166,12 @@ impl Driver {
                 return;
             }
         };
-        let Txn::Commit(commit) = &machine;
-        let begun = commit.durable().begun();
-        if let Some(key) = &begun.key {
+        if let Some(key) = machine.key() {
             self.keys.insert(key, open.txn);
         }
         let live = Live {
-            trace: trace(open.txn, &begun.memo),
-            calls: vec![0; commit.durable().branches().len()],
+            trace: trace(open.txn, machine.memo()),
+            calls: vec![0; machine.branches()],
             calls_before: 1,
             machine,
             records: u32::try_from(records.len()).expect("bounded by the branches"),
@@ -265,7 +258,10 @@ impl Driver {
     fn on(&mut self, event: Event) {
         match event {
             Event::Begin(order) => self.begin(*order),
-            Event::Ask(txn, input, waiter) => self.ask(txn, *input, waiter),
+            Event::Ask(txn, version, input, waiter) => {
+                self.ask_if(txn, version, *input, waiter);
+            }
+            Event::Signal(txn, step, payload, waiter) => self.signal(txn, &step, payload, waiter),
             Event::Enlist(txn, branch, reply) => self.enlist(txn, *branch, reply),
             Event::Commit(txn, votes, waiter) => self.commit(txn, votes, waiter),
             Event::Join(txn, waiter) => self.join(txn, waiter),
@@ -283,7 +279,7 @@ impl Driver {
     }
 
     fn begin(&mut self, order: Order) {
-        let Order { txn, shape, mode, timeout_ms, branches, key, memo, waiter } = order;
+        let Order { txn, what, key, memo, waiter } = order;
         if !self.accepting {
             return waiter.want.refuse(AskError::ShuttingDown);
         }
@@ -296,12 +292,9 @@ impl Driver {
             },
         };
         let trace = trace(txn, &memo);
-        let Shared { resources, contention, branch_order, .. } = &*self.shared;
-        let order = InOrder::of(&branches, resources, contention, *branch_order, now);
-        let calls = vec![0; branches.len()];
-        let deadline = now.after_ms(timeout_ms);
-        let begun = Begun { shape, mode, timeout_ms, deadline, branches, key: key.clone(), memo };
-        let (machine, step) = Txn::begin(begun, now);
+        let order = self.in_order(&what, now);
+        let (machine, step) = Txn::begin(begun(what, key.clone(), memo, now), now);
+        let calls = vec![0; machine.branches()];
         let live = Live {
             machine,
             records: 0,
@@ -320,6 +313,16 @@ impl Driver {
         self.shared.open.fetch_add(1, Ordering::Relaxed);
         self.live.insert(txn, live);
         self.take(txn, now, step);
+    }
+
+    fn in_order(&self, what: &What, now: Timestamp) -> Option<InOrder> {
+        let Shared { resources, contention, branch_order, .. } = &*self.shared;
+        match what {
+            What::Branches { branches, .. } => {
+                InOrder::of(branches, resources, contention, *branch_order, now)
+            }
+            What::Steps { .. } => None,
+        }
     }
 
     /// Hands key and waiter back if nobody has begun under the key; answers the waiter otherwise.
@@ -376,11 +379,41 @@ impl Driver {
         }
     }
 
+    /// Asks, unless the transaction has changed since the client looked at it.
+    fn ask_if(&mut self, txn: TxnId, version: Option<u32>, input: Input, waiter: Waiter) {
+        match (version, self.live.get(&txn).map(|live| live.records)) {
+            (Some(version), Some(records)) if version != records => {
+                let view = self.view(txn).map(Box::new);
+                self.admit(txn, Out::Changed(waiter.want, records, view));
+            }
+            _ => self.ask(txn, input, waiter),
+        }
+    }
+
+    fn signal(&mut self, txn: TxnId, step: &str, payload: Opaque, waiter: Waiter) {
+        let Some(live) = self.live.get(&txn) else {
+            return waiter.want.refuse(AskError::NotOpen);
+        };
+        let number =
+            match &live.machine {
+                Txn::Commit(_) => Some(0),
+                Txn::Saga(saga) => saga.durable().begun().steps.iter().position(|it| {
+                    *it.name == *step && matches!(it.action, saga::Action::Signal(_))
+                }),
+            };
+        match number {
+            Some(number) => {
+                self.ask(txn, Input::Signalled(BranchId(number as u16), payload), waiter);
+            }
+            None => waiter.want.refuse(AskError::UnknownStep(step.to_owned())),
+        }
+    }
+
     fn commit(&mut self, txn: TxnId, votes: Vec<(String, Vote)>, waiter: Waiter) {
         let Some(live) = self.live.get(&txn) else {
             return waiter.want.refuse(AskError::NotOpen);
         };
-        let branches = live.commit().durable().branches();
+        let branches = live.commit().map_or(&[][..], |machine| machine.durable().branches());
         let mut by_id = Vec::with_capacity(votes.len());
         for (name, vote) in votes {
             match branches.iter().position(|branch| *branch.name == *name) {
@@ -413,7 +446,8 @@ impl Driver {
             return drop(reply.send(Err(AskError::NotOpen)));
         };
         let takes = self.shared.resources.get(&branch.resource).map(|(_, it)| it.takes());
-        if live.commit().durable().begun().shape == Shape::Tcc && takes != Some(Takes::Body) {
+        let shape = live.commit().map(|machine| machine.durable().begun().shape);
+        if shape == Some(Shape::Tcc) && takes != Some(Takes::Body) {
             return drop(reply.send(Err(AskError::NotForTcc(branch.resource.to_string()))));
         }
         let answer = match self.feed(txn, Input::Enlist(branch)) {
@@ -425,7 +459,8 @@ impl Driver {
 
     fn enlisted(&self, txn: TxnId, name: &str) -> Result<Enlisted, AskError> {
         let live = self.live.get(&txn).ok_or(AskError::Lost)?;
-        let mut branches = (0_u16..).zip(live.commit().durable().branches());
+        let machine = live.commit().ok_or(AskError::Refused(Refusal::NotEnlisting, None))?;
+        let mut branches = (0_u16..).zip(machine.durable().branches());
         let (index, branch) = branches
             .find(|(_, branch)| *branch.name == *name)
             .ok_or(AskError::Refused(Refusal::NotEnlisting, None))?;
@@ -472,7 +507,9 @@ impl Driver {
 
     fn report_drained(&mut self) {
         // All but the votes survives a restart.
-        let voting = |live: &Live| live.commit().durable().phase() == Phase::Preparing;
+        let voting = |live: &Live| {
+            live.commit().is_some_and(|machine| machine.durable().phase() == Phase::Preparing)
+        };
         if self.draining.is_some()
             && self.gate.held() == 0
             && !self.live.values().any(voting)
@@ -487,16 +524,27 @@ impl Driver {
         let mut by_status = BTreeMap::new();
         let mut census = Census::default();
         for live in self.live.values() {
-            let durable = live.commit().durable();
-            *by_status.entry(view::status(durable).as_str()).or_default() += 1;
-            let oldest = match durable.decision() {
-                None => &mut census.oldest_undecided,
-                Some(_) => &mut census.oldest_in_doubt,
+            *by_status.entry(view::status(&live.machine).as_str()).or_default() += 1;
+            let (decided, timeout_ms, attention) = match &live.machine {
+                Txn::Commit(machine) => {
+                    let durable = machine.durable();
+                    let attention = durable.phase() == Phase::Attention;
+                    (durable.decision().is_some(), Some(durable.begun().timeout_ms), attention)
+                }
+                Txn::Saga(saga) => {
+                    let durable = saga.durable();
+                    let unwinding = durable.phase() != saga::Phase::Running;
+                    (unwinding, durable.begun().timeout_ms, durable.needs_attention())
+                }
+            };
+            let oldest = match decided {
+                false => &mut census.oldest_undecided,
+                true => &mut census.oldest_in_doubt,
             };
             *oldest = oldest.iter().copied().chain([live.begun_at]).min();
             let age_ms = now.since_ms(live.begun_at);
-            census.overdue += u64::from(age_ms > 2 * durable.begun().timeout_ms);
-            census.needs_attention += u64::from(durable.phase() == Phase::Attention);
+            census.overdue += u64::from(timeout_ms.is_some_and(|it| age_ms > 2 * it));
+            census.needs_attention += u64::from(attention);
         }
         census.by_status = by_status;
         census
@@ -505,11 +553,13 @@ impl Driver {
     fn in_doubt(&self, resource: &str) -> Vec<BranchInDoubt> {
         let mut found = Vec::new();
         for (&txn, live) in &self.live {
-            let durable = live.commit().durable();
+            // A step holds nothing in doubt: what it did is done.
+            let Some(machine) = live.commit() else { continue };
+            let durable = machine.durable();
             for (index, branch) in (0_u16..).zip(durable.branches()) {
                 let id = BranchId(index);
                 let prepared = durable.decision().is_some()
-                    || live.commit().progress(id).is_some_and(|it| it.vote() == Some(Vote::Yes));
+                    || machine.progress(id).is_some_and(|it| it.vote() == Some(Vote::Yes));
                 let ended = matches!(
                     durable.ending(id),
                     Some(Ending::Done | Ending::Settled | Ending::Heuristic(_))
@@ -517,11 +567,11 @@ impl Driver {
                 if *branch.resource != *resource || !prepared || ended {
                     continue;
                 }
-                let progress = live.commit().progress(id);
+                let progress = machine.progress(id);
                 found.push(BranchInDoubt {
                     branch: view::branch_name(&self.shared.cluster, txn, id).to_string(),
                     transaction: txn.to_string(),
-                    status: view::status(durable),
+                    status: view::status(&live.machine),
                     attempts: progress.map_or(0, |progress| progress.attempts()),
                     last_error: progress.and_then(|it| it.last_error()).map(str::to_owned),
                     since_ms: live.updated_at.0,

@@ -10,10 +10,13 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use unanimous_api::{EventView, TransactionView, Wait};
-use unanimous_core::commit::Phase;
+use unanimous_core::commit::{Phase, Shape};
 use unanimous_core::id::{BranchId, Timestamp, TxnId};
-use unanimous_core::txn::Record;
-use unanimous_core::{Answer, Durability, Effect, Outcome, Refusal, Stage, Step, Verb};
+use unanimous_core::saga;
+use unanimous_core::txn::{Record, Txn};
+use unanimous_core::{
+    Answer, Durability, Effect, Opaque, Outcome, Reason, Refusal, Stage, Step, Verb,
+};
 use unanimous_journal::{End, Entry, JournalError};
 use unanimous_participants::{Call, Calling, Turn};
 
@@ -23,6 +26,7 @@ use super::order::{self, Next};
 use super::run::{Driver, Live};
 use super::view::{self, Frame};
 use crate::limits::{CALL_TIMEOUT_MS_MIN, JITTER_MS_MAX};
+use crate::saga::work;
 
 /// What waits at the gate.
 pub(super) enum Out {
@@ -32,6 +36,8 @@ pub(super) enum Out {
     Tell(Want, Told),
     /// Tell somebody who asked that it cannot be had.
     Refuse(Want, Refusal, Option<Box<TransactionView>>),
+    /// Tell somebody who asked of another version that there is this one.
+    Changed(Want, u32, Option<Box<TransactionView>>),
     /// Answer an enlistment.
     Enlisted(oneshot::Sender<Result<Enlisted, AskError>>, Box<Result<Enlisted, AskError>>),
     /// Answer somebody who looks.
@@ -132,7 +138,7 @@ impl Driver {
         let refusal = match error {
             JournalError::Full(why) => {
                 // Only an entry that begins is refused so: nothing has been promised to anybody.
-                if let Some(key) = &live.commit().durable().begun().key {
+                if let Some(key) = live.machine.key() {
                     self.keys.forget(key);
                 }
                 AskError::JournalFull(why)
@@ -160,19 +166,15 @@ impl Driver {
         if self.shared.watchers() > 0
             && let Some(live) = self.live.get(&txn)
         {
-            let durable = live.commit().durable();
-            let event = Box::new(EventView {
-                id: txn.to_string(),
-                kind: view::kind(durable.begun().shape),
-                status: view::status(durable),
-                outcome: durable.outcome().map(view::outcome_word),
-                at_ms: now.0,
-            });
-            self.admit(txn, Out::Publish(event));
+            let event = view::event(txn, &live.machine, live.records, now);
+            self.admit(txn, Out::Publish(Box::new(event)));
         }
         match stage {
             Stage::NeedsAttention => {
-                tracing::error!(%txn, "a participant ended against the decision: resolve it");
+                tracing::error!(
+                    %txn,
+                    "a participant ended against the decision, or a step is stuck: resolve it"
+                );
             }
             Stage::Begun | Stage::Decided(_) | Stage::Ended(_) => {}
         }
@@ -182,16 +184,13 @@ impl Driver {
     /// Tells those who wait for no more than the transaction has reached.
     pub(super) fn tell_waiters(&mut self, txn: TxnId) {
         let Some(live) = self.live.get_mut(&txn) else { return };
-        let durable = live.commit().durable();
-        let (phase, outcome) = (durable.phase(), durable.outcome());
-        let reached = |waiter: &mut Waiter| match (waiter.until, phase) {
-            (Wait::None, _) => true,
-            (_, Phase::Active | Phase::Preparing | Phase::Delegated(_)) => false,
-            (Wait::Decided, Phase::Committing | Phase::Aborting) => true,
-            (Wait::Finished, Phase::Committing | Phase::Aborting) => false,
-            (Wait::Decided | Wait::Finished, Phase::Attention | Phase::Ended(_)) => true,
+        let (reached, outcome) = come_to(&live.machine);
+        let told = |waiter: &mut Waiter| match waiter.until {
+            Wait::None => true,
+            Wait::Decided => reached >= Come::Decided,
+            Wait::Finished => reached == Come::Finished,
         };
-        let told: Vec<Waiter> = live.waiters.extract_if(.., reached).collect();
+        let told: Vec<Waiter> = live.waiters.extract_if(.., told).collect();
         for waiter in told {
             let told = match &waiter.want {
                 Want::Outcome(_) => Told::Outcome(outcome),
@@ -208,7 +207,7 @@ impl Driver {
         }
         self.shared.closed();
         self.timers.set(txn, live.wake_at, None);
-        if let Some(key) = &live.commit().durable().begun().key {
+        if let Some(key) = live.machine.key() {
             self.keys.ended(key, now);
         }
         self.admit(txn, Out::Close(Box::new(Closing::new(txn, outcome, now, live))));
@@ -225,6 +224,7 @@ impl Driver {
             }
             Out::Tell(want, Told::View(_) | Told::Outcome(_)) => want.refuse(AskError::Lost),
             Out::Refuse(want, refusal, view) => want.refuse(AskError::Refused(refusal, view)),
+            Out::Changed(want, version, view) => want.refuse(AskError::Changed(version, view)),
             Out::Enlisted(reply, answer) => drop(reply.send(*answer)),
             Out::Shown(reply, view) => drop(reply.send(Some(*view))),
             Out::Publish(event) => self.shared.publish(*event),
@@ -235,12 +235,11 @@ impl Driver {
     fn call(&mut self, txn: TxnId, branch: BranchId, verb: Verb) {
         let now = self.now();
         let Some(live) = self.live.get_mut(&txn) else { return };
-        let durable = live.commit().durable();
-        let about = durable.branch(branch).expect("machines call their own branches");
-        let Some((_, resource)) = self.shared.resources.get(&about.resource) else {
-            let why = format!("resource {} is not configured", about.resource);
+        let asked = Asked::of(txn, live, branch, verb);
+        let Some((_, resource)) = self.shared.resources.get(&asked.resource) else {
+            let why = format!("resource {} is not configured", asked.resource);
             let answer = match (verb, live.calls_before + live.calls[branch.index()]) {
-                (Verb::Prepare, 0) => Answer::No(unanimous_core::Reason::new("unreachable", &why)),
+                (Verb::Prepare, 0) => Answer::No(Reason::new("unreachable", &why)),
                 (
                     Verb::Prepare
                     | Verb::Commit
@@ -253,17 +252,20 @@ impl Driver {
             };
             return self.answers.push_back((txn, branch, verb, answer));
         };
-        let work = about.work.clone();
-        let returned = durable.result(branch).cloned().unwrap_or_default();
-        let (shape, deadline) = (durable.begun().shape, durable.begun().deadline);
-        let left_ms = deadline.since_ms(now);
+        let work = match asked.work {
+            Ok(work) => work,
+            Err(answer) => return self.answers.push_back((txn, branch, verb, answer)),
+        };
+        let call_timeout_ms = asked.timeout_ms.unwrap_or(self.shared.call_timeout_ms);
         let timeout_ms = match verb {
-            Verb::Prepare => self.shared.call_timeout_ms.min(left_ms.max(CALL_TIMEOUT_MS_MIN)),
+            Verb::Prepare => {
+                call_timeout_ms.min(asked.deadline.since_ms(now).max(CALL_TIMEOUT_MS_MIN))
+            }
             Verb::Commit | Verb::CommitOnePhase | Verb::Rollback | Verb::Act | Verb::Compensate => {
-                self.shared.call_timeout_ms
+                call_timeout_ms
             }
         };
-        let (about_resource, resource) = (Arc::clone(&about.resource), Arc::clone(resource));
+        let resource = Arc::clone(resource);
         let turn = match (&live.order, verb) {
             (Some(order), Verb::Prepare) => order.turn(branch),
             (Some(order), Verb::Rollback) => {
@@ -275,29 +277,47 @@ impl Driver {
                 Turn::default()
             }
         };
-        let watched =
-            verb == Verb::Prepare && durable.branches().len() > 1 && resource.takes().locks();
-        live.calls.resize(live.calls.len().max(branch.index() + 1), 0);
+        let branches = live.machine.branches();
+        let watched = verb == Verb::Prepare && branches > 1 && resource.takes().locks();
+        live.calls.resize(branches, 0);
         live.calls[branch.index()] += 1;
-        let attempt = live.calls_before + live.calls[branch.index()];
+        let attempt = match verb {
+            // Nothing is known of a compensation by the calls of its action.
+            Verb::Compensate => live.calls_before + asked.attempts + 1,
+            Verb::Prepare | Verb::Commit | Verb::CommitOnePhase | Verb::Rollback | Verb::Act => {
+                live.calls_before + live.calls[branch.index()]
+            }
+        };
         let patience = Duration::from_millis(timeout_ms);
         let call = Call {
             name: view::branch_name(&self.shared.cluster, txn, branch),
             verb,
-            shape,
+            shape: asked.shape,
             work,
-            returned,
+            returned: asked.returned,
             attempt,
             trace: live.trace.child(branch),
-            deadline,
+            deadline: asked.deadline,
             patience,
             turn: turn.clone(),
         };
-        let mut calling = match turn.is_awaited() {
+        let calling = match turn.is_awaited() {
             true => Box::pin(order::in_turn(resource, call)),
             false => resource.call(call),
         };
-        // A call that is answered at once needs no task of its own.
+        let watched = watched.then_some(asked.resource);
+        self.hear((txn, branch, verb), calling, patience, watched, turn);
+    }
+
+    /// Waits for the answer of a call, unless it is there at once: then it needs no task of its own.
+    fn hear(
+        &mut self,
+        (txn, branch, verb): (TxnId, BranchId, Verb),
+        mut calling: Calling,
+        patience: Duration,
+        watched: Option<Arc<str>>,
+        turn: Turn,
+    ) {
         match calling.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(answer) => {
                 let next = Next::after(&answer);
@@ -309,8 +329,8 @@ impl Driver {
                 let shared = Arc::clone(&self.shared);
                 tokio::spawn(async move {
                     let answer = match watched {
-                        false => ended(calling, patience).await,
-                        true => shared.watch(&about_resource, ended(calling, patience)).await,
+                        None => ended(calling, patience).await,
+                        Some(resource) => shared.watch(&resource, ended(calling, patience)).await,
                     };
                     // Heard first, so that a refusal is the reason and not what follows from it.
                     let next = Next::after(&answer);
@@ -330,8 +350,91 @@ impl Driver {
             txn,
             begun_at: live.begun_at,
             updated_at: live.updated_at,
+            version: live.records,
         };
-        Some(frame.live(live.commit()))
+        Some(frame.show(&live.machine))
+    }
+}
+
+/// What a call is about, whatever the protocol.
+struct Asked {
+    resource: Arc<str>,
+    /// What to send, or what to answer without sending anything.
+    work: Result<Opaque, Answer>,
+    returned: Opaque,
+    shape: Shape,
+    deadline: Timestamp,
+    /// The step's own bound.
+    timeout_ms: Option<u64>,
+    /// Calls of a step in a row that brought no answer.
+    attempts: u32,
+}
+
+impl Asked {
+    fn of(txn: TxnId, live: &Live, branch: BranchId, verb: Verb) -> Self {
+        match &live.machine {
+            Txn::Commit(machine) => {
+                let durable = machine.durable();
+                let about = durable.branch(branch).expect("machines call their own branches");
+                Self {
+                    resource: Arc::clone(&about.resource),
+                    work: Ok(about.work.clone()),
+                    returned: durable.result(branch).cloned().unwrap_or_default(),
+                    shape: durable.begun().shape,
+                    deadline: durable.begun().deadline,
+                    timeout_ms: None,
+                    attempts: 0,
+                }
+            }
+            Txn::Saga(saga) => {
+                let durable = saga.durable();
+                let work = work::of(durable, branch, verb);
+                Self {
+                    resource: Arc::clone(&work.resource),
+                    work: work::rendered(txn, durable, work),
+                    returned: Opaque::default(),
+                    shape: Shape::Atomic,
+                    deadline: durable.begun().deadline.unwrap_or_default(),
+                    timeout_ms: work.timeout_ms,
+                    attempts: saga.progress(branch).map_or(0, |progress| progress.attempts()),
+                }
+            }
+        }
+    }
+}
+
+/// How far a transaction has come, for those who wait.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Come {
+    NotYet,
+    Decided,
+    /// Nothing more happens by itself.
+    Finished,
+}
+
+fn come_to(machine: &Txn) -> (Come, Option<Outcome>) {
+    match machine {
+        Txn::Commit(machine) => {
+            let durable = machine.durable();
+            let come = match durable.phase() {
+                Phase::Active | Phase::Preparing | Phase::Delegated(_) => Come::NotYet,
+                Phase::Committing | Phase::Aborting => Come::Decided,
+                Phase::Attention | Phase::Ended(_) => Come::Finished,
+            };
+            (come, durable.outcome())
+        }
+        Txn::Saga(saga) => {
+            let durable = saga.durable();
+            match durable.phase() {
+                saga::Phase::Ended(outcome) => (Come::Finished, Some(outcome)),
+                saga::Phase::Running | saga::Phase::Unwinding if durable.needs_attention() => {
+                    (Come::Finished, None)
+                }
+                saga::Phase::Unwinding => (Come::Decided, None),
+                saga::Phase::Running if durable.is_past_pivot() => (Come::Decided, None),
+                saga::Phase::Running => (Come::NotYet, None),
+            }
+        }
     }
 }
 

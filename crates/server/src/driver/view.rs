@@ -1,16 +1,19 @@
 //! How a machine looks to those outside.
 
+use std::collections::BTreeMap;
+
 use unanimous_api::{
-    Kind, LogEvent, OutcomeWord, ParticipantView, ReasonView, ResolutionView, ResolveOutcome,
-    StatusWord, TransactionView, VoteWord,
+    EventView, Kind, LogEvent, OutcomeWord, ParticipantView, ReasonView, ResolutionView,
+    ResolveOutcome, StatusWord, TransactionView, VoteWord,
 };
-use unanimous_core::commit::{CommitTxn, Durable, Ending, Phase, Record, Shape};
+use unanimous_core::commit::{CommitTxn, Durable, Ending, Phase, Record};
 use unanimous_core::id::{BranchId, BranchName, Timestamp, TxnId};
-use unanimous_core::txn;
-use unanimous_core::{Decision, HeuristicKind, Opaque, Outcome, Vote};
+use unanimous_core::txn::{self, Txn};
+use unanimous_core::{Decision, HeuristicKind, Opaque, Outcome, Resolution, Vote};
 use unanimous_journal::Stored;
 use unanimous_participants::returned;
 
+use super::saga_view;
 use crate::resources::Resources;
 
 /// What a view needs besides the machine.
@@ -20,62 +23,66 @@ pub(crate) struct Frame<'a> {
     pub(crate) txn: TxnId,
     pub(crate) begun_at: Timestamp,
     pub(crate) updated_at: Timestamp,
+    /// Records that the journal has of it.
+    pub(crate) version: u32,
 }
 
 impl Frame<'_> {
-    /// Shows a machine that is driven here.
-    pub(crate) fn live(&self, machine: &CommitTxn) -> TransactionView {
-        self.show(machine.durable(), Some(machine))
+    /// Shows a machine that is driven here, or was rebuilt from the journal.
+    pub(crate) fn show(&self, machine: &Txn) -> TransactionView {
+        let view = TransactionView {
+            id: self.txn.to_string(),
+            kind: kind(machine.kind()),
+            status: status(machine),
+            outcome: outcome(machine),
+            reason: None,
+            needs_attention: false,
+            version: self.version,
+            state: None,
+            participants: Vec::new(),
+            steps: Vec::new(),
+            attention: Vec::new(),
+            resolution: None,
+            idempotency_key: machine.key().map(|key| key.text.to_string()),
+            timeout_ms: 0,
+            initiated_at_ms: self.begun_at.0,
+            updated_at_ms: self.updated_at.0,
+            coordinator: self.cluster.to_owned(),
+        };
+        match machine {
+            Txn::Commit(machine) => self.two_phases(view, machine),
+            Txn::Saga(saga) => saga_view::complete(view, saga, |step| {
+                branch_name(self.cluster, self.txn, step).to_string()
+            }),
+        }
     }
 
-    /// Shows what the journal has.
-    pub(crate) fn ended(&self, durable: &Durable) -> TransactionView {
-        self.show(durable, None)
-    }
-
-    fn show(&self, durable: &Durable, machine: Option<&CommitTxn>) -> TransactionView {
-        let begun = durable.begun();
+    fn two_phases(&self, view: TransactionView, machine: &CommitTxn) -> TransactionView {
+        let durable = machine.durable();
         let participants = (0_u16..).zip(durable.branches());
         TransactionView {
-            id: self.txn.to_string(),
-            kind: kind(begun.shape),
-            status: status(durable),
-            outcome: durable.outcome().map(outcome_word),
             reason: durable.reason().map(|(branch, reason)| ReasonView {
                 participant: branch
                     .and_then(|branch| durable.branch(branch))
                     .map(|branch| branch.name.to_string()),
+                step: None,
                 kind: reason.kind.to_string(),
                 detail: reason.detail.to_string(),
             }),
             needs_attention: durable.phase() == Phase::Attention,
             participants: participants
-                .map(|(index, _)| self.participant(durable, machine, BranchId(index)))
+                .map(|(index, _)| self.participant(machine, BranchId(index)))
                 .collect(),
-            resolution: durable.resolution().map(|resolution| ResolutionView {
-                outcome: match resolution.outcome {
-                    Decision::Commit => ResolveOutcome::Commit,
-                    Decision::Abort => ResolveOutcome::Rollback,
-                },
-                by: resolution.by.to_string(),
-                reason: resolution.reason.to_string(),
-            }),
-            idempotency_key: begun.key.as_ref().map(|key| key.text.to_string()),
-            timeout_ms: begun.timeout_ms,
-            initiated_at_ms: self.begun_at.0,
-            updated_at_ms: self.updated_at.0,
-            coordinator: self.cluster.to_owned(),
+            resolution: durable.resolution().map(resolution_view),
+            timeout_ms: durable.begun().timeout_ms,
+            ..view
         }
     }
 
-    fn participant(
-        &self,
-        durable: &Durable,
-        machine: Option<&CommitTxn>,
-        id: BranchId,
-    ) -> ParticipantView {
+    fn participant(&self, machine: &CommitTxn, id: BranchId) -> ParticipantView {
+        let durable = machine.durable();
         let branch = durable.branch(id).expect("it is one of the branches");
-        let progress = machine.and_then(|machine| machine.progress(id));
+        let progress = machine.progress(id);
         let vote = durable.vote(id).or_else(|| progress.and_then(|it| it.vote()));
         let ending = durable.ending(id);
         let results = durable.result(id).map(Opaque::bytes).unwrap_or_default();
@@ -101,11 +108,45 @@ impl Frame<'_> {
     }
 }
 
+/// What somebody who watches is told.
+pub(super) fn event(txn: TxnId, machine: &Txn, version: u32, now: Timestamp) -> EventView {
+    let event = EventView {
+        id: txn.to_string(),
+        kind: kind(machine.kind()),
+        status: status(machine),
+        outcome: outcome(machine),
+        at_ms: now.0,
+        version,
+        state: None,
+        steps: BTreeMap::new(),
+    };
+    match machine {
+        Txn::Commit(_) => event,
+        Txn::Saga(saga) => EventView {
+            state: saga_view::state(saga.durable()),
+            steps: saga_view::words(saga),
+            ..event
+        },
+    }
+}
+
 /// The word for a shape.
-pub(crate) fn kind(shape: Shape) -> Kind {
-    match shape {
-        Shape::Atomic => Kind::Atomic,
-        Shape::Tcc => Kind::Tcc,
+pub(crate) fn kind(kind: txn::Kind) -> Kind {
+    match kind {
+        txn::Kind::Atomic => Kind::Atomic,
+        txn::Kind::Tcc => Kind::Tcc,
+        txn::Kind::Saga => Kind::Saga,
+    }
+}
+
+pub(super) fn resolution_view(resolution: &Resolution) -> ResolutionView {
+    ResolutionView {
+        outcome: match resolution.outcome {
+            Decision::Commit => ResolveOutcome::Commit,
+            Decision::Abort => ResolveOutcome::Rollback,
+        },
+        by: resolution.by.to_string(),
+        reason: resolution.reason.to_string(),
     }
 }
 
@@ -115,7 +156,14 @@ pub(crate) fn branch_name(cluster: &str, txn: TxnId, branch: BranchId) -> Branch
 }
 
 /// The word for where a transaction stands.
-pub(crate) fn status(durable: &Durable) -> StatusWord {
+pub(crate) fn status(machine: &Txn) -> StatusWord {
+    match machine {
+        Txn::Commit(machine) => status_of_phases(machine.durable()),
+        Txn::Saga(saga) => saga_view::status(saga.durable()),
+    }
+}
+
+fn status_of_phases(durable: &Durable) -> StatusWord {
     match (durable.phase(), durable.decision()) {
         (Phase::Active, _) => StatusWord::Initiated,
         (Phase::Preparing | Phase::Delegated(_), _) => StatusWord::Preparing,
@@ -126,11 +174,27 @@ pub(crate) fn status(durable: &Durable) -> StatusWord {
     }
 }
 
-pub(crate) fn outcome_word(outcome: Outcome) -> OutcomeWord {
-    match outcome {
-        Outcome::Committed => OutcomeWord::Committed,
-        Outcome::Aborted => OutcomeWord::Aborted,
-        Outcome::Mixed => OutcomeWord::Mixed,
+fn outcome(machine: &Txn) -> Option<OutcomeWord> {
+    match machine {
+        Txn::Commit(machine) => {
+            let word = |outcome| outcome_word(machine.durable().begun().shape.into(), outcome);
+            machine.durable().outcome().map(word)
+        }
+        Txn::Saga(saga) => match machine.ended() {
+            Some(outcome) => Some(outcome_word(txn::Kind::Saga, outcome)),
+            None => saga.durable().needs_attention().then_some(OutcomeWord::NeedsAttention),
+        },
+    }
+}
+
+/// The word for how a transaction ended.
+pub(crate) fn outcome_word(kind: txn::Kind, outcome: Outcome) -> OutcomeWord {
+    match (outcome, kind) {
+        (Outcome::Committed, txn::Kind::Atomic | txn::Kind::Tcc) => OutcomeWord::Committed,
+        (Outcome::Aborted, txn::Kind::Atomic | txn::Kind::Tcc) => OutcomeWord::Aborted,
+        (Outcome::Committed, txn::Kind::Saga) => OutcomeWord::Completed,
+        (Outcome::Aborted, txn::Kind::Saga) => OutcomeWord::Compensated,
+        (Outcome::Mixed, _) => OutcomeWord::Mixed,
     }
 }
 
@@ -147,23 +211,34 @@ fn heuristic_word(kind: HeuristicKind) -> &'static str {
 pub(crate) fn log(records: &[Stored]) -> Vec<LogEvent> {
     let mut names: Vec<String> = Vec::new();
     let mut events = Vec::with_capacity(records.len());
-    for Stored { at, record: txn::Record::Commit(record), .. } in records {
-        let (event, detail, branch) = line(record);
-        match record {
-            Record::Begun(begun) => {
-                names.extend(begun.branches.iter().map(|branch| branch.name.to_string()));
+    for Stored { at, record, .. } in records {
+        let (event, detail, branch) = match record {
+            txn::Record::Commit(record) => {
+                names.extend(named(record));
+                line(record)
             }
-            Record::Enlisted(branch) => names.push(branch.name.to_string()),
-            Record::Preparing
-            | Record::Delegated(_)
-            | Record::Decided { .. }
-            | Record::Finished(..)
-            | Record::Resolved(_) => {}
-        }
+            txn::Record::Saga(record) => {
+                names.extend(saga_view::named(record));
+                saga_view::line(record, &names)
+            }
+        };
         let participant = branch.and_then(|branch| names.get(branch.index()).cloned());
         events.push(LogEvent { at_ms: at.0, event: event.to_owned(), detail, participant });
     }
     events
+}
+
+/// The names of the participants that a record adds.
+fn named(record: &Record) -> Vec<String> {
+    match record {
+        Record::Begun(begun) => begun.branches.iter().map(|it| it.name.to_string()).collect(),
+        Record::Enlisted(branch) => vec![branch.name.to_string()],
+        Record::Preparing
+        | Record::Delegated(_)
+        | Record::Decided { .. }
+        | Record::Finished(..)
+        | Record::Resolved(_) => Vec::new(),
+    }
 }
 
 fn line(record: &Record) -> (&'static str, String, Option<BranchId>) {

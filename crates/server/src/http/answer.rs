@@ -8,7 +8,9 @@ use axum::Json;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tokio::sync::oneshot;
-use unanimous_api::{Code, OutcomeWord, Problem, StatusWord, TransactionView, Wait};
+use unanimous_api::{
+    Code, Kind, OutcomeWord, Problem, StatusWord, StepWord, TransactionView, Wait,
+};
 use unanimous_core::id::TxnId;
 
 use super::{App, Failure};
@@ -82,9 +84,10 @@ pub(super) fn outcome(view: TransactionView, wait: Wait) -> Response {
     match (view.outcome, wait) {
         (None, _) => accepted(view),
         (Some(_), Wait::Finished) if !finished(&view) => accepted(view),
-        (Some(OutcomeWord::Committed), _) => ok(view),
-        (Some(OutcomeWord::Aborted), _) => aborted(view).into_response(),
+        (Some(OutcomeWord::Committed | OutcomeWord::Completed), _) => ok(view),
+        (Some(OutcomeWord::Aborted | OutcomeWord::Compensated), _) => aborted(view).into_response(),
         (Some(OutcomeWord::Mixed), _) => mixed(view).into_response(),
+        (Some(OutcomeWord::NeedsAttention), _) => accepted(view),
     }
 }
 
@@ -92,18 +95,32 @@ pub(super) fn outcome(view: TransactionView, wait: Wait) -> Response {
 pub(super) fn abort(view: TransactionView, wait: Wait) -> Response {
     match (view.outcome, wait) {
         (None, _) => accepted(view),
-        (Some(OutcomeWord::Committed), _) => {
-            let detail = format!("transaction {} is committed", view.id);
+        (Some(OutcomeWord::Committed | OutcomeWord::Completed), _) => {
+            let detail = format!("transaction {} is {}", view.id, view.status.as_str());
             Failure::of(Problem::new(Code::AlreadyCommitted, detail).about(view)).into_response()
         }
         (Some(_), Wait::Finished) if !finished(&view) => accepted(view),
-        (Some(OutcomeWord::Aborted), _) => ok(view),
+        (Some(OutcomeWord::Aborted | OutcomeWord::Compensated), _) => ok(view),
         (Some(OutcomeWord::Mixed), _) => mixed(view).into_response(),
+        (Some(OutcomeWord::NeedsAttention), _) => accepted(view),
     }
 }
 
 fn finished(view: &TransactionView) -> bool {
-    matches!(view.status, StatusWord::Committed | StatusWord::Aborted)
+    match view.status {
+        StatusWord::Committed
+        | StatusWord::Aborted
+        | StatusWord::Completed
+        | StatusWord::Compensated
+        | StatusWord::NeedsAttention => true,
+        StatusWord::Initiated
+        | StatusWord::Preparing
+        | StatusWord::Prepared
+        | StatusWord::Committing
+        | StatusWord::Aborting
+        | StatusWord::Running
+        | StatusWord::Compensating => false,
+    }
 }
 
 pub(super) fn ok(view: TransactionView) -> Response {
@@ -116,18 +133,24 @@ fn accepted(view: TransactionView) -> Response {
 
 fn aborted(view: TransactionView) -> Failure {
     let detail = match &view.reason {
-        Some(reason) => match &reason.participant {
+        Some(reason) => match reason.participant.as_ref().or(reason.step.as_ref()) {
             Some(name) => format!("{name}: {}", reason.detail),
             None => reason.detail.clone(),
         },
         None => format!("transaction {} was aborted", view.id),
     };
-    Failure::of(Problem::new(Code::Aborted, detail).about(view))
+    let code = match view.kind {
+        Kind::Saga => Code::Compensated,
+        Kind::Atomic | Kind::Tcc => Code::Aborted,
+    };
+    Failure::of(Problem::new(code, detail).about(view))
 }
 
 fn mixed(view: TransactionView) -> Failure {
     let own = view.participants.iter().filter(|participant| participant.heuristic.is_some());
-    let names: Vec<&str> = own.map(|participant| &*participant.name).collect();
-    let detail = format!("ended against the decision: {}", names.join(", "));
+    let skipped = view.steps.iter().filter(|step| step.status == StepWord::Skipped);
+    let skipped = skipped.map(|step| &*step.name);
+    let names: Vec<&str> = own.map(|it| &*it.name).chain(skipped).collect();
+    let detail = format!("ended against the decision, or skipped: {}", names.join(", "));
     Failure::of(Problem::new(Code::Mixed, detail).about(view))
 }

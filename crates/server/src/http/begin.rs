@@ -9,13 +9,17 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use serde_json::value::RawValue;
-use unanimous_api::{BeginRequest, Kind, StatusWord, TransactionView, Wait};
+use unanimous_api::{
+    BeginRequest, Code, Kind, Problem, StatusWord, TIMEOUT_MS_DEFAULT, TransactionView, Wait,
+};
 use unanimous_core::commit::{Key, Shape};
 use unanimous_core::id::TxnId;
+use unanimous_participants::Trace;
 
 use super::answer::{self, Heard, hear, hear_or_show, present};
-use super::{App, Failure, Reply, body, keys, validate};
-use crate::driver::{AskError, BeginOrder, IfRunning};
+use super::{App, Failure, Reply, body, keys, steps, validate};
+use crate::driver::{AskError, BeginOrder, IfRunning, SagaOrder};
+use crate::limits::SAGA_MS_MAX;
 
 /// What a repeat of a request has to know of it.
 struct Asked {
@@ -27,35 +31,30 @@ struct Asked {
 pub(super) async fn begin(State(app): State<App>, headers: HeaderMap, body: Body) -> Reply {
     let bytes = body::read(&app, body).await?;
     let request: BeginRequest<&RawValue> = body::parse(&bytes)?;
-    let shape = match request.kind {
-        Kind::Atomic => Shape::Atomic,
-        Kind::Tcc => Shape::Tcc,
-    };
     let key = body::key(&headers)?;
     let key = key.map(|text| Key { text: text.into(), fingerprint: keys::of_begin(&request) });
-    let asked = Asked {
-        wait: request.wait.unwrap_or_default(),
-        running: match request.wait.is_none() && !request.branches.is_empty() {
-            true => IfRunning::Refuse,
-            false => IfRunning::Join,
-        },
-        timeout_ms: validate::timeout_ms(request.timeout_ms)?,
+    let nothing_to_run = request.branches.is_empty() && request.steps.is_empty();
+    let running = match request.wait.is_none() && !nothing_to_run {
+        true => IfRunning::Refuse,
+        false => IfRunning::Join,
     };
-    let branches = validate::branches(app.coordinator.resources(), shape, request.branches)?;
+    let wait = request.wait.unwrap_or_default();
+    let trace = body::trace(&headers);
+    let order = order(&app, request, key.clone(), running, trace)?;
+    let timeout_ms = match &order {
+        Order::Branches(order) => order.timeout_ms,
+        Order::Saga(order) => order.timeout_ms.unwrap_or(TIMEOUT_MS_DEFAULT),
+    };
+    let asked = Asked { wait, running, timeout_ms };
     if let Some(key) = &key
         && let Some(txn) = app.coordinator.find_key(&key.text).await?
     {
         return repeated(&app, txn, key, asked).await;
     }
-    let (txn, answer) = app.coordinator.begin(BeginOrder {
-        shape,
-        timeout_ms: asked.timeout_ms,
-        branches,
-        key: key.clone(),
-        running: asked.running,
-        wait: asked.wait,
-        trace: body::trace(&headers),
-    });
+    let (txn, answer) = match order {
+        Order::Branches(order) => app.coordinator.begin(order),
+        Order::Saga(order) => app.coordinator.begin_saga(order),
+    };
     let view = match hear(&app, answer, asked.timeout_ms).await {
         Heard::View(view) => *view,
         Heard::Refused(AskError::KeyTaken(other)) => present(&app, other).await?,
@@ -63,6 +62,64 @@ pub(super) async fn begin(State(app): State<App>, headers: HeaderMap, body: Body
         Heard::NotYet => begun_or_joined(&app, txn, key.as_ref()).await?,
     };
     Ok(answer::begun(view, asked.wait))
+}
+
+enum Order {
+    Branches(BeginOrder),
+    Saga(SagaOrder),
+}
+
+/// What is asked for, if it can be begun.
+fn order(
+    app: &App,
+    request: BeginRequest<&RawValue>,
+    key: Option<Key>,
+    running: IfRunning,
+    trace: Option<Trace>,
+) -> Result<Order, Failure> {
+    let wait = request.wait.unwrap_or_default();
+    let shape = match request.kind {
+        Kind::Atomic => Shape::Atomic,
+        Kind::Tcc => Shape::Tcc,
+        Kind::Saga => {
+            if !request.branches.is_empty() {
+                return Err(misplaced("/branches", "a saga has steps and no branches"));
+            }
+            let bound = |ms, pointer: &str| steps::millis(ms, SAGA_MS_MAX, || pointer.to_owned());
+            return Ok(Order::Saga(SagaOrder {
+                timeout_ms: bound(request.timeout_ms, "/timeout_ms")?,
+                delay_ms: bound(request.delay_ms, "/delay_ms")?,
+                steps: steps::steps(app.coordinator.resources(), &request)?,
+                input: validate::work(request.input, || "/input".to_owned())?,
+                key,
+                running,
+                wait,
+                trace,
+            }));
+        }
+    };
+    for (given, pointer) in [
+        (!request.steps.is_empty(), "/steps"),
+        (request.input.is_some(), "/input"),
+        (request.delay_ms.is_some(), "/delay_ms"),
+    ] {
+        if given {
+            return Err(misplaced(pointer, "only a saga has it; this kind has branches"));
+        }
+    }
+    Ok(Order::Branches(BeginOrder {
+        shape,
+        timeout_ms: validate::timeout_ms(request.timeout_ms)?,
+        branches: validate::branches(app.coordinator.resources(), shape, request.branches)?,
+        key,
+        running,
+        wait,
+        trace,
+    }))
+}
+
+fn misplaced(pointer: &str, why: &str) -> Failure {
+    Failure::of(Problem::new(Code::BadField, why).at(pointer))
 }
 
 /// The transaction that this request began, or the one under its key that it waited along with.
@@ -88,25 +145,33 @@ async fn repeated(app: &App, txn: TxnId, key: &Key, asked: Asked) -> Result<Resp
         return Err(Failure::of(AskError::KeyReused(txn).problem(txn)));
     }
     let view = present(app, txn).await?;
-    let view = match (view.status, asked.running) {
-        (StatusWord::Initiated | StatusWord::Committed | StatusWord::Aborted, _) => view,
-        (
-            StatusWord::Preparing
-            | StatusWord::Prepared
-            | StatusWord::Committing
-            | StatusWord::Aborting,
-            IfRunning::Refuse,
-        ) => return Err(Failure::of(AskError::KeyInUse(txn).problem(txn))),
-        (
-            StatusWord::Preparing
-            | StatusWord::Prepared
-            | StatusWord::Committing
-            | StatusWord::Aborting,
-            IfRunning::Join,
-        ) => {
+    let view = match (is_at_rest(view.status), asked.running) {
+        (true, _) => view,
+        (false, IfRunning::Refuse) => {
+            return Err(Failure::of(AskError::KeyInUse(txn).problem(txn)));
+        }
+        (false, IfRunning::Join) => {
             let answer = app.coordinator.join(txn, asked.wait);
             hear_or_show(app, txn, answer, asked.timeout_ms).await?
         }
     };
     Ok(answer::begun(view, asked.wait))
+}
+
+/// Whether nothing more happens by itself.
+fn is_at_rest(status: StatusWord) -> bool {
+    match status {
+        StatusWord::Initiated
+        | StatusWord::Committed
+        | StatusWord::Aborted
+        | StatusWord::Completed
+        | StatusWord::Compensated
+        | StatusWord::NeedsAttention => true,
+        StatusWord::Preparing
+        | StatusWord::Prepared
+        | StatusWord::Committing
+        | StatusWord::Aborting
+        | StatusWord::Running
+        | StatusWord::Compensating => false,
+    }
 }

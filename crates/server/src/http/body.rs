@@ -9,6 +9,7 @@ use http_body_util::LengthLimitError;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::error::Category;
+use serde_json::value::RawValue;
 use unanimous_api::{Code, KEY_LEN_MAX, Object, Problem, header};
 use unanimous_participants::Trace;
 
@@ -60,6 +61,16 @@ where
     match bytes.trim_ascii().is_empty() {
         true => Ok(T::default()),
         false => parse(bytes),
+    }
+}
+
+/// A body of any JSON; `None` if there is none.
+pub(super) fn any(bytes: &[u8]) -> Result<Option<&RawValue>, Failure> {
+    match bytes.trim_ascii().is_empty() {
+        true => Ok(None),
+        false => serde_json::from_slice(bytes)
+            .map(Some)
+            .map_err(|error| Failure::new(Code::MalformedJson, error.to_string())),
     }
 }
 

@@ -9,7 +9,7 @@ use axum::extract::State;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::stream::{self, Stream, StreamExt};
 use tokio::sync::broadcast::error::RecvError;
-use unanimous_api::{Code, EventView, StatusWord, TransactionView};
+use unanimous_api::{Code, EventView, TransactionView};
 
 use super::extract::{Parameters, txn_id};
 use super::{App, Failure};
@@ -71,19 +71,7 @@ pub(super) async fn stream(
 /// Whether an event says more than the state that the stream began with. Events that were on their
 /// way when that was read may be older.
 fn follows(event: &EventView, shown: &EventView) -> bool {
-    let (new, old) = (progress(event.status), progress(shown.status));
-    event.id == shown.id && (new > old || (new == old && event.at_ms > shown.at_ms))
-}
-
-/// How far a transaction has come. It only grows.
-fn progress(status: StatusWord) -> u8 {
-    match status {
-        StatusWord::Initiated => 0,
-        StatusWord::Preparing => 1,
-        StatusWord::Prepared => 2,
-        StatusWord::Committing | StatusWord::Aborting => 3,
-        StatusWord::Committed | StatusWord::Aborted => 4,
-    }
+    event.id == shown.id && event.version > shown.version
 }
 
 fn changed(view: &EventView) -> Event {
@@ -98,5 +86,8 @@ fn now(view: TransactionView) -> EventView {
         status: view.status,
         outcome: view.outcome,
         at_ms: view.updated_at_ms,
+        version: view.version,
+        state: view.state,
+        steps: view.steps.into_iter().map(|step| (step.name, step.status)).collect(),
     }
 }

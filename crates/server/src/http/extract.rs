@@ -23,6 +23,20 @@ pub(super) fn txn_id(text: &str) -> Result<TxnId, Failure> {
     text.parse().map_err(|error: NotAnId| Failure::new(Code::NotATransactionId, error.to_string()))
 }
 
+/// The transaction and the step that a path names.
+pub(super) struct Signal(pub(super) TxnId, pub(super) String);
+
+impl FromRequestParts<App> for Signal {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Failure> {
+        match Path::<(String, String)>::from_request_parts(parts, app).await {
+            Ok(Path((txn, step))) => Ok(Self(txn_id(&txn)?, step)),
+            Err(_) => Err(Failure::new(Code::NoSuchPath, "the path is no text")),
+        }
+    }
+}
+
 /// A name in a path.
 pub(super) struct Name(pub(super) String);
 

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 use sha2::{Digest, Sha256};
 use unanimous_api::{BeginRequest, BranchRequest, Code, StatementRequest};
 use unanimous_core::id::TxnId;
@@ -38,14 +38,24 @@ pub(super) fn of_begin(request: &BeginRequest<&RawValue>) -> Print {
         body: branch.body.map(canonical),
         statements: branch.statements.as_ref().map(|list| list.iter().map(statement).collect()),
     });
-    let canonical = BeginRequest {
+    let canonical_request = BeginRequest {
         kind: request.kind,
         timeout_ms: request.timeout_ms,
         wait: None,
         branches: branches.collect(),
+        input: request.input.map(canonical),
+        steps: Vec::new(),
+        delay_ms: request.delay_ms,
     };
-    let canonical = serde_json::to_vec(&canonical).expect("a request is always JSON");
-    digest(&[b"/v1/transactions", &canonical])
+    let canonical_json = serde_json::to_vec(&canonical_request).expect("a request is always JSON");
+    match request.steps.is_empty() {
+        true => digest(&[b"/v1/transactions", &canonical_json]),
+        false => {
+            let steps = to_raw_value(&request.steps).expect("a request is always JSON");
+            let steps = canonical(&steps);
+            digest(&[b"/v1/transactions", &canonical_json, steps.get().as_bytes()])
+        }
+    }
 }
 
 fn statement(statement: &StatementRequest<&RawValue>) -> StatementRequest<Box<RawValue>> {

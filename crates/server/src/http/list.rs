@@ -2,9 +2,9 @@
 
 use axum::Json;
 use axum::extract::State;
-use unanimous_api::{Code, PAGE_MAX, StatusWord, SummaryView, TransactionList};
-use unanimous_core::commit::Shape;
+use unanimous_api::{Code, OutcomeWord, PAGE_MAX, StatusWord, SummaryView, TransactionList};
 use unanimous_core::id::Timestamp;
+use unanimous_core::txn::Kind;
 use unanimous_journal::{Filter, Status, Summary};
 
 use super::extract::Parameters;
@@ -46,12 +46,21 @@ fn filter(parameters: &[(String, String)], now: Timestamp) -> Result<Option<Filt
                 "COMMITTED" => filter.status = Some(Status::Committed),
                 "ABORTING" => filter.status = Some(Status::Aborting),
                 "ABORTED" => filter.status = Some(Status::Aborted),
+                "RUNNING" => filter.status = Some(Status::Running),
+                "COMPENSATING" => filter.status = Some(Status::Compensating),
+                "NEEDS_ATTENTION" => filter.status = Some(Status::NeedsAttention),
+                "COMPLETED" => filter.status = Some(Status::Completed),
+                "COMPENSATED" => filter.status = Some(Status::Compensated),
                 _ => return Err(bad(format!("status={value:?} is no status"))),
             },
             "kind" => match &**value {
-                "atomic" => filter.shape = Some(Shape::Atomic),
-                "tcc" => filter.shape = Some(Shape::Tcc),
-                _ => return Err(bad(format!("kind={value:?} is no kind; there are: atomic, tcc"))),
+                "atomic" => filter.kind = Some(Kind::Atomic),
+                "tcc" => filter.kind = Some(Kind::Tcc),
+                "saga" => filter.kind = Some(Kind::Saga),
+                _ => {
+                    let there_are = "atomic, tcc, saga";
+                    return Err(bad(format!("kind={value:?} is no kind; there are: {there_are}")));
+                }
             },
             "resource" => filter.resource = Some(value.clone()),
             "older_than_ms" => {
@@ -81,7 +90,7 @@ fn filter(parameters: &[(String, String)], now: Timestamp) -> Result<Option<Filt
 fn summary(row: Summary) -> SummaryView {
     SummaryView {
         id: row.txn.to_string(),
-        kind: view::kind(row.shape),
+        kind: view::kind(row.kind),
         status: match row.status {
             Status::Initiated => StatusWord::Initiated,
             Status::Preparing => StatusWord::Preparing,
@@ -89,8 +98,17 @@ fn summary(row: Summary) -> SummaryView {
             Status::Committed => StatusWord::Committed,
             Status::Aborting => StatusWord::Aborting,
             Status::Aborted => StatusWord::Aborted,
+            Status::Running => StatusWord::Running,
+            Status::Compensating => StatusWord::Compensating,
+            Status::NeedsAttention => StatusWord::NeedsAttention,
+            Status::Completed => StatusWord::Completed,
+            Status::Compensated => StatusWord::Compensated,
         },
-        outcome: row.outcome.map(view::outcome_word),
+        outcome: if row.status == Status::NeedsAttention {
+            Some(OutcomeWord::NeedsAttention)
+        } else {
+            row.outcome.map(|outcome| view::outcome_word(row.kind, outcome))
+        },
         resources: row.resources,
         idempotency_key: row.key,
         initiated_at_ms: row.begun_at.0,

@@ -15,6 +15,7 @@ mod invariants;
 mod keys;
 mod list;
 mod listen;
+mod steps;
 mod system;
 mod transactions;
 mod validate;
@@ -84,6 +85,7 @@ pub fn router(
         .route("/v1/transactions/{id}/participants", post(transactions::enlist))
         .route("/v1/transactions/{id}/commit", post(transactions::commit))
         .route("/v1/transactions/{id}/abort", post(transactions::abort))
+        .route("/v1/transactions/{id}/signals/{name}", post(transactions::signal))
         .route("/v1/transactions/{id}/retry", post(transactions::retry))
         .route("/v1/transactions/{id}/resolve", post(transactions::resolve))
         .route("/v1/resources", get(system::resources))

@@ -10,13 +10,14 @@ use serde_json::value::RawValue;
 use unanimous_api::{
     AbortRequest, Code, CommitRequest, EnlistRequest, EnlistedView, LogView, Problem,
     ResolutionView, ResolveOutcome, ResolveRequest, TIMEOUT_MS_DEFAULT, TransactionView, VoteWord,
+    Wait,
 };
 use unanimous_core::id::{BranchName, TxnId};
 use unanimous_core::{Decision, Force, Reason, Refusal, Resolution, Vote};
 
 use super::answer::{self, Heard, hear, hear_or_show, present};
 use super::body::Nothing;
-use super::extract::Txn;
+use super::extract::{Signal, Txn};
 use super::keys::{self, Seen};
 use super::{App, Failure, Reply, body, validate};
 use crate::driver::{AskError, Enlisted};
@@ -158,9 +159,24 @@ pub(super) async fn abort(
     let why = why.filter(|why| !why.is_empty());
     let why = Reason::new("client", why.as_deref().unwrap_or("the client asked for it"));
     let wait = request.wait.unwrap_or_default();
-    let answer = app.coordinator.abort(txn, why, wait);
+    let answer = app.coordinator.abort(txn, why, request.if_version, wait);
     let view = hear_or_show(&app, txn, answer, TIMEOUT_MS_DEFAULT).await?;
     Ok(answer::abort(view, wait))
+}
+
+/// A step of a saga waits for this.
+pub(super) async fn signal(
+    State(app): State<App>,
+    Signal(txn, step): Signal,
+    headers: HeaderMap,
+    body: Body,
+) -> Reply {
+    let bytes = body::read(&app, body).await?;
+    let payload = validate::work(body::any(&bytes)?, String::new)?;
+    take_key(&app, &headers, txn, &format!("signals/{step}"), &bytes)?;
+    let answer = app.coordinator.signal(txn, &step, payload, Wait::None);
+    let view = hear_or_show(&app, txn, answer, TIMEOUT_MS_DEFAULT).await?;
+    Ok(answer::ok(view))
 }
 
 pub(super) async fn retry(

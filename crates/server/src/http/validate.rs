@@ -163,7 +163,7 @@ pub(super) fn work(
     }
 }
 
-fn takes(resources: &Resources, name: &str) -> Takes {
+pub(super) fn takes(resources: &Resources, name: &str) -> Takes {
     resources.get(name).map_or(Takes::Body, |(_, resource)| resource.takes())
 }
 
@@ -195,7 +195,7 @@ pub(super) fn no_work(
 }
 
 /// What a database is asked to run, as it was written: its adapter reads it.
-fn statements(
+pub(super) fn statements(
     statements: Option<&[StatementRequest<&RawValue>]>,
     pointer: &str,
 ) -> Result<Opaque, Failure> {
@@ -287,7 +287,7 @@ fn brief(text: &str) -> &str {
     &text[..text.floor_char_boundary(2 * NAME_LEN_MAX)]
 }
 
-fn out_of_bounds(detail: impl Into<String>, pointer: impl Into<String>) -> Failure {
+pub(super) fn out_of_bounds(detail: impl Into<String>, pointer: impl Into<String>) -> Failure {
     Failure::of(Problem::new(Code::OutOfBounds, detail).at(pointer))
 }
 

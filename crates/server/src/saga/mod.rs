@@ -1,3 +1,4 @@
-//! Sagas at the edge: what their steps are written as.
+//! Sagas at the edge: what their steps are written as, and what their calls send.
 
 pub mod template;
+pub(crate) mod work;

@@ -22,6 +22,8 @@ mod overload;
 mod postgres;
 mod postgres_kills;
 mod races;
+mod saga;
+mod saga_refusals;
 mod services;
 mod shutdown;
 mod tcc;

@@ -167,6 +167,7 @@ async fn labels_never_come_from_what_clients_or_services_write() {
         "",
         "client",
         "contradiction",
+        "exhausted",
         "expectation",
         "operator",
         "overloaded",

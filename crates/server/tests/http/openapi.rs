@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 use unanimous_api::{
-    AbortRequest, BeginRequest, BranchInDoubt, BranchRequest, CheckAnswer, CheckFinding, Code,
-    CommitRequest, Disagreement, EnlistRequest, EnlistedView, EventView, InvariantQuery,
-    InvariantResult, InvariantView, InvariantsView, Kind, LogEvent, LogView, OutcomeWord,
-    ParticipantView, Problem, ReasonView, ResolutionView, ResolveOutcome, ResolveRequest,
-    ResourceCheck, ResourceView, ResourcesView, StatementRequest, StatusWord, SummaryView,
-    TransactionList, TransactionView, VoteWord, Wait,
+    AbortRequest, AttentionView, BeginRequest, BranchInDoubt, BranchRequest, CallRequest,
+    CheckAnswer, CheckFinding, Code, CommitRequest, Disagreement, EnlistRequest, EnlistedView,
+    EventView, InvariantQuery, InvariantResult, InvariantView, InvariantsView, Kind, LogEvent,
+    LogView, OutcomeWord, ParticipantView, Problem, ReasonView, ResolutionView, ResolveOutcome,
+    ResolveRequest, ResourceCheck, ResourceView, ResourcesView, RetryRequest, SignalRequest,
+    StatementRequest, StatusWord, StepRequest, StepView, StepWord, SummaryView, TransactionList,
+    TransactionView, VoteWord, Wait,
 };
 
 use crate::common::two;
@@ -176,6 +177,22 @@ fn some_text() -> Option<String> {
     Some("text".to_owned())
 }
 
+fn step() -> StepView {
+    StepView {
+        name: "text".into(),
+        after: vec!["text".into()],
+        resource: some_text(),
+        branch: "text".into(),
+        status: StepWord::Acting,
+        state: some_text(),
+        attempts: 1,
+        last_error: some_text(),
+        reason: some_text(),
+        result: Some(json!({"id": 7})),
+        waits_until_ms: Some(1),
+    }
+}
+
 fn transaction() -> TransactionView {
     let text = || "text".to_owned();
     let participant = ParticipantView {
@@ -196,9 +213,18 @@ fn transaction() -> TransactionView {
         kind: Kind::Atomic,
         status: StatusWord::Aborting,
         outcome: Some(OutcomeWord::Aborted),
-        reason: Some(ReasonView { participant: some_text(), kind: text(), detail: text() }),
+        reason: Some(ReasonView {
+            participant: some_text(),
+            step: some_text(),
+            kind: text(),
+            detail: text(),
+        }),
         needs_attention: true,
+        version: 1,
+        state: some_text(),
         participants: vec![ParticipantView { vote: None, ..participant.clone() }, participant],
+        steps: vec![step()],
+        attention: vec![AttentionView { step: text(), error: text(), actions: vec![text()] }],
         resolution: Some(ResolutionView { outcome, by: text(), reason: text() }),
         idempotency_key: some_text(),
         timeout_ms: 1,
@@ -229,7 +255,24 @@ fn log() -> LogView {
         detail: "text".into(),
         participant: some_text(),
     };
-    let words = ["begun", "enlisted", "preparing", "delegated", "decided", "finished", "resolved"];
+    let words = [
+        "begun",
+        "enlisted",
+        "preparing",
+        "delegated",
+        "decided",
+        "finished",
+        "resolved",
+        "started",
+        "waiting",
+        "acted",
+        "refused",
+        "compensating",
+        "compensated",
+        "kept",
+        "stuck",
+        "retried",
+    ];
     LogView { id: ID.into(), events: words.map(line).into() }
 }
 
@@ -288,7 +331,17 @@ fn samples() -> Vec<(&'static str, Value)> {
     };
     let (participant, branch) = (text(), text());
     let enlisted = EnlistedView { id: ID.into(), participant, resource: text(), branch };
-    let event = EventView { id: ID.into(), kind, status, outcome, at_ms: 1 };
+    let steps = [(text(), StepWord::Acted)].into();
+    let event = EventView {
+        id: ID.into(),
+        kind,
+        status,
+        outcome,
+        at_ms: 1,
+        version: 1,
+        state: some_text(),
+        steps,
+    };
     let problem = Problem::new(Code::BadField, "text").at("/kind");
     vec![
         ("Transaction", json!(transaction())),
@@ -316,16 +369,46 @@ fn requests() -> Vec<(&'static str, Value)> {
         body: body(),
         statements: Some(vec![statement.clone()]),
     };
+    let retry =
+        RetryRequest { max_attempts: Some(5), backoff_ms: Some(1), backoff_max_ms: Some(2) };
+    let call = CallRequest {
+        resource: text(),
+        path: Some(text()),
+        method: Some("POST".into()),
+        headers: [(text(), text())].into(),
+        body: body(),
+        status: Some(text()),
+        statements: Some(vec![statement.clone()]),
+        retry: Some(retry),
+        timeout_ms: Some(1),
+    };
+    let signal = SignalRequest { timeout_ms: Some(1) };
+    let step = StepRequest {
+        name: text(),
+        after: vec![text()],
+        action: Some(call.clone()),
+        compensation: Some(call.clone()),
+        signal: Some(signal),
+        pause_ms: Some(1),
+        pivot: true,
+        retriable: true,
+        retry: Some(retry),
+        timeout_ms: Some(1),
+        state: Some(text()),
+    };
     let begin = BeginRequest {
         kind: Kind::Atomic,
         timeout_ms: Some(1),
         wait: Some(Wait::Decided),
         branches: vec![branch.clone()],
+        input: body(),
+        steps: vec![step.clone()],
+        delay_ms: Some(1),
     };
     let enlist = EnlistRequest { participant: text(), resource: text(), body: body() };
     let commit =
         CommitRequest { votes: [(text(), VoteWord::ReadOnly)].into(), wait: Some(Wait::Finished) };
-    let abort = AbortRequest { reason: Some(text()), wait: Some(Wait::None) };
+    let abort = AbortRequest { reason: Some(text()), if_version: Some(1), wait: Some(Wait::None) };
     let resolve = ResolveRequest {
         outcome: ResolveOutcome::Rollback,
         reason: text(),
@@ -336,6 +419,10 @@ fn requests() -> Vec<(&'static str, Value)> {
         ("BeginRequest", json!(begin)),
         ("BranchRequest", json!(branch)),
         ("StatementRequest", json!(statement)),
+        ("StepRequest", json!(step)),
+        ("CallRequest", json!(call)),
+        ("RetryRequest", json!(retry)),
+        ("SignalRequest", json!(signal)),
         ("EnlistRequest", json!(enlist)),
         ("CommitRequest", json!(commit)),
         ("AbortRequest", json!(abort)),
@@ -366,6 +453,10 @@ fn requests_are_documented_as_closed_and_with_the_fields_they_need() {
             match name {
                 "BeginRequest" => serde_json::from_str::<BeginRequest>(&text).is_ok(),
                 "BranchRequest" => serde_json::from_str::<BranchRequest>(&text).is_ok(),
+                "StepRequest" => serde_json::from_str::<StepRequest>(&text).is_ok(),
+                "CallRequest" => serde_json::from_str::<CallRequest>(&text).is_ok(),
+                "RetryRequest" => serde_json::from_str::<RetryRequest>(&text).is_ok(),
+                "SignalRequest" => serde_json::from_str::<SignalRequest>(&text).is_ok(),
                 "StatementRequest" => serde_json::from_str::<StatementRequest>(&text).is_ok(),
                 "EnlistRequest" => serde_json::from_str::<EnlistRequest>(&text).is_ok(),
                 "CommitRequest" => serde_json::from_str::<CommitRequest>(&text).is_ok(),
@@ -386,16 +477,53 @@ fn requests_are_documented_as_closed_and_with_the_fields_they_need() {
 
 #[test]
 fn every_word_is_documented() {
-    use StatusWord::{Aborted, Aborting, Committed, Committing, Initiated, Prepared, Preparing};
     let document = document();
     let words = [
         ("Kind", json!(Kind::ALL)),
         ("Wait", json!([Wait::Finished, Wait::Decided, Wait::None])),
         (
             "Status",
-            json!([Initiated, Preparing, Prepared, Committing, Committed, Aborting, Aborted]),
+            json!([
+                StatusWord::Initiated,
+                StatusWord::Preparing,
+                StatusWord::Prepared,
+                StatusWord::Committing,
+                StatusWord::Committed,
+                StatusWord::Aborting,
+                StatusWord::Aborted,
+                StatusWord::Running,
+                StatusWord::Compensating,
+                StatusWord::Completed,
+                StatusWord::Compensated,
+                StatusWord::NeedsAttention,
+            ]),
         ),
-        ("Outcome", json!([OutcomeWord::Committed, OutcomeWord::Aborted, OutcomeWord::Mixed])),
+        (
+            "Outcome",
+            json!([
+                OutcomeWord::Committed,
+                OutcomeWord::Aborted,
+                OutcomeWord::Mixed,
+                OutcomeWord::Completed,
+                OutcomeWord::Compensated,
+                OutcomeWord::NeedsAttention,
+            ]),
+        ),
+        (
+            "StepWord",
+            json!([
+                StepWord::Waiting,
+                StepWord::Acting,
+                StepWord::Acted,
+                StepWord::Refused,
+                StepWord::Unreached,
+                StepWord::Compensating,
+                StepWord::Compensated,
+                StepWord::Kept,
+                StepWord::Stuck,
+                StepWord::Skipped,
+            ]),
+        ),
         ("Vote", json!([VoteWord::Yes, VoteWord::No, VoteWord::ReadOnly])),
         ("ResolveOutcome", json!([ResolveOutcome::Commit, ResolveOutcome::Rollback])),
     ];

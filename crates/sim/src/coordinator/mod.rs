@@ -6,10 +6,10 @@
 mod recover;
 mod requests;
 
+use unanimous_core::commit::{CommitTxn, Record};
 use unanimous_core::commit::{Mode, Record as CommitRecord};
 use unanimous_core::gate::Gate;
 use unanimous_core::id::{BranchId, Epoch, Lsn, Timestamp};
-use unanimous_core::txn::{Record, Txn};
 use unanimous_core::{
     Answer, Decision, Durability, Effect, Force, Input, Opaque, Outcome, Refusal, Resolution,
     Stage, Step, Verb,
@@ -43,9 +43,9 @@ pub(crate) struct Node {
 
 /// A transaction that a coordinator is driving.
 pub(crate) struct Live {
-    pub(crate) machine: Txn,
+    pub(crate) machine: CommitTxn,
     /// The machine that its records in the journal make.
-    pub(crate) replayed: Txn,
+    pub(crate) replayed: CommitTxn,
     pub(crate) replayed_from: usize,
     /// Records in the journal, as far as this coordinator knows.
     pub(crate) stored: usize,
@@ -144,7 +144,7 @@ impl Node {
 }
 
 impl Live {
-    fn new(machine: Txn, stored: usize) -> Self {
+    fn new(machine: CommitTxn, stored: usize) -> Self {
         Self {
             replayed: machine.clone(),
             replayed_from: stored,
@@ -222,7 +222,7 @@ impl World {
         self.admit(node, slot, forced, step.effects.into_iter().map(out));
         self.check_replay(node, slot);
         let known = self.node(node);
-        if known.live(slot).is_some_and(|live| live.machine.ended().is_some()) {
+        if known.live(slot).is_some_and(|live| live.machine.durable().phase().ended().is_some()) {
             known.live[slot.index()] = None;
         }
         Ok(())
@@ -236,14 +236,13 @@ impl World {
             epoch: known.epoch,
             expected: live.stored,
             records,
-            ends: live.machine.ended().is_some(),
+            ends: live.machine.durable().phase().ended().is_some(),
         };
         let taken = self.journal.append(&entry);
         let epoch = entry.epoch;
         if self.tracing() {
             for record in records {
                 let mark = if self.is_forced(record) { '!' } else { ' ' };
-                let Record::Commit(record) = record;
                 self.note(|| format!("n{node}      {slot}  {mark}{record:?}"));
             }
         }
@@ -279,7 +278,7 @@ impl World {
 
     /// An enlisted branch exists from the moment its record is in the journal.
     fn grow(&mut self, slot: Slot, records: &[Record]) {
-        for Record::Commit(record) in records {
+        for record in records {
             if let CommitRecord::Enlisted(_) = record {
                 let truth = &mut self.txns[slot.index()];
                 let share = self.orders[usize::from(truth.order)].shares[truth.cells.len()];
@@ -289,7 +288,7 @@ impl World {
     }
 
     fn is_forced(&self, record: &Record) -> bool {
-        let Record::Commit(it) = record;
+        let it = record;
         let lazy = match (self.exhibit, it) {
             (Some(Exhibit::LazyCommit), CommitRecord::Decided { decision, .. }) => {
                 *decision == Decision::Commit
@@ -408,7 +407,7 @@ impl World {
         let token = self.next_call;
         let exhibit = self.exhibit;
         let Some(live) = self.node(node).live_mut(slot) else { return };
-        let Txn::Commit(machine) = &live.machine;
+        let machine = &live.machine;
         let is_deadline = at == machine.durable().begun().deadline;
         match exhibit {
             Some(Exhibit::DeadlineLost) if is_deadline => return,
@@ -427,7 +426,7 @@ impl World {
         if live.wake != token {
             return;
         }
-        let Txn::Commit(machine) = &live.machine;
+        let machine = &live.machine;
         let begun = machine.durable().begun();
         let late = begun.mode == Mode::Run && begun.deadline <= now;
         let branches = machine.durable().branches().len() as u8;
@@ -484,12 +483,12 @@ impl World {
 
     /// How far the journal says that a transaction has come; `None` if it knows of none.
     pub(crate) fn stored_stage(&self, slot: Slot) -> Option<Stage> {
-        Some(stage_of(&Txn::replay(self.journal.read(slot)).ok()?))
+        Some(stage_of(&CommitTxn::replay(self.journal.read(slot)).ok()?))
     }
 
     /// The same as a node sees it.
     fn stage_to(&self, node: u8, slot: Slot) -> Option<Stage> {
-        Some(stage_of(&Txn::replay(self.records_to(node, slot)).ok()?))
+        Some(stage_of(&CommitTxn::replay(self.records_to(node, slot)).ok()?))
     }
 
     /// A node sees its own records at once, and those of others when they are durable.
@@ -503,8 +502,7 @@ impl World {
 }
 
 /// How far a machine has come, as its durable state has it.
-pub(crate) fn stage_of(machine: &Txn) -> Stage {
-    let Txn::Commit(machine) = machine;
+pub(crate) fn stage_of(machine: &CommitTxn) -> Stage {
     let durable = machine.durable();
     use unanimous_core::commit::Phase;
     match durable.phase() {

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use unanimous_core::Input;
+use unanimous_core::commit::CommitTxn;
 use unanimous_core::id::{BranchId, BranchName, Epoch, Lsn, ShardId, Timestamp, TxnId};
 use unanimous_core::recovery::{Known, Listing, Pass, Verdict};
-use unanimous_core::txn::Txn;
 
 use super::{Live, Node, Out};
 use crate::event::{Event, Message, Orphan, Party, Slot, What};
@@ -74,7 +74,7 @@ impl World {
             return false;
         }
         let stored = records.len();
-        match Txn::replay(records) {
+        match CommitTxn::replay(records) {
             Ok(machine) => self.node(node).insert(slot, Live::new(machine, stored)),
             Err(misfit) => self.violated("replay", slot, || misfit.to_string()),
         }
@@ -221,7 +221,10 @@ impl World {
             return Known::Live;
         }
         // A planted identity has no records.
-        match Txn::replay(self.journal.read(Slot::of(id))).ok().and_then(|txn| txn.ended()) {
+        match CommitTxn::replay(self.journal.read(Slot::of(id)))
+            .ok()
+            .and_then(|txn| txn.durable().phase().ended())
+        {
             Some(outcome) => Known::Ended(outcome),
             None if blind || self.journal.read(Slot::of(id)).is_empty() => Known::Absent,
             None => Known::Live,

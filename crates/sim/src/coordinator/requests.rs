@@ -1,8 +1,8 @@
 //! What a coordinator does with the requests of clients, operators and branches in doubt.
 
+use unanimous_core::commit::CommitTxn;
 use unanimous_core::commit::{Begun, Branch, Key, Mode};
 use unanimous_core::id::BranchId;
-use unanimous_core::txn::Txn;
 use unanimous_core::{Decision, Input, Opaque, Reason, Refusal, Vote};
 
 use super::{Fed, Live, Out, Wait, Waiter, resolution, stage_of};
@@ -83,7 +83,7 @@ impl World {
         self.txns.push(Truth::new(order, cells));
         self.totals.txns += 1;
         self.note(|| format!("n{node}      {slot} begins for o{order}"));
-        let (machine, step) = Txn::begin(begun, now);
+        let (machine, step) = CommitTxn::begin(begun, now);
         let known = self.node(node);
         known.insert(slot, Live::new(machine, 0));
         known.waiters.push(Waiter { slot, order, wait });
@@ -138,7 +138,10 @@ impl World {
                 | Refusal::UnknownBranch(_)
                 | Refusal::Delegated(_)
                 | Refusal::Undecided
-                | Refusal::NothingToResolve,
+                | Refusal::NothingToResolve
+                | Refusal::Pivoting(_)
+                | Refusal::NotForSaga
+                | Refusal::NoSignals,
             ) => self.reply_gated(node, slot, order, Reply::Refused(slot, None)),
             Fed::Taken => self.status(node, order, slot, wait),
         }
@@ -201,8 +204,8 @@ impl World {
             let _ = self.feed(node, slot, Input::Inquired(id));
             return;
         }
-        let decision = match Txn::replay(self.records_to(node, slot)) {
-            Ok(Txn::Commit(machine)) => match machine.durable().decision() {
+        let decision = match CommitTxn::replay(self.records_to(node, slot)) {
+            Ok(machine) => match machine.durable().decision() {
                 Some(decision) => decision,
                 None if careless => Decision::Abort,
                 // Another coordinator drives it.

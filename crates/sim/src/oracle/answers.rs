@@ -1,7 +1,7 @@
 //! I11: one transaction never has two outcomes, one key never two transactions, and what a
 //! coordinator shows of a transaction only moves forward.
 
-use unanimous_core::txn::Txn;
+use unanimous_core::commit::CommitTxn;
 use unanimous_core::{Decision, Outcome, Stage};
 
 use crate::event::{Reply, Slot};
@@ -56,8 +56,8 @@ impl World {
     /// "Mixed" is told only of what no crash can make look whole again.
     fn check_contradicted(&mut self, slot: Slot) {
         let records = self.journal.durable_records(slot);
-        let known = match Txn::replay(records) {
-            Ok(Txn::Commit(machine)) => machine.durable().contradicted(),
+        let known = match CommitTxn::replay(records) {
+            Ok(machine) => machine.durable().contradicted(),
             Err(_) => false,
         };
         if !known {

@@ -1,7 +1,7 @@
 //! I3: whatever anybody was told survives every crash.
 
 use unanimous_core::Decision;
-use unanimous_core::txn::Txn;
+use unanimous_core::commit::CommitTxn;
 
 use crate::event::Slot;
 use crate::world::World;
@@ -19,8 +19,8 @@ impl World {
 
     /// Somebody is being given an identity, or a branch of it.
     pub(super) fn check_given(&mut self, slot: Slot, branches: usize) {
-        let durable = match Txn::replay(self.journal.durable_records(slot)) {
-            Ok(Txn::Commit(machine)) => Some(machine.durable().branches().len()),
+        let durable = match CommitTxn::replay(self.journal.durable_records(slot)) {
+            Ok(machine) => Some(machine.durable().branches().len()),
             Err(_) => None,
         };
         if durable.is_none_or(|durable| durable < branches) {
@@ -33,7 +33,7 @@ impl World {
 
     /// Branches that the journal has of a transaction; `None` if it knows nothing of it.
     pub(crate) fn branches_in_journal(&self, slot: Slot) -> Option<usize> {
-        let Txn::Commit(machine) = Txn::replay(self.journal.read(slot)).ok()?;
+        let machine = CommitTxn::replay(self.journal.read(slot)).ok()?;
         Some(machine.durable().branches().len())
     }
 

@@ -1,7 +1,7 @@
 //! I9: once a shard has a new owner, the former one adds nothing to it.
 
+use unanimous_core::commit::Record;
 use unanimous_core::id::Epoch;
-use unanimous_core::txn::Record;
 
 use crate::event::Slot;
 use crate::world::World;

@@ -2,9 +2,9 @@
 //! operator clears it, and none is invented.
 
 use unanimous_core::barrier::Mark;
+use unanimous_core::commit::{CommitTxn, Record};
 use unanimous_core::commit::{Ending, Record as CommitRecord};
 use unanimous_core::id::BranchId;
-use unanimous_core::txn::{Record, Txn};
 use unanimous_core::{Decision, Outcome, Stage, Verb};
 
 use crate::event::Slot;
@@ -14,7 +14,7 @@ impl World {
     /// Records were appended.
     pub(super) fn check_heuristic_records(&mut self, slot: Slot, records: &[Record]) {
         let decision = self.journal.decision(slot);
-        for Record::Commit(record) in records {
+        for record in records {
             match record {
                 CommitRecord::Finished(branch, Ending::Heuristic(kind)) => {
                     let contradicts = decision.is_some_and(|it| kind.contradicts(it));
@@ -50,7 +50,7 @@ impl World {
         if verb != Verb::Commit || cell.effects > 0 || cell.read_only || cell.missed {
             return;
         }
-        let Ok(Txn::Commit(machine)) = Txn::replay(self.journal.read(slot)) else { return };
+        let Ok(machine) = CommitTxn::replay(self.journal.read(slot)) else { return };
         if machine.durable().ending(BranchId(u16::from(branch))).is_none() {
             self.cell_mut(slot, branch).missed = true;
         }

@@ -1,6 +1,6 @@
 //! Recovery is the same code: at any moment, replaying the journal gives the live durable state.
 
-use unanimous_core::txn::Txn;
+use unanimous_core::commit::CommitTxn;
 
 use crate::event::Slot;
 use crate::world::World;
@@ -12,14 +12,14 @@ impl World {
         if live.replayed_from != live.stored {
             // The same records replay to the same state, so only new ones need it.
             let records = self.journal.read(slot);
-            let replayed = match Txn::replay(&records[..live.stored.min(records.len())]) {
+            let replayed = match CommitTxn::replay(&records[..live.stored.min(records.len())]) {
                 Ok(replayed) => replayed,
                 Err(misfit) => return self.violated("replay", slot, || misfit.to_string()),
             };
             live.replayed = replayed;
             live.replayed_from = live.stored;
         }
-        if !live.machine.same_durable_state(&live.replayed) {
+        if live.machine.durable() != live.replayed.durable() {
             self.violated("replay", slot, || "the journal replays to another state".into());
         }
     }

@@ -4,7 +4,7 @@
 use unanimous_core::Decision;
 use unanimous_core::barrier::Mark;
 use unanimous_core::commit::Record as CommitRecord;
-use unanimous_core::txn::Record;
+use unanimous_core::commit::Record;
 
 use crate::event::Slot;
 use crate::journal::decided;
@@ -13,9 +13,8 @@ use crate::world::World;
 impl World {
     /// Records were appended.
     pub(super) fn check_validity(&mut self, slot: Slot, records: &[Record]) {
-        let decision = records.iter().find_map(|Record::Commit(record)| decided(record));
-        let by_operator =
-            records.iter().any(|Record::Commit(it)| matches!(it, CommitRecord::Resolved(_)));
+        let decision = records.iter().find_map(decided);
+        let by_operator = records.iter().any(|it| matches!(it, CommitRecord::Resolved(_)));
         if decision != Some(Decision::Commit) || by_operator {
             return;
         }

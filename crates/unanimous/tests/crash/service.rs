@@ -196,7 +196,13 @@ impl Service {
                 match outcome {
                     Some(OutcomeWord::Committed) => self.commit(&branch),
                     Some(OutcomeWord::Aborted) => self.rollback(&branch, &txn),
-                    Some(OutcomeWord::Mixed) | None => {}
+                    Some(
+                        OutcomeWord::Mixed
+                        | OutcomeWord::Completed
+                        | OutcomeWord::Compensated
+                        | OutcomeWord::NeedsAttention,
+                    )
+                    | None => {}
                 }
             }
             sleep(INQUIRE_AFTER / 4).await;

@@ -43,7 +43,12 @@ impl Witness {
         let outcome = match outcome {
             OutcomeWord::Committed => Outcome::Committed,
             OutcomeWord::Aborted => Outcome::Aborted,
-            OutcomeWord::Mixed => return self.wrong(format!("{who} was told that {txn} is mixed")),
+            OutcomeWord::Mixed
+            | OutcomeWord::Completed
+            | OutcomeWord::Compensated
+            | OutcomeWord::NeedsAttention => {
+                return self.wrong(format!("{who} was told that {txn} is {}", outcome.as_str()));
+            }
         };
         let mut heard = self.heard();
         let first = heard.told.entry(txn.to_owned()).or_insert_with(|| (outcome, who.to_owned()));

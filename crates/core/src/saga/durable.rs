@@ -1,0 +1,361 @@
+//! What the journal knows of one saga: a fold over its records.
+//!
+//! The only place where durable state changes. The live machine and recovery both go through
+//! [`Durable::apply`], so they cannot disagree.
+
+use std::sync::Arc;
+
+use super::record::{Action, Begun, Plan, Record, Role, Trouble};
+use crate::commit::Misfit;
+use crate::id::{BranchId, Timestamp};
+use crate::limits::BRANCHES_MAX;
+use crate::step::{Decision, Opaque, Outcome, Reason, Resolution};
+
+const NO_SUCH_STEP: Misfit = Misfit("the saga has no such step");
+
+/// Which way a saga goes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Phase {
+    /// Its steps act, each after those before it.
+    Running,
+    /// What has been done is undone, in the reverse order.
+    Unwinding,
+    /// Nothing is left to do.
+    Ended(Outcome),
+}
+
+/// Where one step stands.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Standing {
+    /// Not known to have acted. It may have been called, if everything before it has acted.
+    Waiting,
+    /// Done.
+    Acted,
+    /// It has refused, and did nothing.
+    Refused,
+    /// The saga was unwound before it was called.
+    Unreached,
+    /// Compensated.
+    Undone,
+    /// Whatever it did stays: there is no compensation.
+    Kept,
+    /// It goes neither on nor back by itself.
+    Stuck(Trouble),
+    /// An operator decided to go on without it.
+    Skipped,
+}
+
+/// What the journal knows.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Durable {
+    begun: Arc<Begun>,
+    phase: Phase,
+    started: bool,
+    standings: Vec<Standing>,
+    /// Steps that come directly after each.
+    followers: Vec<Vec<BranchId>>,
+    until: Vec<Option<Timestamp>>,
+    results: Vec<Opaque>,
+    troubles: Vec<Option<Reason>>,
+    reason: Option<(Option<BranchId>, Reason)>,
+    resolution: Option<Resolution>,
+}
+
+impl Durable {
+    /// Folds records. They may be an unflushed prefix of what was decided, never a suffix.
+    ///
+    /// # Errors
+    ///
+    /// [`Misfit`] if no machine can have written these records in this order.
+    pub fn replay<'a>(records: impl IntoIterator<Item = &'a Record>) -> Result<Self, Misfit> {
+        let mut records = records.into_iter();
+        let mut durable = match records.next() {
+            Some(Record::Begun(begun)) if is_sound(&begun.steps) => Self::new(Arc::clone(begun)),
+            Some(_) | None => return Err(Misfit("a saga begins with its steps")),
+        };
+        records.try_for_each(|record| durable.apply(record))?;
+        Ok(durable)
+    }
+
+    fn new(begun: Arc<Begun>) -> Self {
+        let count = begun.steps.len();
+        let mut followers = vec![Vec::new(); count];
+        for (index, step) in (0_u16..).zip(&begun.steps) {
+            for before in &step.after {
+                followers[before.index()].push(BranchId(index));
+            }
+        }
+        Self {
+            phase: Phase::Running,
+            started: begun.start_at.is_none(),
+            standings: vec![Standing::Waiting; count],
+            followers,
+            until: vec![None; count],
+            results: vec![Opaque::default(); count],
+            troubles: vec![None; count],
+            reason: None,
+            resolution: None,
+            begun,
+        }
+    }
+
+    /// Applies one record.
+    pub(super) fn apply(&mut self, record: &Record) -> Result<(), Misfit> {
+        if let Phase::Ended(_) = self.phase {
+            return Err(Misfit("a saga that has ended has no more records"));
+        }
+        match record {
+            Record::Begun(_) => return Err(Misfit("a saga begins once")),
+            Record::Started => self.started = true,
+            Record::Timed(step, until) => {
+                *self.until.get_mut(step.index()).ok_or(NO_SUCH_STEP)? = Some(*until)
+            }
+            Record::Acted(step, result) => {
+                self.expect(*step, |it| it == Standing::Waiting)?;
+                let undone_later = self.phase == Phase::Running || self.is_compensable(*step);
+                self.set(*step, if undone_later { Standing::Acted } else { Standing::Kept });
+                self.results[step.index()] = result.clone();
+            }
+            Record::Refused(step, reason) => {
+                self.expect(*step, |it| it == Standing::Waiting)?;
+                self.set(*step, Standing::Refused);
+                self.troubles[step.index()] = Some(reason.clone());
+            }
+            Record::Unwinding { step, reason } => self.unwind(*step, reason)?,
+            Record::Undone(step) => {
+                self.expect(*step, is_owed)?;
+                self.set(*step, Standing::Undone);
+            }
+            Record::Kept(step) => {
+                self.expect(*step, |it| it == Standing::Waiting)?;
+                self.set(*step, Standing::Kept);
+            }
+            Record::Stuck(step, trouble, reason) => {
+                self.expect(*step, is_owed)?;
+                self.set(*step, Standing::Stuck(*trouble));
+                self.troubles[step.index()] = Some(reason.clone());
+            }
+            Record::Unstuck(step) => {
+                self.expect(*step, |it| matches!(it, Standing::Stuck(_)))?;
+                self.set(
+                    *step,
+                    match self.phase {
+                        Phase::Running => Standing::Waiting,
+                        Phase::Unwinding | Phase::Ended(_) => Standing::Acted,
+                    },
+                );
+            }
+            Record::Resolved(resolution) => self.resolve(resolution),
+        }
+        self.end_if_done();
+        Ok(())
+    }
+
+    fn expect(&self, step: BranchId, fits: impl Fn(Standing) -> bool) -> Result<(), Misfit> {
+        match self.standings.get(step.index()) {
+            Some(&standing) if fits(standing) => Ok(()),
+            Some(_) => Err(Misfit("a step is not where the record has it")),
+            None => Err(NO_SUCH_STEP),
+        }
+    }
+
+    fn set(&mut self, step: BranchId, standing: Standing) {
+        self.standings[step.index()] = standing;
+    }
+
+    fn unwind(&mut self, step: Option<BranchId>, reason: &Reason) -> Result<(), Misfit> {
+        if self.phase != Phase::Running || step.is_some_and(|it| self.plan(it).is_none()) {
+            return Err(Misfit("only a running saga unwinds"));
+        }
+        let called: Vec<bool> = self.steps().map(|step| self.is_due(step)).collect();
+        self.phase = Phase::Unwinding;
+        self.reason = Some((step, reason.clone()));
+        for (index, called) in called.into_iter().enumerate() {
+            let step = BranchId(index as u16);
+            let is_call = matches!(self.begun.steps[index].action, Action::Call(_));
+            self.standings[index] = match self.standings[index] {
+                Standing::Waiting if called && is_call => Standing::Waiting,
+                Standing::Waiting => Standing::Unreached,
+                Standing::Acted if self.is_compensable(step) => Standing::Acted,
+                Standing::Acted => Standing::Kept,
+                // It had refused to go on.
+                Standing::Stuck(_) => Standing::Refused,
+                settled @ (Standing::Refused
+                | Standing::Unreached
+                | Standing::Undone
+                | Standing::Kept
+                | Standing::Skipped) => settled,
+            };
+        }
+        Ok(())
+    }
+
+    /// Which way an operator settles what is stuck depends on where the saga was going.
+    fn resolve(&mut self, resolution: &Resolution) {
+        let settled = match (self.phase, resolution.outcome) {
+            (Phase::Running, Decision::Commit) => Standing::Acted,
+            (Phase::Unwinding, Decision::Abort) => Standing::Undone,
+            (Phase::Running, Decision::Abort)
+            | (Phase::Unwinding, Decision::Commit)
+            | (Phase::Ended(_), _) => Standing::Skipped,
+        };
+        for standing in &mut self.standings {
+            if let Standing::Stuck(_) = standing {
+                *standing = settled;
+            }
+        }
+        self.resolution = Some(resolution.clone());
+    }
+
+    fn end_if_done(&mut self) {
+        let over = |standing: &Standing| match (self.phase, standing) {
+            (Phase::Running, Standing::Acted | Standing::Skipped) => true,
+            (Phase::Running, _) => false,
+            (Phase::Unwinding | Phase::Ended(_), standing) => !is_owed(*standing),
+        };
+        if !self.standings.iter().all(over) {
+            return;
+        }
+        let skipped = self.standings.contains(&Standing::Skipped);
+        self.phase = Phase::Ended(match (self.phase, skipped) {
+            (_, true) => Outcome::Mixed,
+            (Phase::Running, false) => Outcome::Committed,
+            (Phase::Unwinding | Phase::Ended(_), false) => Outcome::Aborted,
+        });
+    }
+
+    fn is_compensable(&self, step: BranchId) -> bool {
+        self.begun.steps[step.index()].compensation.is_some()
+    }
+
+    /// Whether a step has not acted and everything before it has: it may have been called.
+    pub fn is_due(&self, step: BranchId) -> bool {
+        self.started
+            && self.phase == Phase::Running
+            && self.standing(step) == Standing::Waiting
+            && self.may_follow(step)
+    }
+
+    fn may_follow(&self, step: BranchId) -> bool {
+        let acted = |it: &BranchId| {
+            matches!(self.standings[it.index()], Standing::Acted | Standing::Skipped)
+        };
+        self.begun.steps[step.index()].after.iter().all(acted)
+    }
+
+    /// Whether a step may have acted and is to be compensated, or to be heard of, before the steps
+    /// that come before it are.
+    pub fn is_owed(&self, step: BranchId) -> bool {
+        self.phase == Phase::Unwinding && is_owed(self.standing(step))
+    }
+
+    /// Whether everything that rests on a step is undone.
+    pub fn is_bare(&self, step: BranchId) -> bool {
+        self.followers[step.index()].iter().all(|&follower| !self.is_owed(follower))
+    }
+
+    /// The pivot, once it may have been called. From then on only it, or what follows, decides.
+    pub fn pivoting(&self) -> Option<BranchId> {
+        let pivot = self.begun.steps.iter().position(|step| step.role == Role::Pivot)?;
+        let pivot = BranchId(pivot as u16);
+        match self.standing(pivot) {
+            Standing::Acted | Standing::Skipped => Some(pivot),
+            Standing::Waiting if self.is_due(pivot) => Some(pivot),
+            Standing::Waiting
+            | Standing::Refused
+            | Standing::Unreached
+            | Standing::Undone
+            | Standing::Kept
+            | Standing::Stuck(_) => None,
+        }
+    }
+
+    /// Whether it can only go on.
+    pub fn is_past_pivot(&self) -> bool {
+        let pivots = self.begun.steps.iter().zip(&self.standings);
+        let mut pivots = pivots.filter(|(step, _)| step.role == Role::Pivot);
+        pivots.any(|(_, &standing)| standing == Standing::Acted)
+    }
+
+    /// Where the saga stands.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Whether the time for its start has come.
+    pub fn started(&self) -> bool {
+        self.started
+    }
+
+    /// How it began.
+    pub fn begun(&self) -> &Begun {
+        &self.begun
+    }
+
+    /// Its steps, in the order of the request.
+    pub fn steps(&self) -> impl Iterator<Item = BranchId> + use<> {
+        (0..self.begun.steps.len() as u16).map(BranchId)
+    }
+
+    /// A step as it was asked for; `None` if there is no such step.
+    pub fn plan(&self, step: BranchId) -> Option<&Plan> {
+        self.begun.steps.get(step.index())
+    }
+
+    /// Where a step stands.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such step.
+    pub fn standing(&self, step: BranchId) -> Standing {
+        self.standings[step.index()]
+    }
+
+    /// What a step returned; empty if it has not acted.
+    pub fn result(&self, step: BranchId) -> Option<&Opaque> {
+        self.results.get(step.index())
+    }
+
+    /// Why a step refused or is stuck.
+    pub fn trouble(&self, step: BranchId) -> Option<&Reason> {
+        self.troubles.get(step.index())?.as_ref()
+    }
+
+    /// How long a step waits.
+    pub fn until(&self, step: BranchId) -> Option<Timestamp> {
+        self.until.get(step.index()).copied().flatten()
+    }
+
+    /// Why it was unwound, and the step at fault if there is one.
+    pub fn reason(&self) -> Option<&(Option<BranchId>, Reason)> {
+        self.reason.as_ref()
+    }
+
+    /// What an operator settled last.
+    pub fn resolution(&self) -> Option<&Resolution> {
+        self.resolution.as_ref()
+    }
+
+    /// Whether a step goes neither on nor back by itself.
+    pub fn needs_attention(&self) -> bool {
+        self.standings.iter().any(|it| matches!(it, Standing::Stuck(_)))
+    }
+}
+
+/// Whether a step that stands so keeps an unwinding saga from its end.
+fn is_owed(standing: Standing) -> bool {
+    match standing {
+        Standing::Waiting | Standing::Acted | Standing::Stuck(_) => true,
+        Standing::Refused
+        | Standing::Unreached
+        | Standing::Undone
+        | Standing::Kept
+        | Standing::Skipped => false,
+    }
+}
+
+/// Whether a journal can hold these steps: what the fold indexes is there.
+fn is_sound(steps: &[Plan]) -> bool {
+    let known = |step: &Plan| step.after.iter().all(|before| before.index() < steps.len());
+    (1..=BRANCHES_MAX).contains(&steps.len()) && steps.iter().all(known)
+}

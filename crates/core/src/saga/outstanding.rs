@@ -1,0 +1,104 @@
+//! Whom to call, tell and wait for next: a function of the state.
+//!
+//! Recovery relies on this: with the volatile state gone, everything the durable state calls for is
+//! due again.
+
+use super::durable::{Phase, Standing};
+use super::record::{Action, Trouble};
+use super::{Changed, SagaTxn};
+use crate::id::{BranchId, Timestamp};
+use crate::limits::STUCK_PAUSE_MS;
+use crate::retry::Call;
+use crate::step::{Effect, Stage, Verb};
+
+impl SagaTxn {
+    /// Everything the current state calls for and that is not under way yet.
+    pub(super) fn outstanding(&mut self, now: Timestamp, changed: Changed) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        for step in self.durable.steps() {
+            if let Some((verb, pause_max_ms)) = self.wanted(step) {
+                let progress = &mut self.volatile.steps[step.index()];
+                if progress.call.is_due(now, pause_max_ms) {
+                    progress.call = Call::InFlight;
+                    progress.calls = progress.calls.saturating_add(1);
+                    effects.push(Effect::Call(step, verb));
+                }
+            }
+        }
+        self.tell(changed, &mut effects);
+        let wake_at = self.wake_at();
+        if wake_at != self.volatile.wake_at {
+            self.volatile.wake_at = wake_at;
+            effects.extend(wake_at.map(Effect::WakeAt));
+        }
+        effects
+    }
+
+    /// What a step is to be called for, if it is, and the longest pause between two such calls.
+    fn wanted(&self, step: BranchId) -> Option<(Verb, u64)> {
+        let plan = self.durable.plan(step)?;
+        match self.durable.phase() {
+            Phase::Running => {
+                let work = plan.action.work().filter(|_| self.durable.is_due(step))?;
+                Some((Verb::Act, work.retry.backoff_max_ms))
+            }
+            Phase::Unwinding => {
+                let owed = match self.durable.standing(step) {
+                    Standing::Stuck(Trouble::Refused) => false,
+                    Standing::Waiting
+                    | Standing::Acted
+                    | Standing::Stuck(Trouble::Silent)
+                    | Standing::Refused
+                    | Standing::Unreached
+                    | Standing::Undone
+                    | Standing::Kept
+                    | Standing::Skipped => self.durable.is_owed(step),
+                };
+                let work = plan.compensation.as_ref()?;
+                (owed && self.durable.is_bare(step))
+                    .then_some((Verb::Compensate, work.retry.backoff_max_ms.max(STUCK_PAUSE_MS)))
+            }
+            Phase::Ended(_) => None,
+        }
+    }
+
+    fn tell(&mut self, changed: Changed, effects: &mut Vec<Effect>) {
+        let stage = match self.durable.phase() {
+            Phase::Ended(outcome) => Stage::Ended(outcome),
+            Phase::Running | Phase::Unwinding if self.durable.needs_attention() => {
+                Stage::NeedsAttention
+            }
+            Phase::Running | Phase::Unwinding => Stage::Begun,
+        };
+        if changed == Changed::Yes || self.volatile.told.is_none() {
+            self.volatile.told = Some(stage);
+            effects.push(Effect::Tell(stage));
+        }
+    }
+
+    fn wake_at(&self) -> Option<Timestamp> {
+        let waiting = |step: BranchId| {
+            let progress = &self.volatile.steps[step.index()];
+            self.wanted(step).and_then(|_| progress.call.wake_at())
+        };
+        let retries = self.durable.steps().filter_map(waiting);
+        match self.durable.phase() {
+            Phase::Running => {
+                let timers = self.durable.steps().filter_map(|step| {
+                    let plan = self.durable.plan(step)?;
+                    match plan.action {
+                        Action::Call(_) => None,
+                        Action::Signal(_) | Action::Pause(_) => {
+                            self.durable.until(step).filter(|_| self.durable.is_due(step))
+                        }
+                    }
+                });
+                let start = self.durable.begun().start_at.filter(|_| !self.durable.started());
+                let deadline = self.volatile.deadline.filter(|_| self.durable.pivoting().is_none());
+                retries.chain(timers).chain(start).chain(deadline).min()
+            }
+            Phase::Unwinding => retries.min(),
+            Phase::Ended(_) => None,
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! What a caller in this process begins transactions with.
+
+use unanimous_api::Wait;
+use unanimous_core::Opaque;
+use unanimous_core::commit::{Key, Shape};
+use unanimous_core::saga::Plan;
+use unanimous_participants::Trace;
+
+use super::event::IfRunning;
+
+/// A transaction to begin.
+pub struct BeginOrder {
+    /// What its two phases are to its participants.
+    pub shape: Shape,
+    /// Milliseconds within which it must be decided.
+    pub timeout_ms: u64,
+    /// Name, resource and work of each participant; none if the client enlists them later.
+    pub branches: Vec<(String, String, Opaque)>,
+    /// The client's own name for it.
+    pub key: Option<Key>,
+    /// What to do if that name is in use.
+    pub running: IfRunning,
+    /// When to answer.
+    pub wait: Wait,
+    /// The trace it is part of; one of its own if there is none.
+    pub trace: Option<Trace>,
+}
+
+/// A saga to begin.
+pub struct SagaOrder {
+    /// Its steps; [`unanimous_core::saga::check`] has nothing against them.
+    pub steps: Vec<Plan>,
+    /// What they are given, as JSON.
+    pub input: Opaque,
+    /// Milliseconds within which it must come past its pivot or to its end.
+    pub timeout_ms: Option<u64>,
+    /// Milliseconds before it starts.
+    pub delay_ms: Option<u64>,
+    /// The client's own name for it.
+    pub key: Option<Key>,
+    /// What to do if that name is in use.
+    pub running: IfRunning,
+    /// When to answer.
+    pub wait: Wait,
+    /// The trace it is part of; one of its own if there is none.
+    pub trace: Option<Trace>,
+}
