@@ -20,6 +20,7 @@ mod climb;
 mod finding;
 pub mod guard;
 pub mod http;
+mod kept;
 pub mod limits;
 pub mod local;
 pub mod mysql;

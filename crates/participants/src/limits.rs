@@ -124,8 +124,8 @@ pub const READING_CONNECTIONS: usize = 2;
 /// some milliseconds for each thousand tables.
 pub const MYSQL_TABLES_KEPT: Duration = Duration::from_secs(60);
 
-/// How long the proof that a branch has committed is kept in its database. Far longer than any
-/// transaction stays open.
+/// How long the proof that a branch has committed, or a step of a saga was done, is kept in its database.
+/// Far longer than anybody waits for an answer.
 pub const FENCE_KEPT: Duration = Duration::from_secs(30 * 24 * 3_600);
 
 /// Subtracted from [`FENCE_KEPT`] before a missing proof counts: clocks differ.

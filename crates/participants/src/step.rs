@@ -24,7 +24,7 @@ use unanimous_core::Opaque;
 
 use crate::Takes;
 use crate::limits::{STATEMENTS_MAX, STEP_HEADERS_MAX};
-use crate::statement;
+use crate::statement::{self, Statement};
 
 /// A resource cannot be asked for this: nothing was sent.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -50,17 +50,18 @@ impl BadStep {
 pub fn check(takes: Takes, work: &Opaque) -> Result<(), BadStep> {
     match takes {
         Takes::Body => Request::read(work).map(drop),
-        Takes::Statements => {
-            let statements = statement::read(work).map_err(|why| BadStep::at("", why))?;
-            match statements.len() {
-                1..=STATEMENTS_MAX => Ok(()),
-                0 => Err(BadStep::at("", "a step in a database has at least one statement")),
-                more => {
-                    Err(BadStep::at("", format!("{more} statements, at most {STATEMENTS_MAX}")))
-                }
-            }
-        }
+        Takes::Statements => statements(work).map(drop),
         Takes::Commands => Err(BadStep::at("", "a resource of this kind takes no steps")),
+    }
+}
+
+/// What a step in a database runs.
+pub(crate) fn statements(work: &Opaque) -> Result<Vec<Statement>, BadStep> {
+    let statements = statement::read(work).map_err(|why| BadStep::at("", why))?;
+    match statements.len() {
+        1..=STATEMENTS_MAX => Ok(statements),
+        0 => Err(BadStep::at("", "a step in a database has at least one statement")),
+        more => Err(BadStep::at("", format!("{more} statements, at most {STATEMENTS_MAX}"))),
     }
 }
 

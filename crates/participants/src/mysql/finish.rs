@@ -190,7 +190,9 @@ pub(super) async fn in_doubt(inner: &Inner) -> Result<Vec<Held>, String> {
     let session = &mut lent.session;
     let names = listed(session).await.map_err(|broken| broken.0)?;
     let names = names.map_err(|refused| format!("XA RECOVER: {refused}"))?;
-    inner.sweeper.sweep(session).await.map_err(|broken| broken.0)?;
+    if let Some(old) = inner.sweeper.due() {
+        fence::sweep(session, &old).await.map_err(|broken| broken.0)?;
+    }
     inner.second_phase.give_back(lent.into_session());
     Ok(names.into_iter().map(|name| Held { name, since: None }).collect())
 }

@@ -50,11 +50,11 @@ use unanimous_core::limits::TEXT_LEN_MAX;
 use unanimous_core::{Answer, Verb};
 
 use self::address::Address;
-use self::fence::Sweeper;
 use self::pool::{Pool, Waiting};
 use self::session::{Broken, NoSession};
 use self::tables::Unsafe;
 use crate::guard::{Adapter, Contact, Heard, Hearing};
+use crate::kept::Sweeper;
 use crate::limits::READING_CONNECTIONS;
 use crate::open::Settings;
 use crate::{Call, Examining, Listing, Reading, Takes};

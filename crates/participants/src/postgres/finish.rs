@@ -9,7 +9,7 @@ use unanimous_core::{Answer, HeuristicKind, Opaque, Verb};
 
 use super::sqlstate::{self, Unfinished};
 use super::wire::{Connection, Refused};
-use super::{Inner, failed, silent, timed_out, unreached};
+use super::{Inner, failed, silent, step, timed_out, unreached};
 use crate::guard::{Contact, Heard};
 use crate::{Call, Held, returned};
 
@@ -104,6 +104,9 @@ pub(super) async fn in_doubt(inner: &Inner) -> Result<Vec<Held>, String> {
     let lent = inner.second_phase.lend().await;
     let mut lent = lent.map_err(|why| why.to_string())?;
     let listed = held(&mut lent.connection).await?;
+    if let Some(old) = inner.sweeper.due() {
+        step::sweep(&mut lent.connection, &old).await.map_err(|broken| broken.0)?;
+    }
     inner.second_phase.give_back(lent);
     Ok(listed)
 }

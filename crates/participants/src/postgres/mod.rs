@@ -13,6 +13,7 @@
 //! |---|---|
 //! | `prepare` | the first phase |
 //! | `finish` | the second phase, and what is in doubt |
+//! | `step` | steps of sagas |
 //! | `read` | queries outside of branches |
 //! | `examine` | whether the database can take part at all |
 //! | `sqlstate` | what each error means |
@@ -30,6 +31,7 @@ mod login;
 mod prepare;
 mod read;
 mod sqlstate;
+mod step;
 mod value;
 mod wire;
 
@@ -48,6 +50,7 @@ use self::address::Address;
 use self::login::NoConnection;
 use self::wire::{Broken, Connection};
 use crate::guard::{Adapter, Contact, Heard, Hearing};
+use crate::kept::Sweeper;
 use crate::limits::{POSTGRES_CONNECTIONS_MAX, READING_CONNECTIONS, STATEMENT_TYPES_KEPT_MAX};
 use crate::open::Settings;
 use crate::pool::Pool;
@@ -69,6 +72,7 @@ struct Inner {
     reading: Pool<Connection>,
     begun: Begun,
     types: Types,
+    sweeper: Sweeper,
 }
 
 impl PostgresAdapter {
@@ -89,6 +93,7 @@ impl PostgresAdapter {
             reading: Pool::new(Arc::clone(&address), READING_CONNECTIONS),
             begun: Begun::default(),
             types: Types::default(),
+            sweeper: Sweeper::default(),
         };
         Ok(Self { location: address.shown(), connections, inner: Arc::new(inner) })
     }
@@ -113,10 +118,8 @@ impl Adapter for PostgresAdapter {
                     let answer = silent("a database is not committed in one phase");
                     Heard { answer, contact: Contact::Made }
                 }
-                Verb::Act | Verb::Compensate => {
-                    let answer = silent("a database takes no steps of a saga");
-                    Heard { answer, contact: Contact::Made }
-                }
+                Verb::Act => step::act(&inner, &call).await,
+                Verb::Compensate => step::compensate(&inner, &call).await,
             }
         })
     }
@@ -135,6 +138,10 @@ impl Adapter for PostgresAdapter {
 
     fn takes(&self) -> Takes {
         Takes::Statements
+    }
+
+    fn steps(&self) -> bool {
+        true
     }
 
     fn in_doubt(&self, patience: Duration) -> Listing {

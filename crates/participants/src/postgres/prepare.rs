@@ -104,11 +104,11 @@ fn progress_is_over(answer: &Answer) -> bool {
     }
 }
 
-fn heard(answer: Answer) -> Heard {
+pub(super) fn heard(answer: Answer) -> Heard {
     Heard { answer, contact: Contact::Made }
 }
 
-fn no(reason: Reason) -> Heard {
+pub(super) fn no(reason: Reason) -> Heard {
     heard(Answer::No(reason))
 }
 
@@ -116,7 +116,7 @@ fn lost(why: &str) -> Heard {
     heard(Answer::Lost(Reason::new("lost", why)))
 }
 
-fn forbidden(statements: &[Statement]) -> Option<Reason> {
+pub(super) fn forbidden(statements: &[Statement]) -> Option<Reason> {
     (1..).zip(statements).find_map(|(number, statement)| {
         let word = keyword(&statement.sql);
         let local = word == "SET" && keyword_is_local(&statement.sql);
@@ -190,9 +190,9 @@ async fn work(
 }
 
 /// An error with what was being done.
-type Step<T> = Result<Result<T, (Refused, String)>, Broken>;
+pub(super) type Step<T> = Result<Result<T, (Refused, String)>, Broken>;
 
-fn begin(connection: &mut Connection, call: &Call) -> Result<(), Broken> {
+pub(super) fn begin(connection: &mut Connection, call: &Call) -> Result<(), Broken> {
     // Both end before the call does, so that the server says why; the lock's first.
     let patience_ms = call.patience.as_millis();
     let (lock_ms, statement_ms) = ((patience_ms * 3 / 4).max(1), (patience_ms * 7 / 8).max(1));
@@ -249,14 +249,8 @@ async fn in_two_trips(
     if let Err(refused) = connection.ready().await? {
         return Ok(Err((refused, "its work".to_owned())));
     }
-    for (index, (statement, executed)) in statements.iter().zip(&executed).enumerate() {
-        let rows = executed.result.rows_affected;
-        if let Some(expected) = statement.expect_rows.filter(|&expected| expected != rows) {
-            return Ok(Ok(Answer::No(statement::unexpected(index + 1, rows, expected))));
-        }
-    }
-    if !connection.is_inside() {
-        return Ok(Ok(Answer::No(Reason::new("statement", "its work has ended the transaction"))));
+    if let Some(reason) = unfit(connection, statements.iter(), &executed) {
+        return Ok(Ok(Answer::No(reason)));
     }
     let Some(number) = number else {
         return read_only(connection, executed).await;
@@ -271,6 +265,22 @@ async fn in_two_trips(
         Ok(prepared) => ended(connection, prepared, progress).await,
         Err(refused) => after(connection, refused, "PREPARE TRANSACTION").await,
     }
+}
+
+/// Why work that was carried out must not stay.
+pub(super) fn unfit<'a>(
+    connection: &Connection,
+    statements: impl Iterator<Item = &'a Statement>,
+    executed: &[Executed],
+) -> Option<Reason> {
+    let mut numbered = (1..).zip(statements).zip(executed);
+    let unexpected = numbered.find_map(|((number, statement), executed)| {
+        let rows = executed.result.rows_affected;
+        let expected = statement.expect_rows.filter(|&expected| expected != rows)?;
+        Some(statement::unexpected(number, rows, expected))
+    });
+    let ended = || Reason::new("statement", "its work has ended the transaction");
+    unexpected.or_else(|| (!connection.is_inside()).then(ended))
 }
 
 /// Nothing was written: the transaction has no number, and nothing to keep.
@@ -310,13 +320,26 @@ async fn ended(
     }))
 }
 
-/// The answers to the beginning and to each statement.
-async fn answers(connection: &mut Connection, count: usize) -> Step<Vec<Executed>> {
+/// The answers to the beginning.
+pub(super) async fn begun(connection: &mut Connection) -> Step<()> {
     for what in ["BEGIN", "SET lock_timeout", "SET statement_timeout"] {
         if let Err(refused) = connection.executed().await? {
             return after(connection, refused, what).await;
         }
     }
+    Ok(Ok(()))
+}
+
+/// The answers to the beginning and to each statement.
+async fn answers(connection: &mut Connection, count: usize) -> Step<Vec<Executed>> {
+    match begun(connection).await? {
+        Ok(()) => worked(connection, count).await,
+        Err(refused) => Ok(Err(refused)),
+    }
+}
+
+/// The answers to each statement.
+pub(super) async fn worked(connection: &mut Connection, count: usize) -> Step<Vec<Executed>> {
     let mut executed = Vec::with_capacity(count);
     for number in 1..=count {
         match connection.executed().await? {
@@ -330,13 +353,13 @@ async fn answers(connection: &mut Connection, count: usize) -> Step<Vec<Executed
 }
 
 /// Reads to the end of a group that was refused.
-async fn after<T>(connection: &mut Connection, refused: Refused, what: &str) -> Step<T> {
+pub(super) async fn after<T>(connection: &mut Connection, refused: Refused, what: &str) -> Step<T> {
     // Whatever else comes, the first error is the one that says why.
     drop(connection.ready().await?);
     Ok(Err((refused, what.to_owned())))
 }
 
-fn values(executed: Vec<Executed>) -> Vec<Value> {
+pub(super) fn values(executed: Vec<Executed>) -> Vec<Value> {
     let value = |it: Executed| serde_json::to_value(it.result).expect("results are always JSON");
     executed.into_iter().map(value).collect()
 }

@@ -56,6 +56,23 @@ fn kind(refused: &Refused) -> (&'static str, &'static str) {
     }
 }
 
+/// Whether the same statements may come out when they are run again.
+pub(super) fn may_come_out(refused: &Refused) -> bool {
+    // Conflicts, want of resources, locks, operators, the system, the server itself.
+    matches!(refused.code.get(..2), Some("08" | "40" | "53" | "57" | "58" | "XX"))
+        || matches!(&*refused.code, "55P03" | "55006")
+}
+
+/// Whether a table is not there.
+pub(super) fn is_no_table(refused: &Refused) -> bool {
+    refused.code == "42P01"
+}
+
+/// Whether a row is there already.
+pub(super) fn is_duplicate(refused: &Refused) -> bool {
+    refused.code == "23505"
+}
+
 /// Whether somebody has prepared a transaction under the same name before.
 pub(super) fn is_name_taken(refused: &Refused) -> bool {
     refused.code == "42710" && refused.message.contains("transaction identifier")

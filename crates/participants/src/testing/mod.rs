@@ -13,6 +13,8 @@ mod postgres;
 #[cfg(feature = "testing")]
 mod proxy;
 mod redis;
+#[cfg(feature = "testing")]
+pub mod steps;
 
 #[cfg(feature = "testing")]
 pub use certificates::{Authority, Certified, Kind, Validity};

@@ -6,3 +6,4 @@ mod cuts;
 mod errors;
 mod examine;
 mod read;
+mod steps;
