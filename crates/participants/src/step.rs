@@ -20,7 +20,7 @@ use http::{HeaderValue, Method};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use unanimous_api::header;
-use unanimous_core::Opaque;
+use unanimous_core::{Opaque, Reason};
 
 use crate::Takes;
 use crate::limits::{STATEMENTS_MAX, STEP_HEADERS_MAX};
@@ -63,6 +63,18 @@ pub(crate) fn statements(work: &Opaque) -> Result<Vec<Statement>, BadStep> {
         0 => Err(BadStep::at("", "a step in a database has at least one statement")),
         more => Err(BadStep::at("", format!("{more} statements, at most {STATEMENTS_MAX}"))),
     }
+}
+
+/// Why a step that comes late is not done.
+pub(crate) fn barred() -> Reason {
+    Reason::new("barred", "it was compensated before it came")
+}
+
+/// Why it is not known whether there is anything to undo.
+pub(crate) fn forgotten() -> Reason {
+    let detail = "the saga is older than what the database remembers of its steps: whether this one was \
+                  done is not known; look, and undo it by hand if it was";
+    Reason::new("forgotten", detail)
 }
 
 /// A request to a service, without what is ours in every request.

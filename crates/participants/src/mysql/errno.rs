@@ -51,6 +51,15 @@ fn kind(refused: &Refused) -> (&'static str, &'static str) {
     }
 }
 
+/// Whether the same statements may come out when they are run again.
+pub(super) fn may_come_out(refused: &Refused) -> bool {
+    const CONFLICTS: [u16; 3] = [1206, 1401, 3101];
+    let (kind, _) = kind(refused);
+    CONFLICTS.contains(&refused.code)
+        || matches!(kind, "deadlock" | "lock_timeout" | "serialization" | "statement_timeout")
+        || matches!(kind, "resources" | "read_only_resource")
+}
+
 /// Whether there is a branch under the same name already.
 pub(super) fn is_name_taken(refused: &Refused) -> bool {
     refused.code == 1440

@@ -11,7 +11,7 @@ use unanimous_core::{Answer, HeuristicKind, Opaque, Verb};
 use super::errno::{self, Unfinished};
 use super::fence::{self, Proof};
 use super::session::{Answered, Broken, Refused, Session};
-use super::{Inner, Memo, failed, silent, tie, timed_out, unreached, xid};
+use super::{Inner, Memo, failed, silent, step, tie, timed_out, unreached, xid};
 use crate::guard::{Contact, Heard};
 use crate::limits::{LET_GO, UNTIE_WAIT};
 use crate::{Call, Held, returned};
@@ -192,6 +192,7 @@ pub(super) async fn in_doubt(inner: &Inner) -> Result<Vec<Held>, String> {
     let names = names.map_err(|refused| format!("XA RECOVER: {refused}"))?;
     if let Some(old) = inner.sweeper.due() {
         fence::sweep(session, &old).await.map_err(|broken| broken.0)?;
+        step::sweep(session, &old).await.map_err(|broken| broken.0)?;
     }
     inner.second_phase.give_back(lent.into_session());
     Ok(names.into_iter().map(|name| Held { name, since: None }).collect())

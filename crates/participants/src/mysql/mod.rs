@@ -14,6 +14,7 @@
 //! |---|---|
 //! | `prepare` | the first phase |
 //! | `finish`, `fence` | the second phase, what is in doubt, and the proof of a commit |
+//! | `step` | steps of sagas |
 //! | `tie` | which session of the server a branch belongs to |
 //! | `errno` | what each error means |
 //! | `lexer`, `value`, `tables` | statements, values, and tables that cannot be rolled back |
@@ -34,6 +35,7 @@ mod pool;
 mod prepare;
 mod read;
 mod session;
+mod step;
 mod tables;
 mod tie;
 mod value;
@@ -123,10 +125,8 @@ impl Adapter for MysqlAdapter {
                     let answer = silent("a database is not committed in one phase");
                     Heard { answer, contact: Contact::Made }
                 }
-                Verb::Act | Verb::Compensate => {
-                    let answer = silent("a database takes no steps of a saga");
-                    Heard { answer, contact: Contact::Made }
-                }
+                Verb::Act => step::act(&inner, &call).await,
+                Verb::Compensate => step::compensate(&inner, &call).await,
             }
         })
     }
@@ -145,6 +145,10 @@ impl Adapter for MysqlAdapter {
 
     fn takes(&self) -> Takes {
         Takes::Statements
+    }
+
+    fn steps(&self) -> bool {
+        true
     }
 
     fn in_doubt(&self, patience: Duration) -> Listing {

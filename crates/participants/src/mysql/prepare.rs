@@ -135,11 +135,11 @@ fn is_over(answer: &Answer) -> bool {
     }
 }
 
-fn heard(answer: Answer) -> Heard {
+pub(super) fn heard(answer: Answer) -> Heard {
     Heard { answer, contact: Contact::Made }
 }
 
-fn no(reason: Reason) -> Heard {
+pub(super) fn no(reason: Reason) -> Heard {
     heard(Answer::No(reason))
 }
 
@@ -166,10 +166,7 @@ async fn carry_out(
         let answer = (Answer::No(errno::reason(&refused, "the list of tables")), Left::Outside);
         return Ok(leave(inner, lent, answer).await);
     }
-    let named = (1..).zip(&work.lexed).find_map(|(number, lexed)| {
-        inner.tables.named_in(lexed).map(|table| untouchable(number, &table))
-    });
-    if let Some(reason) = named {
+    if let Some(reason) = untouchable(inner, work) {
         return Ok(leave(inner, lent, (Answer::No(reason), Left::Outside)).await);
     }
     let mut answer = branch(&mut lent.session, call, work, progress).await?;
@@ -196,7 +193,7 @@ const NO_FENCE: &str = "fence_missing";
 
 /// What a session was left in.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Left {
+pub(super) enum Left {
     /// Outside of any transaction.
     Outside,
     /// In a transaction, or it is not known.
@@ -204,7 +201,7 @@ enum Left {
 }
 
 /// Gives the session back if it can be used again.
-async fn leave(inner: &Inner, lent: Lent, (answer, left): (Answer, Left)) -> Heard {
+pub(super) async fn leave(inner: &Inner, lent: Lent, (answer, left): (Answer, Left)) -> Heard {
     match left {
         Left::Outside => inner.first_phase.give_back(lent.into_session()),
         Left::Inside => lent.into_session().close().await,
@@ -213,7 +210,7 @@ async fn leave(inner: &Inner, lent: Lent, (answer, left): (Answer, Left)) -> Hea
 }
 
 /// Both end before the call does, so that the server says why; the lock's first.
-fn bounds(product: Product, patience: Duration) -> String {
+pub(super) fn bounds(product: Product, patience: Duration) -> String {
     let lock_s = (patience.as_secs() * 3 / 4).max(1);
     let statement_ms = (patience.as_millis() * 7 / 8).max(1);
     let locks = format!("SET innodb_lock_wait_timeout = {lock_s}, lock_wait_timeout = {lock_s}");
@@ -258,11 +255,11 @@ async fn read_only(
     })
 }
 
-fn json(values: &[Value]) -> Vec<u8> {
+pub(super) fn json(values: &[Value]) -> Vec<u8> {
     serde_json::to_vec(values).expect("values are always JSON")
 }
 
-fn values(results: &[StatementResult]) -> Vec<Value> {
+pub(super) fn values(results: &[StatementResult]) -> Vec<Value> {
     let value = |it: &StatementResult| serde_json::to_value(it).expect("results are always JSON");
     results.iter().map(value).collect()
 }
@@ -348,7 +345,7 @@ async fn after(
 
 /// Rolls back what has not been prepared. If that is not acknowledged, the server does it when the
 /// session is closed.
-async fn undo(session: &mut Session, call: &Call) -> Result<Left, Broken> {
+pub(super) async fn undo(session: &mut Session, call: &Call) -> Result<Left, Broken> {
     let xid = xid::spelled(&call.name);
     // A deadlock has ended it already; and it may not have been started.
     drop(session.execute(&format!("XA END {xid}")).await?);
@@ -358,12 +355,16 @@ async fn undo(session: &mut Session, call: &Call) -> Result<Left, Broken> {
     })
 }
 
-fn untouchable(number: usize, table: &str) -> Reason {
-    let detail = format!(
-        "statement {number} names {table}, a table that cannot be rolled back; convert it with \
-         ALTER TABLE … ENGINE=InnoDB"
-    );
-    Reason::new("unsupported", &detail)
+/// Why the work must not be begun: it names a table that cannot be rolled back.
+pub(super) fn untouchable(inner: &Inner, work: &Work<'_>) -> Option<Reason> {
+    (1..).zip(&work.lexed).find_map(|(number, lexed)| {
+        let table = inner.tables.named_in(lexed)?;
+        let detail = format!(
+            "statement {number} names {table}, a table that cannot be rolled back; convert it with \
+             ALTER TABLE … ENGINE=InnoDB"
+        );
+        Some(Reason::new("unsupported", &detail))
+    })
 }
 
 fn without_fence(refused: &Refused) -> Reason {

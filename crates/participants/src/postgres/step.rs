@@ -218,9 +218,7 @@ async fn undo(
         return Ok(Err((refused, "unanimous_barrier".to_owned())));
     }
     if barred && kept::may_be_gone(&call.name) {
-        let detail = "the saga is older than what the database remembers of its steps: whether this one \
-                      was done is not known; look, and undo it by hand if it was";
-        return Ok(Ok(Answer::No(Reason::new("forgotten", detail))));
+        return Ok(Ok(Answer::No(contract::forgotten())));
     }
     if barred {
         return commit(connection, Opaque::default(), None).await;
@@ -316,9 +314,7 @@ async fn saved(
         (Ok(Some(text)), _) if text.starts_with('=') => {
             Answer::Done(Opaque::new(&text.as_bytes()[1..]))
         }
-        (Ok(Some(_)), Half::Act) => {
-            Answer::No(Reason::new("barred", "it was compensated before it came"))
-        }
+        (Ok(Some(_)), Half::Act) => Answer::No(contract::barred()),
         (Ok(Some(_)), Half::Compensate) => Answer::Done(Opaque::default()),
         (Ok(None), _) => silent("what an earlier attempt did is not there to be read"),
         (Err(refused), _) => silent(&format!("unanimous_barrier: {refused}")),

@@ -39,7 +39,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 use unanimous_core::commit::Phases;
 use unanimous_core::limits::TEXT_LEN_MAX;
-use unanimous_core::{Answer, Verb};
+use unanimous_core::{Answer, Reason, Verb};
 
 use self::address::Address;
 use self::finish::Acknowledged;
@@ -95,7 +95,10 @@ impl Adapter for RedisAdapter {
                     Verb::Commit => finish::commit(&inner, &call).await,
                     Verb::Rollback => finish::roll_back(&inner, &call).await,
                     Verb::CommitOnePhase => heard(silent("redis does not commit in one phase")),
-                    Verb::Act | Verb::Compensate => heard(silent("redis takes no steps of a saga")),
+                    Verb::Act | Verb::Compensate => {
+                        let why = "a resource of this kind takes no steps";
+                        heard(Answer::No(Reason::new("unfit", why)))
+                    }
                 }
             };
             match timeout(call.patience, asked).await {

@@ -156,6 +156,7 @@ async fn races_its_compensation(subject: &dyn Subject) {
 ///
 /// If it is done.
 pub async fn refusal(resource: &Arc<dyn Resource>, work: Opaque) -> (String, String) {
+    let text = String::from_utf8_lossy(work.bytes()).into_owned();
     let asked = call(&fresh_name(), Verb::Act, work);
     match resource.call(Call { patience: Duration::from_secs(1), ..asked }).await {
         Answer::No(reason) => (reason.kind.to_string(), reason.detail.to_string()),
@@ -165,7 +166,7 @@ pub async fn refusal(resource: &Arc<dyn Resource>, work: Opaque) -> (String, Str
         | Answer::Lost(_)
         | Answer::Done(_)
         | Answer::Heuristic(_)
-        | Answer::Working) => panic!("{other:?}"),
+        | Answer::Working) => panic!("{other:?} to {text}"),
     }
 }
 

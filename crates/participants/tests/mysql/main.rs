@@ -7,4 +7,5 @@ mod ends;
 mod errors;
 mod kills;
 mod read;
+mod steps;
 mod tls;
