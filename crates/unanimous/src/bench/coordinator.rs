@@ -67,7 +67,7 @@ pub(crate) async fn run(shape: &Shape, format: Format) -> Result<(), Failure> {
 
 /// Runs `count` clients for a while; returns what they did in a second, and the microseconds of
 /// processor time, their own included, that each transaction took.
-async fn measure<F: Future<Output = ()> + Send>(
+pub(super) async fn measure<F: Future<Output = ()> + Send>(
     count: usize,
     time: Duration,
     transaction: impl Fn() -> F + Clone + Send + 'static,

@@ -18,7 +18,7 @@ use crate::output::{self, Format};
 use crate::table::Table;
 
 const IN_FLIGHT: [usize; 3] = [1, 16, 64];
-const BODY: &str = r#"{"kind":"atomic","branches":[{"resource":"left","body":{"amount":500}},{"resource":"right","body":{"amount":500}}]}"#;
+const ATOMIC: &str = r#"{"kind":"atomic","branches":[{"resource":"left","body":{"amount":500}},{"resource":"right","body":{"amount":500}}]}"#;
 
 /// One measurement.
 struct Measured {
@@ -28,7 +28,38 @@ struct Measured {
     cpu_us: f64,
 }
 
-pub(super) async fn run(shape: &Shape, format: Format) -> Result<(), Failure> {
+const SAGA: &str = r#"{"kind":"saga","steps":[
+{"name":"reserve","action":{"resource":"left","path":"/reserve"},"compensation":{"resource":"left","path":"/release"}},
+{"name":"charge","after":["reserve"],"action":{"resource":"right","path":"/charge"},"compensation":{"resource":"right","path":"/refund"}}]}"#;
+
+/// What is measured.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Load {
+    /// Two branches, in two phases.
+    Atomic,
+    /// Two steps, one after the other.
+    Saga,
+}
+
+impl Load {
+    fn body(self) -> Bytes {
+        Bytes::from_static(match self {
+            Self::Atomic => ATOMIC.as_bytes(),
+            Self::Saga => SAGA.as_bytes(),
+        })
+    }
+
+    fn title(self) -> &'static str {
+        match self {
+            Self::Atomic => {
+                "transactions over HTTP, two services, every reply after all four calls\n"
+            }
+            Self::Saga => "sagas over HTTP, two steps at two services, every step durable\n",
+        }
+    }
+}
+
+pub(super) async fn run(kind: Load, shape: &Shape, format: Format) -> Result<(), Failure> {
     let (folder, _made) = folder(shape.folder.as_ref())?;
     let (_left, left) = process::start_service().await?;
     let (_right, right) = process::start_service().await?;
@@ -40,21 +71,27 @@ pub(super) async fn run(shape: &Shape, format: Format) -> Result<(), Failure> {
         false => shape.in_flight.clone(),
     };
     let time = Duration::from_secs(shape.seconds);
-    load(&served.url, pid, 16, Duration::from_secs(1)).await?;
+    load(kind, &served.url, pid, 16, Duration::from_secs(1)).await?;
     let mut rows = Vec::new();
     for &count in &in_flight {
         let mut measured = Vec::new();
         for _ in 0..shape.rounds {
-            measured.push(load(&served.url, pid, count, time).await?);
+            measured.push(load(kind, &served.url, pid, count, time).await?);
         }
         rows.push((count, measured));
     }
-    report(&rows, resident_of(pid).unwrap_or_default(), format);
+    report(kind, &rows, resident_of(pid).unwrap_or_default(), format);
     Ok(())
 }
 
 /// Keeps `count` transactions in flight for a while.
-async fn load(url: &str, pid: u32, count: usize, time: Duration) -> Result<Measured, Failure> {
+async fn load(
+    kind: Load,
+    url: &str,
+    pid: u32,
+    count: usize,
+    time: Duration,
+) -> Result<Measured, Failure> {
     let client = process::http_client();
     let target = format!("{url}/v1/transactions");
     let latencies = Arc::new(Mutex::new(Vec::new()));
@@ -65,7 +102,7 @@ async fn load(url: &str, pid: u32, count: usize, time: Duration) -> Result<Measu
             let (client, target) = (client.clone(), target.clone());
             let latencies = Arc::clone(&latencies);
             tokio::spawn(async move {
-                let own = one_after_another(&client, &target, started, time).await?;
+                let own = one_after_another(&client, kind.body(), &target, started, time).await?;
                 latencies.lock().expect("nobody panics").extend(own);
                 Ok::<_, Failure>(())
             })
@@ -88,6 +125,7 @@ async fn load(url: &str, pid: u32, count: usize, time: Duration) -> Result<Measu
 /// Milliseconds of each transaction of one client.
 async fn one_after_another(
     client: &HttpClient,
+    body: Bytes,
     target: &str,
     started: Instant,
     time: Duration,
@@ -95,8 +133,7 @@ async fn one_after_another(
     let mut latencies = Vec::new();
     while started.elapsed() < time {
         let begun = Instant::now();
-        let reply =
-            process::send(client, "POST", target, Bytes::from_static(BODY.as_bytes())).await;
+        let reply = process::send(client, "POST", target, body.clone()).await;
         match reply {
             Some((StatusCode::OK, _)) => latencies.push(begun.elapsed().as_secs_f64() * 1e3),
             Some((status, body)) => {
@@ -111,7 +148,7 @@ async fn one_after_another(
     Ok(latencies)
 }
 
-fn report(rows: &[(usize, Vec<Measured>)], resident: u64, format: Format) {
+fn report(kind: Load, rows: &[(usize, Vec<Measured>)], resident: u64, format: Format) {
     let medians = rows.iter().map(|(count, measured)| {
         let of =
             |figure: fn(&Measured) -> f64| median(&measured.iter().map(figure).collect::<Vec<_>>());
@@ -141,9 +178,7 @@ fn report(rows: &[(usize, Vec<Measured>)], resident: u64, format: Format) {
                     format!("{cpu_us:.0}"),
                 ]);
             }
-            output::line(
-                "transactions over HTTP, two services, every reply after all four calls\n",
-            );
+            output::line(kind.title());
             output::line(&table.text());
             output::line(&format!("\nresident memory of the coordinator: {} MB", resident >> 20));
         }

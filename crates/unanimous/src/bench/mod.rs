@@ -8,6 +8,7 @@ mod http;
 mod inside;
 mod loops;
 mod process;
+mod saga;
 mod sql;
 mod startup;
 mod stats;
@@ -24,6 +25,7 @@ use crate::output::Format;
 #[command(after_help = "Examples:
   unanimous bench coordinator                 durable decisions a second against bare loops
   unanimous bench http --seconds 5            over HTTP, with processor time per transaction
+  unanimous bench saga --in-flight 16           sagas of two steps, over HTTP and in process
   unanimous bench sql --in-flight 16           what the coordinator adds to bare two-phase commit
   unanimous bench startup --finished 1000000  restart with much history and much left open")]
 pub(crate) struct BenchArgs {
@@ -37,6 +39,8 @@ enum Bench {
     Coordinator(Shape),
     /// Over HTTP with two services that agree at once, each in a process of its own.
     Http(Shape),
+    /// Sagas of two steps: over HTTP with two services, and in this process with steps that do nothing.
+    Saga(Shape),
     /// Transfers between two PostgreSQL servers of its own, against two-phase commit by hand.
     Sql(Shape),
     /// Start-up, recovery after kill -9 and memory, with much history.
@@ -67,7 +71,8 @@ pub(crate) struct Shape {
 pub(crate) async fn run(args: BenchArgs, format: Format) -> Result<(), Failure> {
     match args.bench {
         Bench::Coordinator(shape) => coordinator::run(&shape, format).await,
-        Bench::Http(shape) => http::run(&shape, format).await,
+        Bench::Http(shape) => http::run(http::Load::Atomic, &shape, format).await,
+        Bench::Saga(shape) => saga::run(&shape, format).await,
         Bench::Sql(shape) => sql::run(&shape, format).await,
         Bench::Startup(args) => startup::run(&args, format).await,
         Bench::Service => process::serve_agreeing().await,
