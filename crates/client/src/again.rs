@@ -74,6 +74,8 @@ fn kind<'a>(txn: &Txn, error: &'a (dyn StdError + 'static)) -> Option<&'a str> {
             Error::Aborted(view) => &*view.id,
             Error::NotPrepared { id, .. } => id,
             Error::Usage(_)
+            | Error::Compensated(_)
+            | Error::NeedsAttention(_)
             | Error::Mixed(_)
             | Error::Refused(_)
             | Error::NotFound(_)

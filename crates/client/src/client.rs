@@ -22,6 +22,7 @@ use crate::events::Events;
 use crate::limits::{
     CONNECT_TIMEOUT_MS, DEADLINE_MS, DEADLINE_MS_MAX, PAUSE_MS_MAX, PAUSE_MS_MIN, REPLY_TIMEOUT_MS,
 };
+use crate::saga::{BegunSaga, Saga};
 use crate::transaction::Transaction;
 use crate::transport::{Call, Heard, Meaning, Transport, escape};
 
@@ -103,6 +104,16 @@ impl Client {
     /// What is tried may be seen by others, and holds no lock.
     pub fn tcc(&self) -> Transaction {
         Transaction::new(self.clone()).of_kind(Kind::Tcc)
+    }
+
+    /// A new saga: steps that act one after the other or side by side, and are undone if one cannot.
+    pub fn saga(&self) -> Saga {
+        Saga::new(self.clone())
+    }
+
+    /// The saga of that identity, begun here or elsewhere.
+    pub fn begun_saga(&self, id: &str) -> BegunSaga {
+        BegunSaga::of(self.clone(), id)
     }
 
     /// The transaction as it stands.

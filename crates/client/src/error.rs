@@ -14,6 +14,16 @@ pub enum Error {
     #[error("transaction {} was aborted{}", .0.id, because(.0.reason.as_ref()))]
     Aborted(Box<TransactionView>),
 
+    /// The saga was undone: nothing of it is left but what has no compensation. [`Error::reason`] has
+    /// the step and why; if that may pass, begin a new saga with a new key.
+    #[error("saga {} was undone{}", .0.id, because(.0.reason.as_ref()))]
+    Compensated(Box<TransactionView>),
+
+    /// The saga goes neither on nor back by itself: an operator has to look at the steps in
+    /// [`TransactionView::attention`]. It is as good as begun, so do not begin it again.
+    #[error("saga {} needs attention{}", .0.id, stuck(.0))]
+    NeedsAttention(Box<TransactionView>),
+
     /// A branch on a connection of the application's own could not be prepared, so nothing of the
     /// transaction took effect, or will: as after [`Error::Aborted`].
     #[error("transaction {id} was not committed{}", because(Some(&**reason)))]
@@ -24,8 +34,9 @@ pub enum Error {
         reason: Box<ReasonView>,
     },
 
-    /// A participant ended against the decision by itself: an operator has to mend the books.
-    #[error("transaction {} is mixed: a participant ended against the decision", .0.id)]
+    /// A participant ended against the decision by itself, or an operator skipped a step of a saga:
+    /// the books have to be mended by hand.
+    #[error("transaction {} is mixed: a participant ended against the decision, or was skipped", .0.id)]
     Mixed(Box<TransactionView>),
 
     /// The coordinator will not do this: read the problem's remedy. Repeating does not help.
@@ -78,11 +89,13 @@ impl Error {
     pub fn code(&self) -> Option<Code> {
         match self {
             Self::Aborted(_) => Some(Code::Aborted),
+            Self::Compensated(_) => Some(Code::Compensated),
             Self::Mixed(_) => Some(Code::Mixed),
             Self::Refused(problem) | Self::NotFound(problem) | Self::Busy(problem) => {
                 Code::parse(&problem.code)
             }
             Self::Usage(_)
+            | Self::NeedsAttention(_)
             | Self::NotPrepared { .. }
             | Self::Unreachable { .. }
             | Self::NotACoordinator { .. }
@@ -90,7 +103,7 @@ impl Error {
         }
     }
 
-    /// Why the transaction was aborted, if that is what happened.
+    /// Why the transaction was aborted, or the saga undone, if that is what happened.
     pub fn reason(&self) -> Option<&ReasonView> {
         if let Self::NotPrepared { reason, .. } = self {
             return Some(reason);
@@ -101,7 +114,10 @@ impl Error {
     /// The transaction as it stood, if the coordinator showed it.
     pub fn transaction(&self) -> Option<&TransactionView> {
         match self {
-            Self::Aborted(view) | Self::Mixed(view) => Some(view),
+            Self::Aborted(view)
+            | Self::Compensated(view)
+            | Self::NeedsAttention(view)
+            | Self::Mixed(view) => Some(view),
             Self::Refused(problem) | Self::NotFound(problem) | Self::Busy(problem) => {
                 problem.transaction.as_deref()
             }
@@ -117,6 +133,7 @@ impl Error {
     pub(crate) fn of_problem(problem: Problem) -> Self {
         match (Code::parse(&problem.code), problem.transaction) {
             (Some(Code::Aborted), Some(view)) => Self::Aborted(view),
+            (Some(Code::Compensated), Some(view)) => Self::Compensated(view),
             (Some(Code::Mixed), Some(view)) => Self::Mixed(view),
             (Some(Code::UnknownTransaction), transaction) => {
                 Self::NotFound(Box::new(Problem { transaction, ..problem }))
@@ -136,6 +153,11 @@ fn because(reason: Option<&ReasonView>) -> String {
         }
         None => String::new(),
     }
+}
+
+fn stuck(view: &TransactionView) -> String {
+    let steps = view.attention.iter().map(|it| format!(": {}: {}", it.step, it.error));
+    steps.collect()
 }
 
 fn named<'a>(what: &str, name: impl Into<Option<&'a String>>) -> String {

@@ -23,6 +23,32 @@
 //! # }
 //! ```
 //!
+//! What takes longer than locks can be held is a saga: steps, each with what undoes it.
+//!
+//! ```no_run
+//! use serde_json::json;
+//! use unanimous_client::{Client, Error, Step};
+//!
+//! # async fn example() -> Result<(), Error> {
+//! let client = Client::connect("http://127.0.0.1:7070")?;
+//! let booking = client
+//!     .saga()
+//!     .key("booking-42")
+//!     .input(&json!({"user": "u-204", "seat": "B2-31"}))
+//!     .step(Step::new("reserve").calls("seats", "/reserve").undone_by("seats", "/release"))
+//!     .step(Step::new("charge").after(["reserve"]).calls("wallet", "/charge").undone_by("wallet", "/refund"))
+//!     .step(Step::new("ticket").after(["charge"]).calls("seats", "/emit").pivot())
+//!     .step(Step::new("notify").after(["ticket"]).calls("sms", "/send").retriable());
+//! match booking.run().await {
+//!     Ok(booked) => println!("ticket {}", booked.result::<String>("ticket")?),
+//!     Err(Error::Compensated(view)) => println!("all undone: {:?}", view.reason),
+//!     Err(Error::NeedsAttention(view)) => println!("stuck: {:?}", view.attention),
+//!     Err(other) => return Err(other),
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! A service takes part by saying what `prepare`, `commit` and `rollback` do in its database. That
 //! they are done once, survive crashes and end as decided is up to [`participant`]:
 //!
@@ -107,6 +133,7 @@ pub mod limits;
 #[cfg(any(feature = "tokio-postgres", feature = "mysql_async"))]
 mod own;
 pub mod participant;
+mod saga;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod transaction;
@@ -126,5 +153,6 @@ pub use own::Branch;
 pub use own::mysql::MysqlBranch;
 #[cfg(feature = "tokio-postgres")]
 pub use own::postgres::PostgresBranch;
+pub use saga::{BegunSaga, Completed, Saga, Step};
 pub use transaction::{Run, Transaction, Txn};
 pub use unanimous_api as api;

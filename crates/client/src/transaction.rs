@@ -138,7 +138,7 @@ impl Transaction {
     /// [`Error::Unknown`] if the reply was lost until the deadline; the transaction may have begun,
     /// and is aborted at its timeout.
     pub async fn begin(mut self) -> Result<Txn, Error> {
-        let key = self.key.take().unwrap_or_else(chance::key);
+        let key = self.take_key();
         let (call, until) = (self.begin_call(&key, Vec::new())?, self.until());
         let body = self.client.ask(&call, Repeat::Keyed(&key), until).await?;
         let id = view_of(&body, &key)?.id;
@@ -160,7 +160,7 @@ impl Transaction {
         self.post("/v1/transactions".to_owned(), key, &request)
     }
 
-    fn post(
+    pub(crate) fn post(
         &self,
         path: String,
         key: &str,
@@ -171,6 +171,15 @@ impl Transaction {
             Some(traceparent) => call.with(header::TRACEPARENT, traceparent),
             None => Ok(call),
         }
+    }
+
+    /// Its key, or a random one.
+    pub(crate) fn take_key(&mut self) -> String {
+        self.key.take().unwrap_or_else(chance::key)
+    }
+
+    pub(crate) fn own_timeout_ms(&self) -> Option<u64> {
+        self.timeout_ms
     }
 
     pub(crate) fn client(&self) -> &Client {
@@ -190,7 +199,7 @@ impl Transaction {
         self
     }
 
-    fn until(&self) -> Instant {
+    pub(crate) fn until(&self) -> Instant {
         let deadline_ms = self.deadline_ms.unwrap_or_else(|| {
             self.client.deadline_ms().max(self.undecided_ms_max().saturating_add(GRACE_MS))
         });
@@ -198,7 +207,7 @@ impl Transaction {
     }
 
     /// Makes a call that ends in an outcome, and waits for as much of that as is wanted.
-    async fn settle(&self, call: &Call, key: &str) -> Result<TransactionView, Error> {
+    pub(crate) async fn settle(&self, call: &Call, key: &str) -> Result<TransactionView, Error> {
         let until = self.until();
         loop {
             let body = self.client.ask(call, Repeat::Keyed(key), until).await?;
@@ -210,6 +219,14 @@ impl Transaction {
                 outcome => return outcome,
             }
         }
+    }
+
+    /// Waits until it has ended, or needs an operator.
+    pub(crate) async fn follow_to_the_end(
+        &self,
+        view: TransactionView,
+    ) -> Result<TransactionView, Error> {
+        self.follow(view, "", self.until(), |view| is_enough(Wait::Finished, view)).await
     }
 
     /// Asks how the transaction stands until that is enough for the caller.
@@ -265,14 +282,13 @@ fn is_enough(wait: Wait, view: &TransactionView) -> bool {
     }
 }
 
-/// What a view is to a caller that wants it committed.
+/// What a view is to a caller that wants it committed, or completed.
 fn told(view: TransactionView) -> Result<TransactionView, Error> {
     match view.outcome {
-        Some(OutcomeWord::Committed | OutcomeWord::Completed | OutcomeWord::NeedsAttention)
-        | None => Ok(view),
-        Some(OutcomeWord::Aborted | OutcomeWord::Compensated) => {
-            Err(Error::Aborted(Box::new(view)))
-        }
+        Some(OutcomeWord::Committed | OutcomeWord::Completed) | None => Ok(view),
+        Some(OutcomeWord::Aborted) => Err(Error::Aborted(Box::new(view))),
+        Some(OutcomeWord::Compensated) => Err(Error::Compensated(Box::new(view))),
+        Some(OutcomeWord::NeedsAttention) => Err(Error::NeedsAttention(Box::new(view))),
         Some(OutcomeWord::Mixed) => Err(Error::Mixed(Box::new(view))),
     }
 }
@@ -285,7 +301,7 @@ fn at_deadline(view: TransactionView, key: &str, cause: &str) -> Result<Transact
     }
 }
 
-fn view_of(body: &[u8], key: &str) -> Result<TransactionView, Error> {
+pub(crate) fn view_of(body: &[u8], key: &str) -> Result<TransactionView, Error> {
     serde_json::from_slice(body)
         .map_err(|error| unknown(key, None, &format!("the reply is not understood: {error}")))
 }
@@ -325,7 +341,7 @@ impl Run {
     /// promise; [`Error::Unknown`] if the outcome could not be learned in time: the same call with
     /// the same key finds out.
     pub async fn run(mut self) -> Result<TransactionView, Error> {
-        let key = self.of.key.take().unwrap_or_else(chance::key);
+        let key = self.of.take_key();
         let call = self.of.begin_call(&key, self.branches)?;
         self.of.settle(&call, &key).await
     }

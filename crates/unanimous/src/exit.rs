@@ -64,6 +64,8 @@ impl From<Error> for Failure {
             Error::Refused(_) if error.code().is_some_and(is_usage) => Exit::Usage,
             Error::Aborted(_)
             | Error::NotPrepared { .. }
+            | Error::Compensated(_)
+            | Error::NeedsAttention(_)
             | Error::Mixed(_)
             | Error::Refused(_)
             | Error::NotFound(_)

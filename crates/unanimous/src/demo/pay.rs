@@ -70,6 +70,8 @@ impl Pay for Unanimously {
             Err(
                 error @ (Error::Usage(_)
                 | Error::NotPrepared { .. }
+                | Error::Compensated(_)
+                | Error::NeedsAttention(_)
                 | Error::Mixed(_)
                 | Error::Refused(_)
                 | Error::NotFound(_)

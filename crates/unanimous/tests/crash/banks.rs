@@ -159,6 +159,8 @@ async fn pay(
             Err(
                 error @ (Error::Usage(_)
                 | Error::NotPrepared { .. }
+                | Error::Compensated(_)
+                | Error::NeedsAttention(_)
                 | Error::Mixed(_)
                 | Error::Refused(_)
                 | Error::NotFound(_)

@@ -149,6 +149,8 @@ impl One {
             Err(
                 error @ (Error::Usage(_)
                 | Error::NotPrepared { .. }
+                | Error::Compensated(_)
+                | Error::NeedsAttention(_)
                 | Error::Mixed(_)
                 | Error::Refused(_)
                 | Error::NotFound(_)

@@ -1,0 +1,182 @@
+//! One step of a saga, put together word by word.
+
+use serde_json::Value;
+use unanimous_api::{CallRequest, RetryRequest, SignalRequest, StatementRequest, StepRequest};
+
+/// One step of a saga.
+///
+/// ```
+/// # use serde_json::json;
+/// # use unanimous_client::Step;
+/// let charge = Step::new("charge")
+///     .after(["flight", "hotel"])
+///     .calls("payment", "/charge")
+///     .body(json!({"user": "{{input.user}}", "amount": "{{input.amount}}"}))
+///     .undone_by("payment", "/refund")
+///     .state("PaymentPending");
+/// # drop(charge);
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+#[must_use = "it belongs to a saga"]
+pub struct Step(StepRequest);
+
+impl Step {
+    /// A step by its name, unique within the saga. It needs one of [`Step::calls`], [`Step::runs`],
+    /// [`Step::waits_for_signal`] and [`Step::pauses_ms`].
+    pub fn new(name: impl Into<String>) -> Self {
+        Self(StepRequest {
+            name: name.into(),
+            after: Vec::new(),
+            action: None,
+            compensation: None,
+            signal: None,
+            pause_ms: None,
+            pivot: false,
+            retriable: false,
+            retry: None,
+            timeout_ms: None,
+            state: None,
+        })
+    }
+
+    /// The steps that have to have acted before it does.
+    pub fn after<N: Into<String>>(mut self, steps: impl IntoIterator<Item = N>) -> Self {
+        self.0.after.extend(steps.into_iter().map(Into::into));
+        self
+    }
+
+    /// It calls a service: `POST` to a path below the url of `resource`. Texts may hold templates.
+    pub fn calls(self, resource: impl Into<String>, path: impl Into<String>) -> Self {
+        self.action(service(resource.into(), path.into()))
+    }
+
+    /// It runs statements in a database, in one local transaction.
+    pub fn runs(
+        self,
+        resource: impl Into<String>,
+        statements: impl IntoIterator<Item = StatementRequest>,
+    ) -> Self {
+        self.action(database(resource.into(), statements.into_iter().collect()))
+    }
+
+    /// What it does, as requests have it: with another method, headers or a path to ask for its state.
+    pub fn action(mut self, action: CallRequest) -> Self {
+        self.0.action = Some(action);
+        self
+    }
+
+    /// The JSON body of the service's call: the saga's input unless set.
+    ///
+    /// # Panics
+    ///
+    /// Before [`Step::calls`].
+    pub fn body(mut self, body: Value) -> Self {
+        self.0.action.as_mut().expect("a body belongs to a call").body = Some(body);
+        self
+    }
+
+    /// A call to a service undoes it. Its template may name the step's own result, which is `null` if
+    /// it is not known whether the step has acted.
+    pub fn undone_by(self, resource: impl Into<String>, path: impl Into<String>) -> Self {
+        self.compensation(service(resource.into(), path.into()))
+    }
+
+    /// Statements in a database undo it, in one local transaction.
+    pub fn undone_by_running(
+        self,
+        resource: impl Into<String>,
+        statements: impl IntoIterator<Item = StatementRequest>,
+    ) -> Self {
+        self.compensation(database(resource.into(), statements.into_iter().collect()))
+    }
+
+    /// What undoes it, as requests have it.
+    pub fn compensation(mut self, compensation: CallRequest) -> Self {
+        self.0.compensation = Some(compensation);
+        self
+    }
+
+    /// The JSON body of the call that undoes it: the saga's input unless set.
+    ///
+    /// # Panics
+    ///
+    /// Before [`Step::undone_by`].
+    pub fn undo_body(mut self, body: Value) -> Self {
+        self.0.compensation.as_mut().expect("a body belongs to a call").body = Some(body);
+        self
+    }
+
+    /// Instead of a call: it waits until somebody sends it a signal.
+    pub fn waits_for_signal(mut self) -> Self {
+        self.0.signal = Some(SignalRequest::default());
+        self
+    }
+
+    /// The same, for so many milliseconds at most; then the saga is undone.
+    pub fn waits_for_signal_ms(mut self, timeout_ms: u64) -> Self {
+        self.0.signal = Some(SignalRequest { timeout_ms: Some(timeout_ms) });
+        self
+    }
+
+    /// Instead of a call: it lets so many milliseconds pass.
+    pub fn pauses_ms(mut self, pause_ms: u64) -> Self {
+        self.0.pause_ms = Some(pause_ms);
+        self
+    }
+
+    /// The point of no return: once it has acted, the saga can only go on.
+    pub fn pivot(mut self) -> Self {
+        self.0.pivot = true;
+        self
+    }
+
+    /// Asked until it is done.
+    pub fn retriable(mut self) -> Self {
+        self.0.retriable = true;
+        self
+    }
+
+    /// When a call that brought no answer is repeated.
+    pub fn retry(mut self, retry: RetryRequest) -> Self {
+        self.0.retry = Some(retry);
+        self
+    }
+
+    /// Milliseconds that one call may take.
+    pub fn timeout_ms(mut self, timeout_ms: u64) -> Self {
+        self.0.timeout_ms = Some(timeout_ms);
+        self
+    }
+
+    /// What a user is shown from when it acts, such as `PaymentPending`.
+    pub fn state(mut self, state: impl Into<String>) -> Self {
+        self.0.state = Some(state.into());
+        self
+    }
+
+    pub(super) fn into_request(self) -> StepRequest {
+        self.0
+    }
+}
+
+fn service(resource: String, path: String) -> CallRequest {
+    CallRequest { path: Some(path), ..nothing(resource) }
+}
+
+fn database(resource: String, statements: Vec<StatementRequest>) -> CallRequest {
+    CallRequest { statements: Some(statements), ..nothing(resource) }
+}
+
+fn nothing(resource: String) -> CallRequest {
+    CallRequest {
+        resource,
+        path: None,
+        method: None,
+        headers: Default::default(),
+        body: None,
+        status: None,
+        statements: None,
+        retry: None,
+        timeout_ms: None,
+    }
+}
