@@ -140,14 +140,24 @@ impl SagaTxn {
             self.volatile.wake_at = None;
         }
         self.bound_deadline(now);
-        let (mut records, refused) = match self.decide(now, input) {
-            Ok(records) => (records, None),
-            Err(refusal) => (Vec::new(), Some(refusal)),
-        };
-        self.apply(&records);
+        let mut records = Vec::new();
+        if let Input::Answered(..) = input {
+            // What is overdue comes first: a step that becomes due only now was never called.
+            self.follow(now, &mut records);
+        }
+        match self.decide(now, input) {
+            Ok(decided) => {
+                self.apply(&decided);
+                records.extend(decided);
+            }
+            // Who is refused changes nothing; what is overdue waits for the next input.
+            Err(refusal) => {
+                return Step { records, effects: Vec::new(), refused: Some(refusal) };
+            }
+        }
         self.follow(now, &mut records);
         let changed = if records.is_empty() { Changed::No } else { Changed::Yes };
-        Step { effects: self.outstanding(now, changed), records, refused }
+        Step { effects: self.outstanding(now, changed), records, refused: None }
     }
 
     /// The clock may have been set back since the deadline was computed.

@@ -23,6 +23,7 @@ mod postgres;
 mod postgres_kills;
 mod races;
 mod saga;
+mod saga_races;
 mod saga_refusals;
 mod services;
 mod shutdown;
