@@ -8,12 +8,14 @@ use std::sync::Arc;
 use std::{env, fs, path::Path};
 
 use unanimous_core::commit::{Begun, Branch, Ending, Mode, Phases, Record as CommitRecord, Shape};
-use unanimous_core::commit::{CommitTxn, Record};
 use unanimous_core::id::{BranchId, Timestamp};
+use unanimous_core::txn::{Begun as TxnBegun, Record, Txn};
 use unanimous_core::{
     Answer, Decision, Durability, Effect, Force, HeuristicKind, Input, Opaque, Reason, Resolution,
     Step, Verb, Vote,
 };
+
+mod saga;
 
 const TIMEOUT_MS: u64 = 30_000;
 
@@ -32,14 +34,14 @@ fn histories_are_as_written() {
         }
         count += 1;
     }
-    assert!(count >= 10, "only {count} histories");
+    assert!(count >= 20, "only {count} histories");
 }
 
 /// One machine, its journal, and what was said so far.
 #[derive(Default)]
 struct Conversation {
     now: Timestamp,
-    txn: Option<CommitTxn>,
+    txn: Option<Txn>,
     journal: Vec<Record>,
     text: String,
 }
@@ -62,13 +64,16 @@ impl Conversation {
 
     fn said(&mut self, words: &[&str]) -> Step<Record> {
         let input = match *words {
+            ["begin", "saga", ref words @ ..] => {
+                return self.begun(TxnBegun::Saga(saga::begun(self.now, words)));
+            }
             ["begin", mode, ref branches @ ..] => return self.begin(mode, branches),
             ["at", at_ms] => {
                 self.now = Timestamp(at_ms.parse().expect("milliseconds"));
                 Input::Woke
             }
             ["restart"] => {
-                self.txn = Some(CommitTxn::replay(&self.journal).expect("the machine wrote it"));
+                self.txn = Some(Txn::replay(&self.journal).expect("the machine wrote it"));
                 Input::Resumed
             }
             ["crash"] => {
@@ -87,6 +92,9 @@ impl Conversation {
                 by: Arc::from("asha"),
                 reason: Arc::from("looked at the books"),
             }),
+            [step, "signal", payload] => {
+                Input::Signalled(id(step), Opaque::new(payload.as_bytes()))
+            }
             [branch, "inquires"] => Input::Inquired(id(branch)),
             [branch, verb, said] => Input::Answered(id(branch), verb_of(verb), answer(said)),
             _ => panic!("what is {words:?}?"),
@@ -112,7 +120,11 @@ impl Conversation {
             key: None,
             memo: Opaque::default(),
         };
-        let (txn, step) = CommitTxn::begin(begun, self.now);
+        self.begun(TxnBegun::Commit(begun))
+    }
+
+    fn begun(&mut self, begun: TxnBegun) -> Step<Record> {
+        let (txn, step) = Txn::begin(begun, self.now);
         self.txn = Some(txn);
         step
     }
@@ -121,7 +133,11 @@ impl Conversation {
         for record in &step.records {
             let forced = record.durability() == Durability::Forced;
             let mark = if forced { '!' } else { ' ' };
-            writeln!(self.text, "  {mark}{}", shown(record)).expect("a string takes all");
+            let shown = match record {
+                Record::Commit(record) => shown(record),
+                Record::Saga(record) => saga::shown(record),
+            };
+            writeln!(self.text, "  {mark}{shown}").expect("a string takes all");
         }
         for effect in &step.effects {
             let effect = match effect {
@@ -169,6 +185,8 @@ fn verb_of(text: &str) -> Verb {
         "commit" => Verb::Commit,
         "commit-one-phase" => Verb::CommitOnePhase,
         "rollback" => Verb::Rollback,
+        "act" => Verb::Act,
+        "compensate" => Verb::Compensate,
         _ => panic!("no such verb: {text}"),
     }
 }

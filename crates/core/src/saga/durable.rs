@@ -52,8 +52,8 @@ pub struct Durable {
     phase: Phase,
     started: bool,
     standings: Vec<Standing>,
-    /// Steps that come directly after each.
-    followers: Vec<Vec<BranchId>>,
+    /// Steps that come before each, however far, as bits.
+    before: Vec<u64>,
     until: Vec<Option<Timestamp>>,
     results: Vec<Opaque>,
     troubles: Vec<Option<Reason>>,
@@ -79,17 +79,11 @@ impl Durable {
 
     fn new(begun: Arc<Begun>) -> Self {
         let count = begun.steps.len();
-        let mut followers = vec![Vec::new(); count];
-        for (index, step) in (0_u16..).zip(&begun.steps) {
-            for before in &step.after {
-                followers[before.index()].push(BranchId(index));
-            }
-        }
         Self {
             phase: Phase::Running,
             started: begun.start_at.is_none(),
             standings: vec![Standing::Waiting; count],
-            followers,
+            before: all_before(&begun.steps),
             until: vec![None; count],
             results: vec![Opaque::default(); count],
             troubles: vec![None; count],
@@ -178,8 +172,8 @@ impl Durable {
                 Standing::Waiting => Standing::Unreached,
                 Standing::Acted if self.is_compensable(step) => Standing::Acted,
                 Standing::Acted => Standing::Kept,
-                // It had refused to go on.
-                Standing::Stuck(_) => Standing::Refused,
+                // It was called more than once, or may have been: a call may still be carried out.
+                Standing::Stuck(_) => Standing::Waiting,
                 settled @ (Standing::Refused
                 | Standing::Unreached
                 | Standing::Undone
@@ -236,11 +230,17 @@ impl Durable {
             && self.may_follow(step)
     }
 
+    /// Whether everything before a step has acted. A signal may act before its turn, so looking at
+    /// the steps directly before it is not enough.
     fn may_follow(&self, step: BranchId) -> bool {
-        let acted = |it: &BranchId| {
+        let acted = |it: BranchId| {
             matches!(self.standings[it.index()], Standing::Acted | Standing::Skipped)
         };
-        self.begun.steps[step.index()].after.iter().all(acted)
+        self.steps().all(|it| !self.is_before(it, step) || acted(it))
+    }
+
+    fn is_before(&self, earlier: BranchId, later: BranchId) -> bool {
+        self.before[later.index()] >> earlier.index() & 1 == 1
     }
 
     /// Whether a step may have acted and is to be compensated, or to be heard of, before the steps
@@ -249,19 +249,22 @@ impl Durable {
         self.phase == Phase::Unwinding && is_owed(self.standing(step))
     }
 
-    /// Whether everything that rests on a step is undone.
+    /// Whether everything that rests on a step is undone, also by way of steps that stay.
     pub fn is_bare(&self, step: BranchId) -> bool {
-        self.followers[step.index()].iter().all(|&follower| !self.is_owed(follower))
+        self.steps().all(|it| !self.is_before(step, it) || !self.is_owed(it))
     }
 
     /// The pivot, once it may have been called. From then on only it, or what follows, decides.
     pub fn pivoting(&self) -> Option<BranchId> {
         let pivot = self.begun.steps.iter().position(|step| step.role == Role::Pivot)?;
         let pivot = BranchId(pivot as u16);
+        // A signal that came before its turn decides nothing yet.
+        let has_turn = self.started && self.may_follow(pivot);
         match self.standing(pivot) {
-            Standing::Acted | Standing::Skipped => Some(pivot),
-            Standing::Waiting if self.is_due(pivot) => Some(pivot),
+            Standing::Waiting | Standing::Acted | Standing::Skipped if has_turn => Some(pivot),
             Standing::Waiting
+            | Standing::Acted
+            | Standing::Skipped
             | Standing::Refused
             | Standing::Unreached
             | Standing::Undone
@@ -358,4 +361,21 @@ fn is_owed(standing: Standing) -> bool {
 fn is_sound(steps: &[Plan]) -> bool {
     let known = |step: &Plan| step.after.iter().all(|before| before.index() < steps.len());
     (1..=BRANCHES_MAX).contains(&steps.len()) && steps.iter().all(known)
+}
+
+/// For each step those that come before it, however far, as bits.
+fn all_before(steps: &[Plan]) -> Vec<u64> {
+    const { assert!(BRANCHES_MAX <= u64::BITS as usize) };
+    let mut before = vec![0_u64; steps.len()];
+    loop {
+        let known = before.clone();
+        for (index, step) in steps.iter().enumerate() {
+            for it in &step.after {
+                before[index] |= 1 << it.index() | before[it.index()];
+            }
+        }
+        if before == known {
+            return before;
+        }
+    }
 }

@@ -109,6 +109,7 @@ impl SagaTxn {
     ///
     /// With no steps, or more than [`crate::limits::BRANCHES_MAX`], or steps that [`check`] refuses.
     pub fn begin(begun: Begun, now: Timestamp) -> (Self, Step<Record>) {
+        assert_eq!(check(&begun.steps), Ok(()), "the request was checked");
         let mut records = vec![Record::Begun(Arc::new(begun))];
         let mut saga = Self::replay(&records).expect("the request was checked");
         saga.volatile.calls_before = CallsBefore::No;

@@ -56,6 +56,9 @@ impl Record {
         match self {
             // Whoever begins a saga may leave at once: it must not be forgotten.
             Self::Begun(_) => Durability::Forced,
+            // Steps act after it. Were it lost, a saga that unwinds at once would take them for
+            // never called.
+            Self::Started => Durability::Forced,
             // What follows rests on the result, and a user may have been shown it. Losing it would
             // ask the step again, which may answer otherwise.
             Self::Acted(..) => Durability::Forced,
@@ -67,13 +70,12 @@ impl Record {
             Self::Stuck(..) => Durability::Forced,
             // An operator was told that it is settled.
             Self::Resolved(_) => Durability::Forced,
-            // Losing them asks a step once more, starts a pause again or compensates a step that has
-            // nothing to undo.
-            Self::Started
-            | Self::Timed(..)
-            | Self::Refused(..)
-            | Self::Kept(_)
-            | Self::Unstuck(_) => Durability::Lazy,
+            // Losing it after the end was told would compensate a step that has nothing to undo, which
+            // its resource may refuse. Before the unwinding it shares its sync.
+            Self::Refused(..) => Durability::Forced,
+            // Losing them starts a pause again, asks an operator once more or is made up for by the
+            // restart.
+            Self::Timed(..) | Self::Kept(_) | Self::Unstuck(_) => Durability::Lazy,
         }
     }
 }
