@@ -218,12 +218,9 @@ impl SagaTxn {
     }
 
     fn refused(&self, step: BranchId, reason: Reason) -> Vec<Record> {
-        let plan = self.durable.plan(step).expect("it is one of the steps");
         match self.unwind(Some(step), reason.clone()) {
             // A call that was thought lost may be carried out after the one that was refused.
-            Ok(unwinding) if plan.compensation.is_some() && !self.is_certain(step) => {
-                vec![unwinding]
-            }
+            Ok(unwinding) if !self.is_certain(step) => vec![unwinding],
             Ok(unwinding) => vec![Record::Refused(step, reason), unwinding],
             Err(_) => vec![Record::Stuck(step, Trouble::Refused, reason)],
         }

@@ -51,6 +51,15 @@ fn a_step_that_refuses_a_repeated_call_is_compensated() {
 }
 
 #[test]
+fn a_step_that_refuses_a_repeated_call_and_cannot_be_undone_counts_as_one_that_stays() {
+    let mut run = Run::of(vec![kept(step(&[]))]);
+    run.answer(S0, Verb::Act, silent());
+    run.wake_after(BACKOFF_MS);
+    assert_eq!(told(&run.refuses(S0)), Some(Stage::Ended(Outcome::Aborted)));
+    assert_eq!(run.standing(S0), Standing::Kept);
+}
+
+#[test]
 fn a_step_that_refuses_after_a_restart_is_compensated() {
     let mut run = Run::of(vec![step(&[])]);
     run.crash();
