@@ -225,46 +225,63 @@ pub(crate) enum Strike {
     Operate,
 }
 
+/// What a queue asks of an event.
+pub(crate) trait Travels {
+    /// Whether it is a message on its way.
+    fn travels(&self) -> bool;
+}
+
+impl Travels for Event {
+    fn travels(&self) -> bool {
+        matches!(self, Self::Arrive(_))
+    }
+}
+
 /// Events by time; those of the same millisecond in the order they were scheduled.
-#[derive(Default)]
-pub(crate) struct Queue {
-    heap: BinaryHeap<Reverse<Planned>>,
+pub(crate) struct Queue<E> {
+    heap: BinaryHeap<Reverse<Planned<E>>>,
     sequence: u64,
     messages: usize,
 }
 
-struct Planned(u64, u64, Event);
+struct Planned<E>(u64, u64, E);
 
-impl PartialEq for Planned {
+impl<E> PartialEq for Planned<E> {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other).is_eq()
     }
 }
 
-impl Eq for Planned {}
+impl<E> Eq for Planned<E> {}
 
-impl PartialOrd for Planned {
+impl<E> PartialOrd for Planned<E> {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Planned {
+impl<E> Ord for Planned<E> {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         (self.0, self.1).cmp(&(other.0, other.1))
     }
 }
 
-impl Queue {
-    pub(crate) fn push(&mut self, at_ms: u64, event: Event) {
+impl<E> Default for Queue<E> {
+    fn default() -> Self {
+        Self { heap: BinaryHeap::new(), sequence: 0, messages: 0 }
+    }
+}
+
+impl<E: Travels> Queue<E> {
+    pub(crate) fn push(&mut self, at_ms: u64, event: E) {
         self.sequence += 1;
-        self.messages += usize::from(matches!(event, Event::Arrive(_)));
+        self.messages += usize::from(event.travels());
         self.heap.push(Reverse(Planned(at_ms, self.sequence, event)));
     }
 
-    pub(crate) fn pop(&mut self) -> Option<(u64, Event)> {
+    pub(crate) fn pop(&mut self) -> Option<(u64, E)> {
         let Reverse(Planned(at_ms, _, event)) = self.heap.pop()?;
-        self.messages -= usize::from(matches!(event, Event::Arrive(_)));
+        self.messages -= usize::from(event.travels());
         Some((at_ms, event))
     }
 

@@ -21,20 +21,19 @@ pub(crate) enum Lost {
 }
 
 /// The records of one step.
-pub(crate) struct Entry<'a> {
+pub(crate) struct Entry<'a, R> {
     pub(crate) slot: Slot,
     pub(crate) epoch: Epoch,
     pub(crate) expected: usize,
-    pub(crate) records: &'a [Record],
+    pub(crate) records: &'a [R],
     pub(crate) ends: bool,
 }
 
-#[derive(Default)]
-pub(crate) struct Journal {
+pub(crate) struct Journal<R> {
     epoch: Epoch,
     /// Whose records each entry holds, and how many.
     entries: Vec<(Slot, u8)>,
-    txns: Vec<Kept>,
+    txns: Vec<Kept<R>>,
     flushed: usize,
     /// Entries from here on were read back from memory only: the next crash takes them.
     unsafe_from: Option<usize>,
@@ -42,11 +41,16 @@ pub(crate) struct Journal {
 }
 
 /// The records of one transaction, each with the position of its entry.
-#[derive(Clone, Default)]
-struct Kept {
-    records: Vec<Record>,
+struct Kept<R> {
+    records: Vec<R>,
     lsns: Vec<u32>,
     ended: bool,
+}
+
+impl<R> Default for Kept<R> {
+    fn default() -> Self {
+        Self { records: Vec::new(), lsns: Vec::new(), ended: false }
+    }
 }
 
 /// How much of the unflushed tail survives a crash.
@@ -58,9 +62,16 @@ pub(crate) enum Tail {
     Torn(usize),
 }
 
-impl Journal {
+impl<R: Clone> Journal<R> {
     pub(crate) fn new(exhibit: Option<Exhibit>) -> Self {
-        Self { exhibit, ..Self::default() }
+        Self {
+            epoch: Epoch(0),
+            entries: Vec::new(),
+            txns: Vec::new(),
+            flushed: 0,
+            unsafe_from: None,
+            exhibit,
+        }
     }
 
     /// Takes the shard, and makes everything durable that its last owner appended.
@@ -72,7 +83,7 @@ impl Journal {
         self.epoch
     }
 
-    pub(crate) fn append(&mut self, entry: &Entry<'_>) -> Result<Lsn, Lost> {
+    pub(crate) fn append(&mut self, entry: &Entry<'_, R>) -> Result<Lsn, Lost> {
         if entry.epoch != self.epoch && self.exhibit != Some(Exhibit::NoEpochCheck) {
             return Err(Lost::Fenced);
         }
@@ -148,7 +159,7 @@ impl Journal {
     }
 
     /// All records of a transaction, durable or not.
-    pub(crate) fn read(&self, slot: Slot) -> &[Record] {
+    pub(crate) fn read(&self, slot: Slot) -> &[R] {
         self.txns.get(slot.index()).map_or(&[], |kept| &kept.records)
     }
 
@@ -170,13 +181,25 @@ impl Journal {
             .map(|(index, _)| Slot(index))
     }
 
+    /// The transaction whose first record fits.
+    pub(crate) fn find_first(&self, fits: impl Fn(&R) -> bool) -> Option<Slot> {
+        let index = self.txns.iter().position(|kept| kept.records.first().is_some_and(&fits))?;
+        Some(Slot(index as u8))
+    }
+
+    /// The records of a transaction that would survive any crash.
+    pub(crate) fn durable_records(&self, slot: Slot) -> &[R] {
+        let Some(kept) = self.txns.get(slot.index()) else { return &[] };
+        let count = kept.lsns.partition_point(|&lsn| lsn as usize <= self.flushed);
+        &kept.records[..count]
+    }
+}
+
+impl Journal<Record> {
     /// The transaction that was begun under a key.
     pub(crate) fn find_key(&self, key: &str) -> Option<Slot> {
-        let has_key = |kept: &Kept| match kept.records.first() {
-            Some(Record::Begun(begun)) => begun.key.as_ref().is_some_and(|it| *it.text == *key),
-            Some(_) | None => false,
-        };
-        self.txns.iter().position(has_key).map(|index| Slot(index as u8))
+        let text = |begun: &commit::Begun| begun.key.as_ref().is_some_and(|it| *it.text == *key);
+        self.find_first(|record| matches!(record, Record::Begun(begun) if text(begun)))
     }
 
     /// What was decided, durable or not.
@@ -191,13 +214,6 @@ impl Journal {
     /// Whether the journal has durably asked one branch to decide.
     pub(crate) fn durably_delegated(&self, slot: Slot) -> bool {
         self.find(slot, self.flushed, delegated).is_some()
-    }
-
-    /// How many records of a transaction would survive any crash.
-    pub(crate) fn durable_records(&self, slot: Slot) -> &[Record] {
-        let Some(kept) = self.txns.get(slot.index()) else { return &[] };
-        let count = kept.lsns.partition_point(|&lsn| lsn as usize <= self.flushed);
-        &kept.records[..count]
     }
 
     fn find<T>(

@@ -26,14 +26,16 @@ mod participant;
 mod placement;
 mod rng;
 mod runner;
+mod saga;
 mod scenario;
 mod swarm;
 mod totals;
 mod world;
 
 pub use exhibit::Exhibit;
-pub use museum::{Row, museum, trace_exhibit};
+pub use museum::{AnyExhibit, Row, museum, trace_exhibit};
 pub use oracle::Violation;
 pub use placement::{Depth, Placed, placements};
 pub use runner::{Shape, run_seeds, trace};
+pub use saga::SagaExhibit;
 pub use totals::Totals;

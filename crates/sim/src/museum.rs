@@ -2,19 +2,63 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use crate::exhibit::Exhibit;
 use crate::oracle::Violation;
 use crate::runner::{Shape, one, traced};
+use crate::saga::{self, SagaExhibit};
+use crate::totals::Totals;
 use crate::world::Names;
+
+/// An exhibit of either world.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum AnyExhibit {
+    /// Of two-phase commit.
+    Commit(Exhibit),
+    /// Of sagas.
+    Saga(SagaExhibit),
+}
+
+impl AnyExhibit {
+    /// All of them.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let sagas = SagaExhibit::ALL.into_iter().map(Self::Saga);
+        Exhibit::ALL.into_iter().map(Self::Commit).chain(sagas)
+    }
+
+    /// The mistake in one line.
+    pub fn mistake(self) -> &'static str {
+        match self {
+            Self::Commit(exhibit) => exhibit.mistake(),
+            Self::Saga(exhibit) => exhibit.mistake(),
+        }
+    }
+
+    fn one(self, seed: u64, names: &Rc<Names>) -> Totals {
+        match self {
+            Self::Commit(exhibit) => one(seed, Shape::Atomic, Some(exhibit), names),
+            Self::Saga(exhibit) => saga::one(seed, Some(exhibit), names),
+        }
+    }
+}
+
+impl fmt::Display for AnyExhibit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Commit(exhibit) => write!(f, "{exhibit}"),
+            Self::Saga(exhibit) => write!(f, "saga: {exhibit}"),
+        }
+    }
+}
 
 /// How one exhibit fared.
 #[derive(Clone, Debug)]
 pub struct Row {
     /// The mistake.
-    pub exhibit: Exhibit,
+    pub exhibit: AnyExhibit,
     /// Seeds until it was caught, for each visit; `None` where it was not.
     pub visits: Vec<Option<u64>>,
     /// The rule that caught it most often.
@@ -42,7 +86,7 @@ impl fmt::Display for Row {
             None => "not caught".to_owned(),
         };
         let mistake = self.exhibit.mistake();
-        write!(f, "{:<26} {median:>10}  {:<6}  {mistake}", self.exhibit.to_string(), self.rule)
+        write!(f, "{:<28} {median:>10}  {:<6}  {mistake}", self.exhibit.to_string(), self.rule)
     }
 }
 
@@ -51,10 +95,11 @@ const STRIDE: u64 = 1_000_000_007;
 
 /// Tries every exhibit `visits` times, each time with other seeds and at most `seeds_max` of them.
 pub fn museum(visits: u64, seeds_max: u64, threads: usize) -> Vec<Row> {
+    let all: Vec<_> = AnyExhibit::all().collect();
     let next = AtomicUsize::new(0);
     let work = || {
         let mut rows = Vec::new();
-        while let Some(&exhibit) = Exhibit::ALL.get(next.fetch_add(1, Ordering::Relaxed)) {
+        while let Some(&exhibit) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
             rows.push(visit(exhibit, visits, seeds_max));
         }
         rows
@@ -63,16 +108,16 @@ pub fn museum(visits: u64, seeds_max: u64, threads: usize) -> Vec<Row> {
         let workers: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(work)).collect();
         workers.into_iter().flat_map(|it| it.join().expect("an exhibit panicked")).collect()
     });
-    rows.sort_by_key(|row| Exhibit::ALL.iter().position(|it| *it == row.exhibit));
+    rows.sort_by_key(|row| all.iter().position(|it| *it == row.exhibit));
     rows
 }
 
-fn visit(exhibit: Exhibit, visits: u64, seeds_max: u64) -> Row {
+fn visit(exhibit: AnyExhibit, visits: u64, seeds_max: u64) -> Row {
     let names = Names::new();
     let mut rules: BTreeMap<&'static str, u64> = BTreeMap::new();
     let first_catch = |visit: u64| {
         let first = visit * STRIDE;
-        let caught = |seed: u64| one(seed, Shape::Atomic, Some(exhibit), &names).found.pop();
+        let caught = |seed: u64| exhibit.one(seed, &names).found.pop();
         (0..seeds_max).find_map(|count| Some((count + 1, caught(first + count)?)))
     };
     let visits = (0..visits)
@@ -87,6 +132,9 @@ fn visit(exhibit: Exhibit, visits: u64, seeds_max: u64) -> Row {
 }
 
 /// Runs one seed with a deliberate mistake and returns its history as text, with the rule it broke.
-pub fn trace_exhibit(seed: u64, exhibit: Exhibit) -> (String, Option<Violation>) {
-    traced(seed, Shape::Atomic, Some(exhibit))
+pub fn trace_exhibit(seed: u64, exhibit: AnyExhibit) -> (String, Option<Violation>) {
+    match exhibit {
+        AnyExhibit::Commit(exhibit) => traced(seed, Shape::Atomic, Some(exhibit)),
+        AnyExhibit::Saga(exhibit) => saga::traced(seed, Some(exhibit)),
+    }
 }

@@ -11,6 +11,7 @@ use std::time::Instant;
 use crate::draw;
 use crate::exhibit::Exhibit;
 use crate::oracle::Violation;
+use crate::saga;
 use crate::totals::Totals;
 use crate::world::{Names, World};
 
@@ -21,9 +22,33 @@ pub enum Shape {
     Atomic,
     /// Try, confirm, cancel.
     Tcc,
-    /// Both, side by side.
+    /// Steps and compensations.
+    Saga,
+    /// All of them: two phases side by side, and every fourth seed sagas.
     #[default]
     Mixed,
+}
+
+impl Shape {
+    /// Whether a seed has sagas and nothing else.
+    fn is_saga(self, seed: u64) -> bool {
+        match self {
+            Self::Saga => true,
+            Self::Mixed => seed % 4 == 3,
+            Self::Atomic | Self::Tcc => false,
+        }
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Atomic => "atomic",
+            Self::Tcc => "tcc",
+            Self::Saga => "saga",
+            Self::Mixed => "mixed",
+        })
+    }
 }
 
 /// The text names no shape.
@@ -32,7 +57,7 @@ pub struct UnknownShape(String);
 
 impl fmt::Display for UnknownShape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "unknown shape {:?}: expected atomic, tcc or mixed", self.0)
+        write!(f, "unknown shape {:?}: expected atomic, tcc, saga or mixed", self.0)
     }
 }
 
@@ -45,6 +70,7 @@ impl FromStr for Shape {
         match text {
             "atomic" => Ok(Self::Atomic),
             "tcc" => Ok(Self::Tcc),
+            "saga" => Ok(Self::Saga),
             "mixed" => Ok(Self::Mixed),
             other => Err(UnknownShape(other.to_owned())),
         }
@@ -77,7 +103,10 @@ pub fn run_seeds(
             }
             let count = batch.end - batch.start;
             for seed in batch {
-                totals += one(seed, shape, None, &names);
+                totals += match shape.is_saga(seed) {
+                    true => saga::one(seed, None, &names),
+                    false => one(seed, shape, None, &names),
+                };
             }
             progress(done.fetch_add(count, Ordering::Relaxed) + count);
         }
@@ -105,6 +134,9 @@ pub(crate) fn one(seed: u64, shape: Shape, exhibit: Option<Exhibit>, names: &Rc<
 
 /// Runs one seed and returns its history as text, with the rule it broke, if it did.
 pub fn trace(seed: u64, shape: Shape) -> (String, Option<Violation>) {
+    if shape.is_saga(seed) {
+        return saga::traced(seed, None);
+    }
     traced(seed, shape, None)
 }
 

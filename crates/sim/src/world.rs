@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use unanimous_core::barrier::Mark;
+use unanimous_core::commit::Record;
 use unanimous_core::{Input, Outcome, Reason, Stage};
 
 use crate::client::Order;
@@ -26,8 +27,8 @@ pub(crate) struct World {
     pub(crate) now_ms: u64,
     /// Whether faults have stopped.
     pub(crate) calm: bool,
-    pub(crate) queue: Queue,
-    pub(crate) journal: Journal,
+    pub(crate) queue: Queue<Event>,
+    pub(crate) journal: Journal<Record>,
     pub(crate) nodes: [Node; 2],
     pub(crate) resources: Vec<Resource>,
     pub(crate) orders: Vec<Order>,

@@ -356,7 +356,9 @@ pub(crate) enum SimShape {
     Atomic,
     /// Try, confirm, cancel.
     Tcc,
-    /// Both, side by side.
+    /// Steps and compensations.
+    Saga,
+    /// All of them.
     Mixed,
 }
 

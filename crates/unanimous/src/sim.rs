@@ -24,6 +24,7 @@ pub(crate) fn run(args: &SimArgs, format: Format) -> Result<(), Failure> {
     let shape = match args.shape {
         SimShape::Atomic => Shape::Atomic,
         SimShape::Tcc => Shape::Tcc,
+        SimShape::Saga => Shape::Saga,
         SimShape::Mixed => Shape::Mixed,
     };
     let threads =
@@ -40,7 +41,7 @@ pub(crate) fn run(args: &SimArgs, format: Format) -> Result<(), Failure> {
             (None, Some(seed)) => seed..seed.saturating_add(1),
             (None, None) => return Err(Failure::usage("name the seeds, such as --seeds 0..20000")),
         };
-        show_totals(&totals(seeds, shape, threads), format)
+        show_totals(&totals(seeds, shape, threads), shape, format)
     };
     match whole {
         Whole::Yes => Ok(()),
@@ -70,13 +71,15 @@ fn totals(seeds: Range<u64>, shape: Shape, threads: usize) -> Totals {
     totals
 }
 
-fn show_totals(totals: &Totals, format: Format) -> Whole {
+fn show_totals(totals: &Totals, shape: Shape, format: Format) -> Whole {
     match format {
         Format::Json => output::json(&totals_json(totals)),
         Format::Text => {
             for (seed, violation) in &totals.found {
                 output::line(&format!("seed {seed}: {violation}"));
-                output::line(&format!("  replay: unanimous sim --seed {seed} --trace"));
+                output::line(&format!(
+                    "  replay: unanimous sim --seed {seed} --shape {shape} --trace"
+                ));
             }
             output::line(&totals.to_string());
         }
