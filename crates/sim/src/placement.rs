@@ -10,9 +10,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use crate::disaster::YEAR_MS;
+use crate::disaster::{SCRIPT_MS, YEAR_MS};
 use crate::event::Event;
 use crate::journal::Tail;
+use crate::oracle::Violation;
+use crate::saga;
 use crate::scenario::{SCENARIOS, Scenario};
 use crate::totals::Totals;
 use crate::world::{Names, World};
@@ -43,7 +45,7 @@ impl fmt::Display for Placed {
 
 /// One fault.
 #[derive(Clone, Copy, Debug)]
-enum Blow {
+pub(crate) enum Blow {
     /// The coordinator that owns the shard crashes and keeps so many of the entries that were not flushed.
     Crash(Keeps),
     /// A participant crashes.
@@ -59,7 +61,7 @@ enum Blow {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Keeps {
+pub(crate) enum Keeps {
     All,
     Half,
     None,
@@ -75,15 +77,60 @@ const EVERYWHERE: [Blow; 8] = [
     Blow::Clock(YEAR_MS),
     Blow::Clock(-YEAR_MS),
 ];
-const PAUSE_MS: u64 = 120;
+pub(crate) const PAUSE_MS: u64 = 120;
+
+/// A scenario of either world.
+#[derive(Clone, Copy)]
+enum Case {
+    Commit(&'static Scenario),
+    Saga(&'static saga::Scenario),
+}
+
+impl Case {
+    fn all() -> Vec<Self> {
+        let sagas = saga::SCENARIOS.iter().map(Self::Saga);
+        SCENARIOS.iter().map(Self::Commit).chain(sagas).collect()
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Commit(scenario) => scenario.name,
+            Self::Saga(scenario) => scenario.name,
+        }
+    }
+
+    fn participants(self) -> u8 {
+        match self {
+            Self::Commit(scenario) => scenario.setting().resources.len() as u8,
+            Self::Saga(_) => saga::SERVICES,
+        }
+    }
+
+    /// Runs one placement and returns its number of events; zero if it is the same as another.
+    fn run(self, names: &Rc<Names>, blows: &[(u64, Blow)], totals: &mut Totals) -> u64 {
+        let sums = match self {
+            Self::Commit(scenario) => run(scenario, names, blows),
+            Self::Saga(scenario) => saga::struck(scenario, names, blows),
+        };
+        let Some((mut sums, violation)) = sums else { return 0 };
+        let events = sums.events;
+        if let Some(mut violation) = violation {
+            violation.what = format!("{} after {blows:?}", violation.what);
+            sums.keep(totals.seeds, violation);
+        }
+        *totals += sums;
+        events
+    }
+}
 
 /// Runs all placements of all scenarios on `threads` threads.
 pub fn placements(depth: Depth, threads: usize) -> Vec<Placed> {
+    let all = Case::all();
     let next = AtomicUsize::new(0);
     let work = || {
         let mut placed = Vec::new();
-        while let Some(scenario) = SCENARIOS.get(next.fetch_add(1, Ordering::Relaxed)) {
-            placed.push(place(scenario, depth));
+        while let Some(case) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
+            placed.push(place(*case, depth));
         }
         placed
     };
@@ -91,52 +138,41 @@ pub fn placements(depth: Depth, threads: usize) -> Vec<Placed> {
         let workers: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(work)).collect();
         workers.into_iter().flat_map(|it| it.join().expect("a placement panicked")).collect()
     });
-    placed.sort_by_key(|it| SCENARIOS.iter().position(|known| known.name == it.scenario));
+    placed.sort_by_key(|it| all.iter().position(|known| known.name() == it.scenario));
     placed
 }
 
-fn place(scenario: &Scenario, depth: Depth) -> Placed {
+fn place(case: Case, depth: Depth) -> Placed {
     let started = Instant::now();
     let names = Names::new();
     let mut totals = Totals::default();
-    let participants = (0..scenario.setting().resources.len() as u8).map(Blow::Participant);
+    let participants = (0..case.participants()).map(Blow::Participant);
     let blows: Vec<_> = EVERYWHERE.into_iter().chain(participants).collect();
-    let undisturbed = run(scenario, &names, &[], &mut totals);
+    let undisturbed = case.run(&names, &[], &mut totals);
     for first in 0..undisturbed {
         for &blow in &blows {
-            let Some(events) = struck(scenario, &names, &[(first, blow)], &mut totals) else {
-                continue;
-            };
+            let events = case.run(&names, &[(first, blow)], &mut totals);
             if depth == Depth::Single {
                 continue;
             }
             for second in first + 1..events {
                 for &again in &blows {
-                    struck(scenario, &names, &[(first, blow), (second, again)], &mut totals);
+                    case.run(&names, &[(first, blow), (second, again)], &mut totals);
                 }
             }
         }
     }
     totals.elapsed = started.elapsed();
-    Placed { scenario: scenario.name, totals }
+    Placed { scenario: case.name(), totals }
 }
 
-/// Runs one placement and returns its number of events; `None` if it is the same as another.
-fn struck(
+fn run(
     scenario: &Scenario,
     names: &Rc<Names>,
     blows: &[(u64, Blow)],
-    totals: &mut Totals,
-) -> Option<u64> {
-    let mut counted = Totals::default();
-    let events = run(scenario, names, blows, &mut counted);
-    *totals += counted;
-    (events > 0).then_some(events)
-}
-
-fn run(scenario: &Scenario, names: &Rc<Names>, blows: &[(u64, Blow)], totals: &mut Totals) -> u64 {
+) -> Option<(Totals, Option<Violation>)> {
     let mut world = World::new(scenario.setting(), names);
-    world.after(crate::disaster::SCRIPT_MS, Event::Calm);
+    world.after(SCRIPT_MS, Event::Calm);
     let mut blows_left = blows.iter();
     let mut next = blows_left.next();
     loop {
@@ -144,7 +180,7 @@ fn run(scenario: &Scenario, names: &Rc<Names>, blows: &[(u64, Blow)], totals: &m
             && world.totals.events == at
         {
             if !world.takes(blow) {
-                return 0;
+                return None;
             }
             next = blows_left.next();
         }
@@ -152,14 +188,8 @@ fn run(scenario: &Scenario, names: &Rc<Names>, blows: &[(u64, Blow)], totals: &m
             break;
         }
     }
-    let (mut sums, violation, _) = world.finish();
-    let events = sums.events;
-    if let Some(mut violation) = violation {
-        violation.what = format!("{} after {blows:?}", violation.what);
-        sums.keep(totals.seeds, violation);
-    }
-    *totals += sums;
-    events
+    let (sums, violation, _) = world.finish();
+    Some((sums, violation))
 }
 
 impl World {

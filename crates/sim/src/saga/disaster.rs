@@ -20,6 +20,10 @@ impl World {
         if self.cuts.contains(&(message.from, message.to)) || self.strikes(self.faults.drop) {
             return;
         }
+        if self.faults.lose_next > 0 {
+            self.faults.lose_next -= 1;
+            return;
+        }
         let delay_ms = self.delay_ms();
         self.after(delay_ms, Event::Arrive(message));
         // One call is carried out once by a service that would not know it again.
@@ -90,7 +94,8 @@ impl World {
             true => self.rng.below(2) as u8,
             false => 0,
         };
-        self.crash_node(node);
+        let tail = self.random_tail();
+        self.crash_node(node, tail);
     }
 
     /// All of the unflushed tail is lost, none of it, or a part with or without a torn entry.
@@ -104,7 +109,7 @@ impl World {
         }
     }
 
-    fn crash_node(&mut self, node: u8) {
+    pub(super) fn crash_node(&mut self, node: u8, tail: Tail) {
         let known = &self.nodes[usize::from(node)];
         if !known.up {
             return;
@@ -119,7 +124,6 @@ impl World {
         self.totals.crashes += 1;
         let mut lost = 0;
         if owns {
-            let tail = self.random_tail();
             lost = self.journal.crash(tail);
             self.totals.lost_records += lost as u64;
             self.flush_at_ms = None;
@@ -228,7 +232,8 @@ impl World {
             let epoch = self.journal.epoch();
             let owner = self.nodes.iter().position(|node| node.owner && node.epoch == epoch);
             if let Some(owner) = owner {
-                self.crash_node(owner as u8);
+                let tail = self.random_tail();
+                self.crash_node(owner as u8, tail);
             }
             return;
         }

@@ -158,7 +158,7 @@ fn wishes(rng: &mut Rng, steps: &[Plan]) -> Vec<Wish> {
 }
 
 /// For each step those before it, however far, as bits.
-fn before(steps: &[Plan]) -> Vec<u8> {
+pub(super) fn before(steps: &[Plan]) -> Vec<u8> {
     let mut before = vec![0_u8; steps.len()];
     for _ in steps {
         for (index, step) in steps.iter().enumerate() {

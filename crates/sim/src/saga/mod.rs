@@ -7,7 +7,8 @@
 //! # Where is what
 //!
 //! `world` is the loop; `node` with `recover` and `requests`, `service`, `client` and `operator` act
-//! in it; `disaster` strikes at them. `oracle` judges, `exhibit` lists deliberate mistakes.
+//! in it; `disaster` strikes at them. `oracle` judges, `exhibit` lists deliberate mistakes;
+//! `scenario` and `placement` strike everywhere instead of by chance.
 
 mod client;
 mod disaster;
@@ -17,12 +18,16 @@ mod exhibit;
 mod node;
 mod operator;
 mod oracle;
+mod placement;
 mod recover;
 mod requests;
+mod scenario;
 mod service;
 mod world;
 
 pub use exhibit::SagaExhibit;
+pub(crate) use placement::struck;
+pub(crate) use scenario::{SCENARIOS, SERVICES, Scenario};
 
 use std::rc::Rc;
 
@@ -33,7 +38,8 @@ use world::World;
 
 /// Runs one seed.
 pub(crate) fn one(seed: u64, exhibit: Option<SagaExhibit>, names: &Rc<Names>) -> Totals {
-    let (mut totals, violation, _) = World::new(draw::setting(seed, exhibit), names).run();
+    let (mut totals, violation, _) =
+        World::new(draw::setting(seed, exhibit), names).with_strikes().run();
     if let Some(violation) = violation {
         totals.keep(seed, violation);
     }
@@ -42,7 +48,7 @@ pub(crate) fn one(seed: u64, exhibit: Option<SagaExhibit>, names: &Rc<Names>) ->
 
 /// Runs one seed and returns its history as text, with the rule it broke, if it did.
 pub(crate) fn traced(seed: u64, exhibit: Option<SagaExhibit>) -> (String, Option<Violation>) {
-    let world = World::new(draw::setting(seed, exhibit), &Names::new()).traced();
+    let world = World::new(draw::setting(seed, exhibit), &Names::new()).with_strikes().traced();
     let (_, violation, history) = world.run();
     (history.unwrap_or_default(), violation)
 }

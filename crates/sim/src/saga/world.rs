@@ -70,6 +70,8 @@ const CALM_MS: u64 = 4_000;
 const END_MS: u64 = CALM_MS + 90_000;
 /// More events than this in one history, and something calls in circles.
 const EVENTS_MAX: u64 = 30_000;
+/// A service that is down from the start comes up then.
+const OUTAGE_MS: u64 = 400;
 const STRIKES: [Strike; 6] =
     [Strike::Crash, Strike::Takeover, Strike::Pause, Strike::Cut, Strike::Clock, Strike::Operate];
 
@@ -106,9 +108,19 @@ impl World {
                 world.after(wanted.starts_ms + wanted_too.after_ms, Event::Wish { order, wish });
             }
         }
-        STRIKES.into_iter().for_each(|strike| world.strike_again(strike));
-        world.after(CALM_MS, Event::Calm);
+        for service in 0..world.services.len() as u8 {
+            if !world.services[usize::from(service)].up {
+                world.after(OUTAGE_MS, Event::ServiceUp(service));
+            }
+        }
         world
+    }
+
+    /// Lets the faults of the setting come, and stops them after a while.
+    pub(super) fn with_strikes(mut self) -> Self {
+        STRIKES.into_iter().for_each(|strike| self.strike_again(strike));
+        self.after(CALM_MS, Event::Calm);
+        self
     }
 
     pub(super) fn traced(mut self) -> Self {
@@ -131,6 +143,10 @@ impl World {
     /// Runs to the end.
     pub(super) fn run(mut self) -> (Totals, Option<Violation>, Option<String>) {
         while self.step() {}
+        self.finish()
+    }
+
+    pub(super) fn finish(mut self) -> (Totals, Option<Violation>, Option<String>) {
         if self.violation.is_none() {
             self.check_end();
         }
@@ -145,7 +161,7 @@ impl World {
     }
 
     /// Lets one thing happen; false if the history is over.
-    fn step(&mut self) -> bool {
+    pub(super) fn step(&mut self) -> bool {
         let Some((at_ms, event)) = self.queue.pop() else { return false };
         self.now_ms = at_ms;
         self.totals.events += 1;
