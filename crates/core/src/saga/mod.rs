@@ -146,19 +146,21 @@ impl SagaTxn {
             // What is overdue comes first: a step that becomes due only now was never called.
             self.follow(now, &mut records);
         }
-        match self.decide(now, input) {
+        let refused = match self.decide(now, input) {
             Ok(decided) => {
                 self.apply(&decided);
                 records.extend(decided);
+                None
             }
             // Who is refused changes nothing; what is overdue waits for the next input.
-            Err(refusal) => {
+            Err(refusal) if records.is_empty() => {
                 return Step { records, effects: Vec::new(), refused: Some(refusal) };
             }
-        }
+            Err(refusal) => Some(refusal),
+        };
         self.follow(now, &mut records);
         let changed = if records.is_empty() { Changed::No } else { Changed::Yes };
-        Step { effects: self.outstanding(now, changed), records, refused: None }
+        Step { effects: self.outstanding(now, changed), records, refused }
     }
 
     /// The clock may have been set back since the deadline was computed.

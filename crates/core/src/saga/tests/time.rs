@@ -56,20 +56,30 @@ fn the_deadline_means_nothing_once_the_pivot_may_have_been_called() {
 }
 
 #[test]
-fn the_deadline_counts_in_the_instant_in_which_the_last_step_but_one_answers() {
+fn a_deadline_that_has_passed_comes_before_the_answer_that_arrives() {
     let (mut run, _) = Run::begin(hurried(vec![step(&[]), step(&[S0])], 2_000));
     run.now = T0.after_ms(2_000);
     let step = run.acts(S0);
-    assert_eq!(run.phase(), Phase::Unwinding);
-    // From the journal alone nobody can tell that it was not called.
-    assert_eq!(calls(&step), [(S1, Verb::Compensate)]);
+    assert!(matches!(&step.records[..], [Record::Unwinding { .. }, Record::Acted(S0, _)]));
+    assert_eq!(calls(&step), [(S0, Verb::Compensate)]);
+    assert_eq!(run.standing(S1), Standing::Unreached);
 }
 
 #[test]
-fn a_last_step_that_answers_at_the_deadline_has_made_it() {
+fn a_last_step_that_answers_at_the_deadline_is_late() {
     let (mut run, _) = Run::begin(hurried(vec![step(&[])], 2_000));
     run.now = T0.after_ms(2_000);
-    assert_eq!(told(&run.acts(S0)), Some(Stage::Ended(Outcome::Committed)));
+    assert_eq!(calls(&run.acts(S0)), [(S0, Verb::Compensate)]);
+}
+
+#[test]
+fn an_answer_of_nobody_leaves_what_is_overdue_to_be_done() {
+    let (mut run, _) = Run::begin(hurried(vec![step(&[])], 2_000));
+    run.answer(S0, Verb::Act, silent());
+    run.now = T0.after_ms(2_000);
+    let step = run.acts(S3);
+    assert_eq!(step.refused, Some(Refusal::UnknownBranch(S3)));
+    assert_eq!(calls(&step), [(S0, Verb::Compensate)]);
 }
 
 #[test]
