@@ -51,6 +51,16 @@ pub const INQUIRE_AFTER_MS: u64 = 5_000;
 /// than a coordinator repeats itself.
 pub const RETENTION_MS: u64 = 8 * 86_400_000;
 
+/// Milliseconds for which a step is remembered after it acted or was undone: thirty days.
+pub const STEP_RETENTION_MS: u64 = 30 * 86_400_000;
+
+/// Age in milliseconds up to which a saga's step that is not remembered has certainly not acted: a day
+/// less, for clocks that differ.
+pub const STEP_AGE_MS_MAX: u64 = STEP_RETENTION_MS - 86_400_000;
+
+/// Bytes of a step's result, as JSON. What coordinators take.
+pub const RESULT_BYTES_MAX: usize = 64 * 1024;
+
 /// Milliseconds between two looks for marks that are past their retention.
 pub const PRUNE_EVERY_MS: u64 = 60_000;
 

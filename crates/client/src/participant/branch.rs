@@ -59,8 +59,11 @@ impl Order {
     /// The mark of a branch that has carried it out.
     fn mark(self) -> Mark {
         match self {
-            Self::Told(Verb::Commit | Verb::CommitOnePhase | Verb::Act) => Mark::Committed,
-            Self::Told(Verb::Rollback | Verb::Compensate) => Mark::RolledBack,
+            Self::Told(Verb::Commit | Verb::CommitOnePhase) => Mark::Committed,
+            Self::Told(Verb::Rollback) => Mark::RolledBack,
+            Self::Told(Verb::Act | Verb::Compensate) => {
+                unreachable!("a branch of two phases has no steps to carry out")
+            }
             Self::Told(Verb::Prepare) => Mark::Prepared,
             Self::Alone(decision) => Mark::Heuristic(decision),
         }
@@ -71,6 +74,10 @@ impl Entry {
     /// What to do for a call at `now`. The entry changes only if that is [`Plan::Write`].
     pub fn plan(&mut self, order: Order, now: Timestamp) -> Plan {
         let verb = order.verb();
+        if matches!(verb, Verb::Act | Verb::Compensate) {
+            let detail = "steps are served by paths of their own";
+            return Plan::Answer(Answer::No(Reason::new("not_a_step", detail)));
+        }
         match (rule(self.mark, verb), order) {
             (Ruling::Repeat(reply), _) => Plan::Answer(self.reply(verb, reply)),
             // Only what is in doubt can end by itself; there is nothing here that could.
@@ -82,10 +89,10 @@ impl Entry {
             }
             (Ruling::Perform, _) => match verb {
                 Verb::Prepare => Plan::Prepare,
-                Verb::Act => Plan::PrepareAndCommit,
                 Verb::CommitOnePhase if self.mark == Mark::Absent => Plan::PrepareAndCommit,
                 Verb::Commit | Verb::CommitOnePhase => Plan::Commit,
-                Verb::Rollback | Verb::Compensate => Plan::Rollback,
+                Verb::Rollback => Plan::Rollback,
+                Verb::Act | Verb::Compensate => unreachable!("they are answered above"),
             },
         }
     }
@@ -137,10 +144,11 @@ impl Entry {
         match (reply, verb) {
             (Reply::Yes, _) => Answer::Yes(self.result.clone()),
             (Reply::ReadOnly, _) => Answer::ReadOnly(self.result.clone()),
-            (Reply::Done, Verb::CommitOnePhase | Verb::Act) => Answer::Done(self.result.clone()),
-            (Reply::Done, Verb::Prepare | Verb::Commit | Verb::Rollback | Verb::Compensate) => {
-                Answer::Done(Opaque::default())
-            }
+            (Reply::Done, Verb::CommitOnePhase) => Answer::Done(self.result.clone()),
+            (
+                Reply::Done,
+                Verb::Prepare | Verb::Commit | Verb::Rollback | Verb::Act | Verb::Compensate,
+            ) => Answer::Done(Opaque::default()),
             (Reply::Heuristic(kind), _) => Answer::Heuristic(kind),
             (Reply::No, _) => Answer::No(self.reason.clone().unwrap_or_else(|| {
                 Reason::new("rolled_back", "the branch has rolled back and takes no more work")

@@ -90,7 +90,9 @@ struct Served<S> {
     _task: Option<Arc<AbortOnDrop>>,
 }
 
-struct AbortOnDrop(AbortHandle);
+/// Ends a task when its last owner is gone.
+#[derive(Debug)]
+pub(super) struct AbortOnDrop(pub(super) AbortHandle);
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
@@ -142,7 +144,7 @@ async fn rollback<S: Store>(served: State<Served<S>>, headers: HeaderMap, body: 
 }
 
 async fn serve<S: Store>(store: &S, verb: Verb, headers: &HeaderMap, body: Body) -> Response {
-    let branch = match branch(headers) {
+    let branch = match branch_of(headers) {
         Ok(branch) => branch,
         Err(why) => return malformed(&why),
     };
@@ -153,26 +155,29 @@ async fn serve<S: Store>(store: &S, verb: Verb, headers: &HeaderMap, body: Body)
 
 async fn carry_out<S: Store>(store: &S, verb: Verb, branch: BranchName, body: Body) -> Response {
     let body = match (body, verb) {
-        (Ok(body), Verb::Prepare | Verb::CommitOnePhase | Verb::Act | Verb::Compensate) => body,
-        (Ok(_), Verb::Commit | Verb::Rollback) => Bytes::new(),
+        (Ok(body), Verb::Prepare | Verb::CommitOnePhase) => body,
+        // Steps have paths of their own, and are not served here.
+        (Ok(_), Verb::Commit | Verb::Rollback | Verb::Act | Verb::Compensate) => Bytes::new(),
         (Err(rejection), _) => return rejection.into_response(),
     };
     let call = Call { branch, order: Order::Told(verb), body, now: now() };
     match store.carry_out(call).await {
         Ok(answer) => reply(verb, &answer),
-        Err(error) => {
-            tracing::warn!(%error, "a call was not carried out");
-            let status = match error {
-                StoreError::Work(_) => StatusCode::INTERNAL_SERVER_ERROR,
-                StoreError::Unavailable(_) | StoreError::Stopped => StatusCode::SERVICE_UNAVAILABLE,
-            };
-            with(status, &refusal("failed", &error.to_string()))
-        }
+        Err(error) => not_carried_out(&error),
     }
 }
 
+pub(super) fn not_carried_out(error: &StoreError) -> Response {
+    tracing::warn!(%error, "a call was not carried out");
+    let status = match error {
+        StoreError::Work(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        StoreError::Unavailable(_) | StoreError::Stopped => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    with(status, &refusal("failed", &error.to_string()))
+}
+
 /// The branch that a call is for, if its headers agree.
-fn branch(headers: &HeaderMap) -> Result<BranchName, String> {
+pub(super) fn branch_of(headers: &HeaderMap) -> Result<BranchName, String> {
     let text = |name| match headers.get(name).map(|value| value.to_str()) {
         Some(Ok(text)) => Ok(text),
         Some(Err(_)) => Err(format!("{name}: not readable")),
@@ -216,15 +221,15 @@ fn word(kind: HeuristicKind) -> HeuristicWord {
     }
 }
 
-fn malformed(why: &str) -> Response {
+pub(super) fn malformed(why: &str) -> Response {
     with(StatusCode::BAD_REQUEST, &refusal("malformed", why))
 }
 
-fn refusal(kind: &str, detail: &str) -> Refusal {
+pub(super) fn refusal(kind: &str, detail: &str) -> Refusal {
     Refusal { kind: Some(kind.to_owned()), detail: Some(detail.to_owned()) }
 }
 
-fn with(status: StatusCode, body: &impl Serialize) -> Response {
+pub(super) fn with(status: StatusCode, body: &impl Serialize) -> Response {
     let body = serde_json::to_vec(body).expect("the contract's types have string keys only");
     (status, [(CONTENT_TYPE, "application/json")], body).into_response()
 }

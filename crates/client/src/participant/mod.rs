@@ -22,6 +22,8 @@ mod doubt;
 mod http;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(feature = "sqlite")]
+mod steps;
 mod store;
 mod work;
 
@@ -33,6 +35,8 @@ pub(crate) use http::callbacks;
 pub(crate) use sqlite::Point;
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteParticipant, SqliteStore};
+#[cfg(feature = "sqlite")]
+pub use steps::{StepCall, Steps};
 pub use store::{Call, InDoubt, Order, Store, StoreError};
 pub use unanimous_core::barrier::Policy;
 pub use unanimous_core::id::BranchName;

@@ -9,16 +9,20 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rusqlite::Connection;
+use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use unanimous_core::Answer;
 use unanimous_core::id::Timestamp;
 
 use self::books::Books;
+pub(crate) use self::step::{Deed, Order as StepOrder};
+use super::steps::StepCall;
 use super::store::{Call, InDoubt, Store, StoreError};
 use super::work::{BoxError, No, Vote, Work};
 use crate::limits::{BATCH_LEN_MAX, QUEUE_LEN_MAX};
 
 mod books;
+mod step;
 #[cfg(test)]
 mod tests;
 
@@ -119,6 +123,37 @@ impl SqliteStore {
         Ok(Self { jobs })
     }
 
+    /// Opens or creates the file at `path` for [`super::Steps`] only: it takes part in no transaction of
+    /// two phases. `set_up` creates what the work needs, each time the file is opened.
+    ///
+    /// # Errors
+    ///
+    /// As [`SqliteStore::open`].
+    pub fn of_steps<E: Into<BoxError>>(
+        path: impl AsRef<Path>,
+        set_up: impl Fn(&Connection) -> Result<(), E> + Send + 'static,
+    ) -> Result<Self, StoreError> {
+        Self::open(path, StepsOnly(set_up))
+    }
+
+    /// Carries out one call to a step by `deed`, and answers when its effects are durable.
+    pub(crate) async fn step(
+        &self,
+        order: StepOrder,
+        deed: impl Fn(&Connection, &StepCall) -> Result<Value, No> + Send + Sync + 'static,
+    ) -> Result<Answer, StoreError> {
+        self.submit(move |books| books.step(order, &deed)).await
+    }
+
+    /// Forgets up to `limit` steps that ended before `before`, and says how many.
+    pub(crate) async fn prune_steps(
+        &self,
+        before: Timestamp,
+        limit: usize,
+    ) -> Result<usize, StoreError> {
+        self.submit(move |books| books.prune_steps(before, limit)).await
+    }
+
     /// Does local work that is no branch of any transaction, in line with the calls, as one local
     /// transaction that is durable when this returns.
     ///
@@ -167,6 +202,30 @@ impl Store for SqliteStore {
 
     async fn prune(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
         self.submit(move |books| books.prune(before, limit)).await
+    }
+}
+
+/// What a store of steps answers to everything else.
+struct StepsOnly<F>(F);
+
+impl<E: Into<BoxError>, F> SqliteParticipant for StepsOnly<F>
+where
+    F: Fn(&Connection) -> Result<(), E> + Send + 'static,
+{
+    fn set_up(&self, db: &Connection) -> Result<(), BoxError> {
+        (self.0)(db).map_err(Into::into)
+    }
+
+    fn prepare(&self, _: &Connection, _: &Work) -> Result<Vote, No> {
+        Err(No::refused("steps_only", "this service takes steps of sagas only"))
+    }
+
+    fn commit(&self, _: &Connection, _: &Work) -> Result<(), BoxError> {
+        Ok(())
+    }
+
+    fn rollback(&self, _: &Connection, _: &Work) -> Result<(), BoxError> {
+        Ok(())
     }
 }
 

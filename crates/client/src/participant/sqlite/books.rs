@@ -64,7 +64,7 @@ const PRUNE: &str = "
 const SAVEPOINT: &str = "unanimous";
 
 pub(super) struct Books {
-    db: Connection,
+    pub(super) db: Connection,
     participant: Box<dyn SqliteParticipant>,
     /// Set while the participant has the connection: it may then not end our transaction.
     lent: Arc<AtomicBool>,
@@ -94,7 +94,9 @@ impl Books {
         .map_err(|error| at(&error))?;
         let books = Self { db, participant, lent };
         books.begin().map_err(|error| at(&error))?;
-        books.db.execute_batch(SCHEMA).map_err(|error| at(&error))?;
+        for schema in [SCHEMA, super::step::SCHEMA] {
+            books.db.execute_batch(schema).map_err(|error| at(&error))?;
+        }
         books.in_users_hands(|db| books.participant.set_up(db)).map_err(|error| failed(&*error))?;
         books.commit().map_err(|error| at(&error))?;
         Ok(books)
@@ -258,7 +260,7 @@ impl Books {
             .map_err(|error| unavailable(&error))
     }
 
-    fn run(&self, sql: &str) -> Result<(), StoreError> {
+    pub(super) fn run(&self, sql: &str) -> Result<(), StoreError> {
         self.execute(sql).map_err(|error| unavailable(&error))
     }
 
@@ -320,7 +322,7 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Option<Entry>> {
     }))
 }
 
-fn word(mark: Mark) -> &'static str {
+pub(super) fn word(mark: Mark) -> &'static str {
     match mark {
         Mark::Absent => unreachable!("what is written has a mark"),
         Mark::Prepared => "prepared",
@@ -333,7 +335,7 @@ fn word(mark: Mark) -> &'static str {
     }
 }
 
-fn mark(word: &str) -> Option<Mark> {
+pub(super) fn mark(word: &str) -> Option<Mark> {
     Some(match word {
         "prepared" => Mark::Prepared,
         "read_only" => Mark::ReadOnly,
@@ -347,10 +349,10 @@ fn mark(word: &str) -> Option<Mark> {
 }
 
 /// Times are far below the sign bit of a column; one that is not counts as the end of time.
-fn millis(at: Timestamp) -> i64 {
+pub(super) fn millis(at: Timestamp) -> i64 {
     i64::try_from(at.0).unwrap_or(i64::MAX)
 }
 
-fn damaged(name: &str) -> StoreError {
+pub(super) fn damaged(name: &str) -> StoreError {
     StoreError::Unavailable(format!("the mark of branch {name} cannot be read").into())
 }
