@@ -45,6 +45,12 @@ pub enum JournalError {
         /// What is wrong there.
         what: String,
     },
+    /// The database cannot be used as it is: change what the line names, and start again.
+    #[error("{0}")]
+    Unusable(String),
+    /// The database does not answer: ask again later. What is decided is safe, and goes on then.
+    #[error("the journal's database does not answer: {0}")]
+    Unreachable(String),
     /// The disk refused, or the journal is closed. Nothing beyond the last flushed position is
     /// durable: stop the process.
     #[error("journal failed: {0}")]

@@ -18,6 +18,8 @@ mod entry;
 mod error;
 mod file;
 mod limits;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod projection;
 mod query;
 mod summary;
@@ -25,6 +27,8 @@ mod summary;
 pub use entry::{End, Entry, OpenTxn, Stored};
 pub use error::JournalError;
 pub use file::{FileJournal, Options};
+#[cfg(feature = "postgres")]
+pub use postgres::{PostgresJournal, PostgresOptions};
 pub use query::{Filter, Page, Status, Summary};
 
 use std::sync::Arc;
@@ -34,7 +38,8 @@ use unanimous_core::id::{Epoch, Lsn, ShardId, TxnId};
 /// Where records are kept.
 ///
 /// All methods may be called from any thread. [`Journal::append`] is short and never waits for the
-/// disk; the reading methods do, so call them where waiting is allowed.
+/// disk; the reading methods do, so call them where waiting is allowed. Those of a journal in a
+/// database fail with [`JournalError::Unreachable`] while it is away.
 pub trait Journal: Send + Sync + 'static {
     /// The random name this journal got when it was created: the default name of the cluster.
     fn instance(&self) -> &str;
@@ -86,7 +91,9 @@ pub trait Journal: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`JournalError::Failed`] if the journal cannot be read.
+    /// [`JournalError::Failed`] if the journal cannot be read; [`JournalError::Fenced`] if it holds
+    /// nothing of the transaction and another coordinator has claimed the shard since this journal
+    /// did: that nothing is there then tells nothing.
     fn read(&self, txn: TxnId) -> Result<Vec<Stored>, JournalError>;
 
     /// The transaction that was begun under an idempotency key.

@@ -18,6 +18,7 @@ use unanimous_participants::{Password, TlsFiles};
 use crate::driver::BranchOrder;
 use crate::invariants::InvariantConfig;
 use crate::invariants::config::{FileInvariant, invariants};
+use crate::journal::{JournalConfig, PasswordKeys};
 use crate::limits::{
     BODY_BYTES_MAX, CALL_TIMEOUT_MS_DEFAULT, CALLS_MAX, DRAIN_MS_DEFAULT, OPEN_MAX,
     OPEN_MAX_DEFAULT, ORPHAN_GRACE_MS_DEFAULT, QUEUE_MAX_DEFAULT, RETENTION_DAYS_DEFAULT,
@@ -29,8 +30,8 @@ use crate::limits::{
 pub struct Config {
     /// Where to listen.
     pub listen: SocketAddr,
-    /// The folder of the file journal.
-    pub data: PathBuf,
+    /// Where the journal is.
+    pub journal: JournalConfig,
     /// The cluster's name; the journal's own if it is not set.
     pub cluster: Option<String>,
     /// What clients have to show.
@@ -116,6 +117,8 @@ pub struct Overrides {
     pub data: Option<PathBuf>,
     /// `--journal`, `UNANIMOUS_JOURNAL`.
     pub journal: Option<String>,
+    /// `UNANIMOUS_JOURNAL_PASSWORD`.
+    pub journal_password: Option<String>,
     /// `UNANIMOUS_TOKEN`.
     pub token: Option<String>,
 }
@@ -126,6 +129,8 @@ pub struct Overrides {
 struct File {
     listen: Option<String>,
     journal: Option<String>,
+    journal_password_env: Option<String>,
+    journal_password_file: Option<PathBuf>,
     cluster: Option<String>,
     token_env: Option<String>,
     token_file: Option<PathBuf>,
@@ -225,14 +230,18 @@ impl Config {
                 unanimous_core::limits::CLUSTER_LEN_MAX
             )));
         }
+        let keys =
+            PasswordKeys { variable: file.journal_password_env, file: file.journal_password_file };
+        let password = keys.password(overrides.journal_password, env)?;
         let in_file = if overrides.data.is_none() { file.journal } else { None };
-        let data = folder(overrides.data, overrides.journal.or(in_file))?;
+        let journal =
+            JournalConfig::parse(overrides.data, overrides.journal.or(in_file), password)?;
         let resources = file.resources.into_iter();
         let resources = resources.map(|it| resource(it, env)).collect::<Result<_, _>>()?;
         let invariants = invariants(file.invariants, &resources)?;
         Ok(Self {
             listen,
-            data,
+            journal,
             cluster: file.cluster,
             token,
             resources,
@@ -256,21 +265,6 @@ fn address(text: &str) -> Result<SocketAddr, ConfigError> {
         wrong(format!("listen = {text:?}: {error}; write it as 127.0.0.1:7070"))
     })?;
     found.next().ok_or_else(|| wrong(format!("listen = {text:?} names no address")))
-}
-
-fn folder(data: Option<PathBuf>, journal: Option<String>) -> Result<PathBuf, ConfigError> {
-    match (data, journal) {
-        (Some(data), Some(url)) => Err(wrong(format!(
-            "the data folder {} and journal = {url:?} are both set: remove one",
-            data.display()
-        ))),
-        (Some(data), None) => Ok(data),
-        (None, None) => Ok(PathBuf::from(DATA_DEFAULT)),
-        (None, Some(url)) => match url.split_once(':') {
-            Some(("file", folder)) if !folder.is_empty() => Ok(PathBuf::from(folder)),
-            Some(_) | None => Err(wrong(format!("journal = {url:?}: write it as file:FOLDER"))),
-        },
-    }
 }
 
 fn token(
@@ -411,7 +405,7 @@ mod tests {
     fn nothing_has_to_be_configured() {
         let config = parse("").expect("defaults");
         assert_eq!(config.listen.to_string(), DEFAULT_LISTEN);
-        assert_eq!(config.data, Path::new(DATA_DEFAULT));
+        assert_eq!(config.journal.folder(), Some(Path::new(DATA_DEFAULT)));
     }
 
     #[test]
@@ -419,7 +413,7 @@ mod tests {
         let overrides = Overrides { listen: Some("127.0.0.1:1".into()), ..Overrides::default() };
         let text = "listen = '127.0.0.1:2'\njournal = 'file:there'";
         let config = Config::parse(text, Path::new("f"), overrides, &|_| None).expect("valid");
-        assert_eq!((config.listen.port(), &*config.data), (1, Path::new("there")));
+        assert_eq!((config.listen.port(), config.journal.folder()), (1, Some(Path::new("there"))));
     }
 
     #[test]
@@ -433,7 +427,10 @@ mod tests {
             ("token_env = 'UNSET'", "UNSET"),
             ("token_env = 'SET'\ntoken_file = 'x'", "remove one"),
             ("token_file = '/nonexistent/token'", "/nonexistent/token"),
-            ("journal = 'postgres://x'", "file:FOLDER"),
+            ("journal = 'mysql://u:s3cret@x'", "postgres://user@host"),
+            ("journal = 'postgres:x'\njournal_password_env = 'UNSET'", "UNSET"),
+            ("journal_password_env = 'SET'\njournal_password_file = 'x'", "remove one"),
+            ("journal_password_file = '/nonexistent/p'", "/nonexistent/p"),
             ("cluster = 'Main!'", "cluster"),
             ("[limits]\nopen_max = 0", "limits.open_max"),
             ("[limits]\nbranch_order = 'any'", "contended"),
@@ -485,7 +482,7 @@ mod tests {
         assert!(config.token.expect("set").is("of-the-environment"));
         let overrides = Overrides { data: Some("there".into()), ..Overrides::default() };
         let config = parse("journal = 'file:here'", overrides).expect("valid");
-        assert_eq!(config.data, Path::new("there"));
+        assert_eq!(config.journal.folder(), Some(Path::new("there")));
     }
 
     #[test]

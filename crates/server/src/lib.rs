@@ -15,6 +15,7 @@ pub mod config;
 pub mod driver;
 pub mod http;
 pub mod invariants;
+pub mod journal;
 pub mod limits;
 mod metrics;
 mod orphans;

@@ -129,8 +129,8 @@ impl Beat {
             earlier,
             later,
             known: &|txn| facts.get(&txn).copied().unwrap_or(Known::Live),
-            // The journal is locked by this process, and every shard was claimed at its start; if it
-            // fails, the process stops.
+            // Every shard was claimed at the start. Where another process can claim them since, the
+            // journal does not say that it knows nothing of a transaction, it fails.
             owned: &|_| true,
         }
         .plan()

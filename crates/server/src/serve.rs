@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use unanimous_journal::{FileJournal, Journal, JournalError, Options};
+use unanimous_journal::{Journal, JournalError};
 use unanimous_participants::{Observer, OpenError};
 
 use crate::config::Config;
@@ -26,10 +26,10 @@ pub enum StartError {
     #[error("{0}")]
     Resource(#[from] OpenError),
     /// The journal cannot be opened.
-    #[error("data folder {folder}: {error}")]
+    #[error("{place}: {error}")]
     Journal {
-        /// Its folder.
-        folder: String,
+        /// Where it is.
+        place: String,
         /// Why.
         error: JournalError,
     },
@@ -51,6 +51,24 @@ pub enum StopError {
     /// The journal failed. What is decided is safe on disk; the process must not go on.
     #[error("{0}; nothing more is decided or told: mend the disk and start again")]
     Journal(String),
+    /// Another coordinator owns the journal now. Whatever was not told by then is its business.
+    #[error("another coordinator took the journal over ({0}); this one stops")]
+    TakenOver(String),
+}
+
+impl From<&JournalError> for StopError {
+    fn from(error: &JournalError) -> Self {
+        let text = error.to_string();
+        match error {
+            JournalError::Fenced { .. } | JournalError::Conflict { .. } => Self::TakenOver(text),
+            JournalError::Full(_)
+            | JournalError::Locked { .. }
+            | JournalError::Damaged { .. }
+            | JournalError::Unusable(_)
+            | JournalError::Unreachable(_)
+            | JournalError::Failed(_) => Self::Journal(text),
+        }
+    }
 }
 
 /// A coordinator that has taken over its journal and listens.
@@ -70,15 +88,9 @@ impl Server {
     /// [`StartError`] with one line that names what to change.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let retention = Duration::from_secs(config.limits.retention_days * 24 * 60 * 60);
-        let options = Options {
-            retention_ms: u64::try_from(retention.as_millis()).unwrap_or(u64::MAX),
-            ..Options::default()
-        };
-        let data = config.data.clone();
-        let open = |ears: Arc<Ears>| {
-            Ok(Arc::new(FileJournal::open(&data, options, ears)?) as Arc<dyn Journal>)
-        };
-        Self::start_on(config, open).await
+        let retention_ms = u64::try_from(retention.as_millis()).unwrap_or(u64::MAX);
+        let journal = config.journal.clone();
+        Self::start_on(config, |ears| journal.open(retention_ms, ears)).await
     }
 
     /// The same on the journal that `open` makes for those who hear of it.
@@ -97,8 +109,7 @@ impl Server {
         let metrics = Arc::new(Metrics::new());
         let observer: Arc<dyn Observer> = Arc::clone(&metrics) as _;
         let resources = Resources::open(&config, &observer)?;
-        let failed =
-            |error| StartError::Journal { folder: config.data.display().to_string(), error };
+        let failed = |error| StartError::Journal { place: config.journal.to_string(), error };
         let ears = Ears::new();
         let journal = open(Arc::clone(&ears)).map_err(failed)?;
         let options = CoordinatorOptions {
@@ -152,7 +163,7 @@ impl Server {
         let _checking = invariants.start();
         tokio::select! {
             _ = stop.wait_for(|&stop| stop) => {}
-            error = coordinator.failed() => return Err(StopError::Journal(error.to_string())),
+            error = coordinator.failed() => return Err(StopError::from(&*error)),
         }
         tracing::info!("shutting down: no new transactions; open ones are being decided");
         let drained = tokio::time::timeout(drain, coordinator.drain()).await;
@@ -165,7 +176,7 @@ impl Server {
         // Requests that are being answered get a moment; event streams end by themselves.
         drop(tokio::time::timeout(LAST_ANSWERS, &mut serving).await);
         serving.abort();
-        coordinator.close().await.map_err(|error| StopError::Journal(error.to_string()))
+        coordinator.close().await.map_err(|error| StopError::from(&error))
     }
 }
 

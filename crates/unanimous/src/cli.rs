@@ -128,7 +128,8 @@ pub(crate) struct ServeArgs {
     /// The data folder.
     #[arg(long, value_name = "DIR", env = "UNANIMOUS_DATA", conflicts_with = "journal")]
     pub(crate) data: Option<PathBuf>,
-    /// The journal, such as file:DIR.
+    /// The journal: file:DIR or postgres://USER@HOST:PORT/DATABASE, whose password is taken from
+    /// UNANIMOUS_JOURNAL_PASSWORD.
     #[arg(long, value_name = "URL", env = "UNANIMOUS_JOURNAL")]
     pub(crate) journal: Option<String>,
     /// How log lines look.

@@ -40,6 +40,7 @@ pub(crate) async fn run(args: DoctorArgs, format: Format) -> Result<(), Failure>
         listen: variable("UNANIMOUS_LISTEN"),
         data: variable("UNANIMOUS_DATA").map(Into::into),
         journal: variable("UNANIMOUS_JOURNAL"),
+        journal_password: variable("UNANIMOUS_JOURNAL_PASSWORD"),
         token: variable("UNANIMOUS_TOKEN"),
     };
     let config = Config::load(args.config.as_deref(), overrides)

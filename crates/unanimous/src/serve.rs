@@ -19,6 +19,7 @@ pub(crate) async fn serve(args: ServeArgs) -> Result<(), Failure> {
         listen: args.listen,
         data: args.data,
         journal: args.journal,
+        journal_password: std::env::var("UNANIMOUS_JOURNAL_PASSWORD").ok(),
         token: std::env::var("UNANIMOUS_TOKEN").ok(),
     };
     let config = Config::load(args.config.as_deref(), overrides)

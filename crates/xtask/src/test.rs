@@ -71,7 +71,7 @@ const STEPS: [Step; 11] = [
         depth: Depth::Usual,
         needs: &[C_COMPILER, STRACE],
         wants: &[POSTGRESQL, MARIADB, REDIS],
-        env: &[("UNANIMOUS_DATABASE_KILLS", "30")],
+        env: &[("UNANIMOUS_DATABASE_KILLS", "30"), ("UNANIMOUS_SHARED_KILLS", "60")],
         args: &[
             "test",
             "--release",

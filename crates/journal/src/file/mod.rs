@@ -26,7 +26,7 @@ pub(crate) mod keeper;
 pub(crate) mod layout;
 mod list;
 mod log;
-mod recover;
+pub(crate) mod recover;
 mod segment;
 pub(crate) mod state;
 pub(crate) mod storage;

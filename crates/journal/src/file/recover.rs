@@ -219,7 +219,8 @@ pub(crate) fn key_of(kept: &[u8]) -> Option<Arc<str>> {
     Some(Arc::clone(&records.first().ok()?.key()?.text))
 }
 
-fn new_instance() -> String {
+/// A random name for a journal that is made.
+pub(crate) fn new_instance() -> String {
     const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
     let random = salt();
     (0..8).map(|index| char::from(LETTERS[(random >> (5 * index)) as usize % 32])).collect()

@@ -149,7 +149,9 @@ impl Driver {
             }
             JournalError::Failed(_)
             | JournalError::Locked { .. }
-            | JournalError::Damaged { .. } => AskError::Lost,
+            | JournalError::Damaged { .. }
+            | JournalError::Unusable(_)
+            | JournalError::Unreachable(_) => AskError::Lost,
         };
         for waiter in live.waiters {
             waiter.want.refuse(refusal.clone());

@@ -49,6 +49,15 @@ impl IntoResponse for Failure {
 
 impl From<JournalError> for Failure {
     fn from(error: JournalError) -> Self {
-        Self::new(Code::Internal, error.to_string())
+        let code = match error {
+            JournalError::Unreachable(_) | JournalError::Full(_) => Code::JournalFull,
+            JournalError::Conflict { .. }
+            | JournalError::Fenced { .. }
+            | JournalError::Locked { .. }
+            | JournalError::Damaged { .. }
+            | JournalError::Unusable(_)
+            | JournalError::Failed(_) => Code::Internal,
+        };
+        Self::new(code, error.to_string())
     }
 }

@@ -21,6 +21,8 @@ pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_unanimous");
 pub(crate) struct Setup {
     pub(crate) address: SocketAddr,
     pub(crate) data: PathBuf,
+    /// The URL of the journal, if it is not in the folder.
+    journal: Option<String>,
     config: PathBuf,
     stderr: PathBuf,
 }
@@ -41,7 +43,12 @@ impl Setup {
         std::fs::write(&config, format!("{head}{}", lines.collect::<String>()))
             .expect("the folder can be written to");
         let (data, stderr) = (folder.join("data"), folder.join("coordinator.log"));
-        Self { address: free_address(), data, config, stderr }
+        Self { address: free_address(), data, journal: None, config, stderr }
+    }
+
+    /// The same on a journal elsewhere.
+    pub(crate) fn on_journal(self, url: &str) -> Self {
+        Self { journal: Some(url.to_owned()), ..self }
     }
 
     /// Another coordinator on the same folder.
@@ -144,13 +151,16 @@ impl Coordinator {
         command
             .args(["serve", "--with-parent", "--config"])
             .arg(&setup.config)
-            .args(["--listen", &setup.address.to_string(), "--data"])
-            .arg(&setup.data)
+            .args(["--listen", &setup.address.to_string()])
             .env("UNANIMOUS_LOG", "warn")
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(stderr)
             .kill_on_drop(true);
+        match &setup.journal {
+            None => command.arg("--data").arg(&setup.data),
+            Some(url) => command.args(["--journal", url]),
+        };
         let mut child = command.spawn().expect("the binary can be started");
         let stdin = child.stdin.take();
         Self { setup: setup.clone(), child, _stdin: stdin }

@@ -14,6 +14,7 @@
 //! | `full` | its disk has no room |
 //! | `banks` | its participants are killed as well |
 //! | `databases` | killed, and databases of three kinds as well |
+//! | `shared` | the same, and a second one started, on a journal in a database that is killed as well |
 //! | `life` | stopped, paused, started twice, started on a damaged folder |
 
 mod banks;
@@ -30,6 +31,7 @@ mod life;
 mod place;
 mod points;
 mod service;
+mod shared;
 mod start;
 mod trace;
 mod verdict;

@@ -25,6 +25,11 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn new() -> Self {
+        Self::and(|setup| setup).await
+    }
+
+    /// The same with a coordinator that is set up otherwise.
+    pub(crate) async fn and(otherwise: impl FnOnce(Setup) -> Setup) -> Self {
         let folder = Folder::new();
         let witness = Arc::new(Witness::default());
         let services = SERVICES.map(|name| Service::new(name, Arc::clone(&witness)));
@@ -35,7 +40,7 @@ impl World {
             serving.spawn(serve);
             resources.push((service.name, address));
         }
-        let setup = Setup::new(folder.path(), &resources);
+        let setup = otherwise(Setup::new(folder.path(), &resources));
         for service in &services {
             serving.spawn(Arc::clone(service).inquire(setup.server()));
         }

@@ -11,6 +11,7 @@ use unanimous_participants::TlsFiles;
 use unanimous_participants::testing::PrivatePostgres;
 use unanimous_server::Server;
 use unanimous_server::config::{Config, Limits, Overrides, ResourceConfig};
+use unanimous_server::journal::JournalConfig;
 
 pub(crate) const TAKE: &str = "UPDATE account SET balance = balance - $1 WHERE id = 1";
 pub(crate) const GIVE: &str = "UPDATE account SET balance = balance + $1 WHERE id = 1";
@@ -43,7 +44,7 @@ impl Coordinator {
         let orphan_grace_ms = ORPHAN_GRACE.as_millis() as u64;
         let config = Config {
             listen: ([127, 0, 0, 1], 0).into(),
-            data: folder.path().to_owned(),
+            journal: JournalConfig::Folder(folder.path().to_owned()),
             cluster: Some("test".to_owned()),
             resources: resources.collect(),
             limits: Limits { orphan_grace_ms, ..config.limits.clone() },

@@ -4,7 +4,7 @@ mod client;
 mod journal;
 mod service;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use unanimous_core::commit::Phases;
 use unanimous_participants::TlsFiles;
 use unanimous_server::config::{Config, Limits, Overrides, ResourceConfig};
+use unanimous_server::journal::JournalConfig;
 use unanimous_server::{Server, StopError};
 
 pub(crate) use client::{Client, Reply, raw};
@@ -54,7 +55,7 @@ pub(crate) fn config(data: &Path, resources: &[(&str, &str)]) -> Config {
     });
     Config {
         listen: ([127, 0, 0, 1], 0).into(),
-        data: data.to_owned(),
+        journal: JournalConfig::Folder(data.to_owned()),
         resources: resources.collect(),
         limits: Limits { drain_ms: 2_000, ..config.limits.clone() },
         ..config
@@ -97,7 +98,7 @@ impl Coordinator {
     pub(crate) async fn start_held(resources: &[(&str, &str)]) -> (Self, Hand) {
         let folder = Arc::new(tempfile::tempdir().expect("a temporary folder"));
         let config = config(folder.path(), resources);
-        let data: PathBuf = config.data.clone();
+        let data = config.journal.folder().expect("it is a folder").to_owned();
         let mut hand = None;
         let open = |ears| {
             let (journal, holding) = HeldJournal::open(&data, ears)?;

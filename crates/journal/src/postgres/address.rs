@@ -1,0 +1,164 @@
+//! Where the database is: `postgres://user@host:port/database?schema=unanimous`.
+//!
+//! A password is never in it. Several hosts may be named (`host1:5432,host2:5432`): the one that
+//! takes writes is used.
+
+use std::fmt::Write as _;
+use std::str::FromStr;
+
+use tokio_postgres::Config;
+use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
+
+use super::limits::{CONNECT, SILENCE};
+
+/// The schema of the tables unless the URL names one.
+const SCHEMA: &str = "unanimous";
+
+/// Settings of every session. Decisions are durable on the primary, and on the standby if one is
+/// synchronous; that is set after the connection is made, because it may be stronger already.
+const SETTINGS: &str = "-c statement_timeout=0 -c lock_timeout=0 -c jit=off -c TimeZone=UTC \
+                        -c default_transaction_isolation=read\\ committed";
+
+/// Where and as whom to connect.
+#[derive(Clone)]
+pub(super) struct Address {
+    pub(super) config: Config,
+    pub(super) schema: String,
+    /// The same for people.
+    pub(super) shown: String,
+}
+
+impl Address {
+    /// # Errors
+    ///
+    /// What is wrong with the URL, for the one who wrote it.
+    pub(super) fn parse(url: &str, password: Option<&str>) -> Result<Self, String> {
+        let (plain, params) = url.split_once('?').unwrap_or((url, ""));
+        let rest =
+            plain.strip_prefix("postgres://").or_else(|| plain.strip_prefix("postgresql://"));
+        let rest = rest.ok_or("its url does not begin with postgres://")?;
+        let authority = rest.split('/').next().unwrap_or_default();
+        let Some((user, _)) = authority.rsplit_once('@').filter(|(user, _)| !user.is_empty())
+        else {
+            return Err(
+                "its url names no user; write it as postgres://user@host:5432/database".to_owned()
+            );
+        };
+        if user.contains(':') {
+            return Err("its url must not carry a password: set UNANIMOUS_JOURNAL_PASSWORD, or \
+                        journal_password_env or journal_password_file in the configuration"
+                .to_owned());
+        }
+        let schema = schema(params)?;
+        let mut config = Config::from_str(plain).map_err(|error| wrong(&error))?;
+        if config.get_hosts().is_empty() {
+            return Err("its url names no host".to_owned());
+        }
+        if config.get_dbname().is_none_or(str::is_empty) {
+            return Err(
+                "its url names no database; write it as postgres://user@host:5432/database"
+                    .to_owned(),
+            );
+        }
+        if let Some(password) = password {
+            config.password(password);
+        }
+        config
+            .ssl_mode(SslMode::Disable)
+            .target_session_attrs(TargetSessionAttrs::ReadWrite)
+            .application_name("unanimous")
+            .options(format!("-c search_path={schema} {SETTINGS}"))
+            .connect_timeout(CONNECT)
+            .tcp_user_timeout(SILENCE)
+            .keepalives_idle(SILENCE / 2)
+            .keepalives_interval(SILENCE / 5)
+            .keepalives_retries(3);
+        let shown = shown(&config);
+        Ok(Self { config, schema, shown })
+    }
+}
+
+/// The schema that the parameters name.
+fn schema(params: &str) -> Result<String, String> {
+    let mut schema = SCHEMA.to_owned();
+    for param in params.split('&').filter(|param| !param.is_empty()) {
+        match param.split_once('=') {
+            Some(("schema", name)) => schema = name.to_owned(),
+            Some(("sslmode", "disable")) => {}
+            Some(("sslmode", mode)) => {
+                return Err(format!(
+                    "sslmode={mode} in its url: the journal speaks no TLS yet, use a private \
+                     network or a tunnel and sslmode=disable"
+                ));
+            }
+            Some((name, _)) => {
+                return Err(format!("its url has an unknown parameter {name:?}; known: schema"));
+            }
+            None => return Err(format!("its url has a parameter without a value: {param:?}")),
+        }
+    }
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+    let begins = schema.bytes().next().is_some_and(|byte| !byte.is_ascii_digit());
+    match begins && schema.len() < 64 && schema.bytes().all(allowed) {
+        true => Ok(schema),
+        false => Err(format!(
+            "schema={schema} in its url: use up to 63 lower-case letters, digits and underscores"
+        )),
+    }
+}
+
+fn wrong(error: &tokio_postgres::Error) -> String {
+    let source = std::error::Error::source(error).map(|source| format!(": {source}"));
+    format!("its url is wrong: {error}{}", source.unwrap_or_default())
+}
+
+fn shown(config: &Config) -> String {
+    let mut shown = format!("postgres://{}@", config.get_user().unwrap_or_default());
+    let ports = config.get_ports();
+    for (index, host) in config.get_hosts().iter().enumerate() {
+        let port = ports.get(index).or(ports.first()).copied().unwrap_or(5432);
+        let comma = if index > 0 { "," } else { "" };
+        let written = match host {
+            Host::Tcp(host) => write!(shown, "{comma}{host}:{port}"),
+            Host::Unix(path) => write!(shown, "{comma}{}:{port}", path.display()),
+        };
+        written.expect("a text takes what is written to it");
+    }
+    shown + "/" + config.get_dbname().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_names_user_hosts_database_and_schema() {
+        let url = "postgres://a%40b@one:5433,two:5434/books?schema=una_2";
+        let address = Address::parse(url, Some("s3cret")).expect("a good url");
+        assert_eq!(address.shown, "postgres://a@b@one:5433,two:5434/books");
+        assert_eq!(address.schema, "una_2");
+        assert_eq!(address.config.get_password(), Some(&b"s3cret"[..]));
+        let least = Address::parse("postgresql://app@db/books", None).expect("a good url");
+        assert_eq!((&*least.shown, &*least.schema), ("postgres://app@db:5432/books", "unanimous"));
+    }
+
+    #[test]
+    fn what_cannot_be_followed_is_named_and_no_password_is_repeated() {
+        for (url, named) in [
+            ("mysql://a@db/x", "postgres://"),
+            ("postgres://db/x", "names no user"),
+            ("postgres://a:secret@db/x", "UNANIMOUS_JOURNAL_PASSWORD"),
+            ("postgres://a@db:port/x", "url is wrong"),
+            ("postgres://a@db", "names no database"),
+            ("postgres://a@db/x?sslmode=require", "no TLS yet"),
+            ("postgres://a@db/x?schema=Una", "schema=Una"),
+            ("postgres://a@db/x?schema=", "schema="),
+            ("postgres://a@db/x?nonsense=1", "nonsense"),
+            ("postgres://a@db/x?nonsense", "without a value"),
+        ] {
+            let why = Address::parse(url, None).err().expect(url);
+            assert!(why.contains(named) && !why.contains("secret"), "{url}: {why}");
+            assert!(!why.contains('\n'), "{why}");
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! The journal's own runtime, for callers that may have another one, or none.
+
+use std::sync::mpsc::sync_channel;
+
+use tokio::runtime::{Builder, Runtime};
+
+use crate::error::JournalError;
+
+/// One thread that everything of the journal runs on.
+pub(super) struct Engine(Option<Runtime>);
+
+impl Engine {
+    pub(super) fn start() -> Result<Self, JournalError> {
+        let built = Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("journal-postgres")
+            .enable_all()
+            .build();
+        match built {
+            Ok(runtime) => Ok(Self(Some(runtime))),
+            Err(error) => Err(JournalError::Failed(format!("journal-postgres: {error}"))),
+        }
+    }
+
+    pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        if let Some(runtime) = &self.0 {
+            runtime.spawn(work);
+        }
+    }
+
+    /// Waits for what `work` comes to. The caller's thread waits, whatever else runs on it.
+    pub(super) fn run<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, JournalError>> + Send + 'static,
+    ) -> Result<T, JournalError> {
+        let (sender, receiver) = sync_channel(1);
+        // Nobody gives up waiting.
+        self.spawn(async move { drop(sender.send(work.await)) });
+        receiver.recv().unwrap_or_else(|_| Err(JournalError::Failed("it is closed".to_owned())))
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            // The journal may be dropped where nothing may wait.
+            runtime.shutdown_background();
+        }
+    }
+}

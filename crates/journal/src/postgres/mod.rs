@@ -1,0 +1,270 @@
+//! The journal in PostgreSQL: tables that anybody can read, and one owner that writes.
+//!
+//! | file | what it is for |
+//! |---|---|
+//! | `address` | the URL |
+//! | `engine` | the journal's own thread |
+//! | `session` | a connection, and what its errors mean |
+//! | `tables` | making the tables, and what the server must be like |
+//! | `state` | appending, and what the threads share |
+//! | `book` | the rows of one batch |
+//! | `writer` | the task that writes |
+//! | `readers` | reading, claiming and removing |
+//! | `words` | what the columns say |
+//!
+//! # Invariants
+//!
+//! 1. A batch of entries is one statement and one commit, and the next begins after it.
+//! 2. The statement compares what each transaction holds and which epoch each shard has; if one is
+//!    not as this process knows it, nothing is written, nothing more is reported durable, and the
+//!    journal ends: another coordinator has taken over.
+//! 3. `txn_log.record` alone is the truth; every other column is made from it, for people.
+
+mod address;
+mod book;
+mod engine;
+mod id;
+mod limits;
+mod readers;
+mod session;
+mod state;
+mod tables;
+mod words;
+mod writer;
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use unanimous_core::id::{Epoch, Lsn, ShardId, TxnId};
+
+use crate::entry::{Entry, OpenTxn, Stored};
+use crate::error::JournalError;
+use crate::query::{Filter, Page};
+use crate::{Journal, Listener, Stats};
+use address::Address;
+use book::Books;
+use engine::Engine;
+use limits::PRUNE_PAUSE;
+use readers::Readers;
+use state::Shared;
+use tables::Opened;
+use writer::{Desk, Figures, Writer};
+
+/// How a journal in PostgreSQL is kept.
+#[derive(Clone)]
+pub struct PostgresOptions {
+    /// What the server asks for, if it asks.
+    pub password: Option<String>,
+    /// Who writes: shown beside each transaction. Default: machine and process.
+    pub coordinator: String,
+    /// Milliseconds for which an ended transaction can still be read. Default 7 days.
+    pub retention_ms: u64,
+}
+
+impl Default for PostgresOptions {
+    fn default() -> Self {
+        let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        Self {
+            password: None,
+            coordinator: format!("{machine}:{}", std::process::id()),
+            retention_ms: 7 * 24 * 60 * 60 * 1_000,
+        }
+    }
+}
+
+/// A journal in a PostgreSQL database.
+///
+/// Several processes may open it; the one that claims a shard last owns it. The one before hears of
+/// that at its next entry, or within a second, as a failure with [`JournalError::Fenced`]; from the
+/// claim on nothing that it appends is reported durable.
+pub struct PostgresJournal {
+    instance: String,
+    coordinator: String,
+    shared: Arc<Shared>,
+    readers: Arc<Readers>,
+    figures: Arc<Figures>,
+    /// Held while shards are claimed.
+    claiming: Mutex<()>,
+    engine: Engine,
+}
+
+impl PostgresJournal {
+    /// Opens the journal in the database at `url`, and makes its tables if they are missing.
+    ///
+    /// `url` is `postgres://user@host:port/database`, with `?schema=NAME` for another schema than
+    /// `unanimous`. `listener` hears of what becomes durable from now on, in calls from the journal's
+    /// thread. What is open is read when its shards are claimed.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Unusable`] with one line that says what to change.
+    pub fn open(
+        url: &str,
+        options: PostgresOptions,
+        listener: Arc<dyn Listener>,
+    ) -> Result<Self, JournalError> {
+        let PostgresOptions { password, coordinator, retention_ms } = options;
+        let address = Address::parse(url, password.as_deref()).map_err(JournalError::Unusable)?;
+        let engine = Engine::start()?;
+        let first = address.clone();
+        let opening = async move {
+            let session = tables::connect(&first).await?;
+            let opened = tables::open(&first, &session).await?;
+            let desk = Desk::of(session).await;
+            let desk = desk.map_err(|trouble| format!("{}: {}", first.shown, trouble.text()))?;
+            Ok((opened, desk))
+        };
+        let opening = async move { opening.await.map_err(JournalError::Unusable) };
+        let (Opened { instance, base }, desk) = engine.run(opening)?;
+        let shared = Arc::new(Shared::new(Lsn(base)));
+        let figures = Arc::new(Figures::default());
+        let writer = Writer {
+            shared: Arc::clone(&shared),
+            listener,
+            address: address.clone(),
+            figures: Arc::clone(&figures),
+            books: Books::new(coordinator.clone()),
+            desk: Some(desk),
+        };
+        engine.spawn(writer.run());
+        let readers = Arc::new(Readers::new(address));
+        let retention = Duration::from_millis(retention_ms);
+        engine.spawn(prune(Arc::clone(&shared), Arc::clone(&readers), retention));
+        let claiming = Mutex::default();
+        Ok(Self { instance, coordinator, shared, readers, figures, claiming, engine })
+    }
+
+    /// Runs what reads on the journal's own thread.
+    fn ask<T: Send + 'static, F>(
+        &self,
+        question: impl FnOnce(Arc<Readers>) -> F,
+    ) -> Result<T, JournalError>
+    where
+        F: Future<Output = Result<T, JournalError>> + Send + 'static,
+    {
+        self.shared.reachable()?;
+        self.engine.run(question(Arc::clone(&self.readers)))
+    }
+
+    /// Whoever owned the shards writes nothing more once their epochs are raised; what it left open
+    /// is read after that.
+    fn take_over(&self, shards: &[ShardId]) -> Result<Vec<Epoch>, JournalError> {
+        let last = self.shared.begin_claim(shards)?;
+        self.shared.wait_flushed(last)?;
+        let (ours, owner) = (shards.to_vec(), self.coordinator.clone());
+        let (epochs, open) = self.ask(|readers| async move {
+            let claimed = readers.claim(&ours, &owner).await?;
+            let epochs = ours.iter().map(|&shard| match claimed.get(&shard.index()) {
+                Some(&epoch) => Ok((shard, epoch)),
+                None => Err(JournalError::Failed(format!("shard {} is missing", shard.index()))),
+            });
+            let epochs = epochs.collect::<Result<Vec<_>, _>>()?;
+            Ok((epochs, readers.open(&ours).await?))
+        })?;
+        self.shared.end_claim(&epochs, &open);
+        Ok(epochs.into_iter().map(|(_, epoch)| epoch).collect())
+    }
+}
+
+impl Drop for PostgresJournal {
+    fn drop(&mut self) {
+        self.shared.stop();
+    }
+}
+
+impl Journal for PostgresJournal {
+    fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    fn claim(&self, shard: ShardId) -> Result<Epoch, JournalError> {
+        Ok(self.claim_all(&[shard])?[0])
+    }
+
+    fn claim_all(&self, shards: &[ShardId]) -> Result<Vec<Epoch>, JournalError> {
+        let turn = self.claiming.lock().expect("claiming does not panic");
+        let claimed = self.take_over(shards);
+        self.shared.leave_claim();
+        drop(turn);
+        claimed
+    }
+
+    fn load(&self) -> Result<Vec<OpenTxn>, JournalError> {
+        self.shared.wait_flushed(self.shared.last())?;
+        let all: Vec<ShardId> = ShardId::all().collect();
+        self.ask(|readers| async move { readers.open(&all).await })
+    }
+
+    fn append(&self, entry: Entry<'_>) -> Result<Lsn, JournalError> {
+        self.shared.append(&entry)
+    }
+
+    fn flushed(&self) -> Lsn {
+        self.shared.flushed()
+    }
+
+    fn has_room(&self) -> bool {
+        self.shared.has_room()
+    }
+
+    fn read(&self, txn: TxnId) -> Result<Vec<Stored>, JournalError> {
+        self.shared.wait_flushed(self.shared.last_of(txn))?;
+        let shared = Arc::clone(&self.shared);
+        self.ask(|readers| async move {
+            let stored = readers.records(txn).await?;
+            if stored.is_empty() {
+                // Absent means something only if nobody else can have begun it.
+                shared.owned(txn.shard(), readers.epoch(txn.shard()).await?)?;
+            }
+            Ok(stored)
+        })
+    }
+
+    fn find_key(&self, key: &str) -> Result<Option<TxnId>, JournalError> {
+        if let Some(txn) = self.shared.find_key(key) {
+            return Ok(Some(txn));
+        }
+        let key = key.to_owned();
+        self.ask(|readers| async move { readers.find_key(&key).await })
+    }
+
+    fn query(&self, filter: &Filter) -> Result<Page, JournalError> {
+        self.shared.wait_flushed(self.shared.last())?;
+        let filter = filter.clone();
+        self.ask(|readers| async move { readers.page(&filter).await })
+    }
+
+    fn stats(&self) -> Stats {
+        let figure = |it: &std::sync::atomic::AtomicU64| it.load(Ordering::Relaxed);
+        Stats {
+            syncs: figure(&self.figures.commits),
+            sync_nanos: figure(&self.figures.nanos),
+            entries: figure(&self.figures.entries),
+            bytes: figure(&self.figures.bytes),
+            open: self.shared.open_count() as u64,
+            projection_lag_bytes: 0,
+        }
+    }
+
+    fn close(&self) -> Result<(), JournalError> {
+        let last = self.shared.last();
+        self.shared.begin_close()?;
+        self.shared.wait_flushed(last)?;
+        self.shared.stop();
+        self.shared.failure()
+    }
+}
+
+/// Removes what ended longer ago than `retention`, as long as the journal owns anything.
+async fn prune(shared: Arc<Shared>, readers: Arc<Readers>, retention: Duration) {
+    while !shared.is_over() {
+        tokio::time::sleep(PRUNE_PAUSE).await;
+        if let Some(before) = SystemTime::now().checked_sub(retention)
+            && shared.owns_any()
+        {
+            // A database that cannot be asked now is asked again.
+            drop(readers.prune(before).await);
+        }
+    }
+}

@@ -1,0 +1,443 @@
+//! What the appending threads and the writer share.
+//!
+//! Appending takes one short lock: compare with what this process knows, give out a position, put
+//! the entry into the queue. This process owns the shards it has claimed, so what it knows is what
+//! is there; if it is not any more, the database says so when the entry is written, nothing is
+//! reported durable, and the journal ends.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Instant;
+
+use tokio::sync::Notify;
+use unanimous_core::Durability;
+use unanimous_core::id::{Epoch, Lsn, ShardId, Timestamp, TxnId};
+use unanimous_core::txn::Record;
+
+use super::limits::{BATCH_ENTRIES_MAX, LOOK_PAUSE, PATIENCE, SLOW, WAITING_ENTRIES_MAX};
+use crate::entry::{End, Entry, OpenTxn, Stored};
+use crate::error::JournalError;
+use crate::limits::LINGER_MS;
+
+const SHARDS: usize = unanimous_core::limits::SHARDS as usize;
+
+/// The state, and the means to wait for it to change.
+pub(super) struct Shared {
+    state: Mutex<State>,
+    /// The writer waits here for something to write.
+    work: Notify,
+    /// Everybody else waits here for the writer.
+    progress: Condvar,
+    flushed: AtomicU64,
+}
+
+struct State {
+    queue: VecDeque<Queued>,
+    urgency: Urgency,
+    next: Lsn,
+    /// Transactions that are open, or whose end is not durable yet.
+    table: HashMap<TxnId, Slot>,
+    /// Keys of transactions whose beginning is not durable yet.
+    keys: HashMap<Arc<str>, TxnId>,
+    /// Zero for a shard that this journal has not claimed.
+    epochs: [Epoch; SHARDS],
+    /// Shards that are being claimed.
+    claiming: Vec<ShardId>,
+    /// Claimed transactions that the writer has not taken over yet.
+    adopted: Vec<(TxnId, Vec<Stored>)>,
+    open: usize,
+    health: Health,
+    /// Why the database takes nothing now, if it does not.
+    trouble: Option<String>,
+    /// Since when a batch is under way.
+    writing: Option<Instant>,
+}
+
+struct Slot {
+    count: u32,
+    last: Lsn,
+    end: End,
+}
+
+/// An entry on its way.
+pub(super) struct Queued {
+    pub(super) txn: TxnId,
+    pub(super) epoch: Epoch,
+    pub(super) expected: u32,
+    pub(super) lsn: Lsn,
+    pub(super) at: Timestamp,
+    pub(super) end: End,
+    pub(super) records: Vec<Record>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Urgency {
+    Lazy,
+    Forced,
+}
+
+enum Health {
+    Running,
+    /// Takes nothing more; what was taken is still to be written.
+    Closing,
+    Closed,
+    Failed(Arc<JournalError>),
+}
+
+/// What the writer is to do next.
+pub(super) enum Work {
+    /// Take over these transactions, then write these entries.
+    Write(Vec<(TxnId, Vec<Stored>)>, Vec<Queued>),
+    /// Look whether the shards are still ours.
+    Look,
+    /// Everything is written: stop.
+    Finish,
+    /// Stop at once.
+    Abandon,
+}
+
+impl Shared {
+    pub(super) fn new(base: Lsn) -> Self {
+        let state = State {
+            queue: VecDeque::new(),
+            urgency: Urgency::Lazy,
+            next: Lsn(base.0 + 1),
+            table: HashMap::new(),
+            keys: HashMap::new(),
+            epochs: [Epoch::default(); SHARDS],
+            claiming: Vec::new(),
+            adopted: Vec::new(),
+            open: 0,
+            health: Health::Running,
+            trouble: None,
+            writing: None,
+        };
+        Self {
+            state: Mutex::new(state),
+            work: Notify::new(),
+            progress: Condvar::new(),
+            flushed: AtomicU64::new(base.0),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no thread panics while it holds the state")
+    }
+
+    pub(super) fn flushed(&self) -> Lsn {
+        Lsn(self.flushed.load(Ordering::Acquire))
+    }
+
+    pub(super) fn append(&self, entry: &Entry<'_>) -> Result<Lsn, JournalError> {
+        assert!(!entry.records.is_empty(), "an entry has at least one record");
+        let begins = entry.expected == 0;
+        let mut state = self.lock();
+        state.running()?;
+        let current = state.epochs[entry.txn.shard().index()];
+        if entry.epoch != current {
+            return Err(JournalError::Fenced { ours: entry.epoch, current });
+        }
+        state.appendable(entry.txn, entry.expected).map_err(|found| JournalError::Conflict {
+            txn: entry.txn,
+            expected: entry.expected,
+            found,
+        })?;
+        if begins {
+            state.room()?;
+        }
+        let lsn = state.take(entry);
+        if begins && let Some(key) = entry.records[0].key() {
+            state.keys.insert(Arc::clone(&key.text), entry.txn);
+        }
+        let forced = entry.records.iter().any(|it| it.durability() == Durability::Forced);
+        let first = state.queue.len() == 1;
+        let sooner = forced && state.urgency == Urgency::Lazy;
+        if forced {
+            state.urgency = Urgency::Forced;
+        }
+        drop(state);
+        if first || sooner {
+            self.work.notify_one();
+        }
+        Ok(lsn)
+    }
+
+    /// Whether a new transaction would be taken.
+    pub(super) fn has_room(&self) -> bool {
+        let state = self.lock();
+        state.running().and_then(|()| state.room()).is_ok()
+    }
+
+    pub(super) fn open_count(&self) -> usize {
+        self.lock().open
+    }
+
+    /// The transaction begun under a key, if that is not durable yet.
+    pub(super) fn find_key(&self, key: &str) -> Option<TxnId> {
+        self.lock().keys.get(key).copied()
+    }
+
+    /// The last position that a reader of this transaction has to wait for.
+    pub(super) fn last_of(&self, txn: TxnId) -> Lsn {
+        self.lock().table.get(&txn).map_or(Lsn(0), |slot| slot.last)
+    }
+
+    /// The last position that was given out.
+    pub(super) fn last(&self) -> Lsn {
+        Lsn(self.lock().next.0 - 1)
+    }
+
+    /// Whether a shard is claimed.
+    pub(super) fn owns_any(&self) -> bool {
+        self.lock().epochs.iter().any(|epoch| epoch.0 > 0)
+    }
+
+    /// What it means that a shard has this epoch: whether another coordinator has claimed it.
+    pub(super) fn owned(&self, shard: ShardId, current: Epoch) -> Result<(), JournalError> {
+        let state = self.lock();
+        let ours = state.epochs[shard.index()];
+        match ours.0 > 0 && current > ours && !state.claiming.contains(&shard) {
+            true => Err(JournalError::Fenced { ours, current }),
+            false => Ok(()),
+        }
+    }
+
+    /// Takes nothing more under the epochs that these shards have now, and gives the last position
+    /// that was taken under them.
+    pub(super) fn begin_claim(&self, shards: &[ShardId]) -> Result<Lsn, JournalError> {
+        let mut state = self.lock();
+        state.running()?;
+        for &shard in shards {
+            state.epochs[shard.index()] = Epoch::default();
+            state.claiming.push(shard);
+        }
+        Ok(Lsn(state.next.0 - 1))
+    }
+
+    /// No shard is being claimed any more. One whose claim failed belongs to nobody here.
+    pub(super) fn leave_claim(&self) {
+        self.lock().claiming.clear();
+    }
+
+    /// These shards are ours, with what is open in them.
+    pub(super) fn end_claim(&self, epochs: &[(ShardId, Epoch)], open: &[OpenTxn]) {
+        let mut state = self.lock();
+        for &(shard, epoch) in epochs {
+            state.epochs[shard.index()] = epoch;
+        }
+        let ours = |txn: TxnId| epochs.iter().any(|(shard, _)| *shard == txn.shard());
+        state.table.retain(|&txn, _| !ours(txn));
+        for OpenTxn { txn, records } in open {
+            // One that cannot be read is set aside: nothing is appended to it.
+            let Ok(stored) = records else { continue };
+            let last = stored.last().map_or(Lsn(0), |stored| stored.lsn);
+            let count = u32::try_from(stored.len()).expect("it was written as one");
+            state.table.insert(*txn, Slot { count, last, end: End::Open });
+            state.adopted.push((*txn, stored.clone()));
+        }
+        state.open = state.table.values().filter(|slot| slot.end == End::Open).count();
+    }
+
+    /// Waits until everything up to `lsn` is durable.
+    pub(super) fn wait_flushed(&self, lsn: Lsn) -> Result<(), JournalError> {
+        let mut state = self.lock();
+        let deadline = Instant::now() + PATIENCE;
+        while self.flushed() < lsn {
+            if let Health::Closed | Health::Failed(_) = state.health {
+                return state.running();
+            }
+            if state.urgency == Urgency::Lazy {
+                state.urgency = Urgency::Forced;
+                self.work.notify_one();
+            }
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else {
+                let why = state.trouble.clone().unwrap_or_else(|| "it is slow".to_owned());
+                return Err(JournalError::Unreachable(why));
+            };
+            let waited = self.progress.wait_timeout(state, left);
+            state = waited.expect("no thread panics with the state").0;
+        }
+        Ok(())
+    }
+
+    /// Waits until there is something for the writer to do.
+    pub(super) async fn next_work(&self) -> Work {
+        let mut lingering: Option<Instant> = None;
+        let idle = Instant::now() + LOOK_PAUSE;
+        loop {
+            let until = {
+                let mut state = self.lock();
+                match state.health {
+                    Health::Running => {}
+                    Health::Closing if state.queue.is_empty() => return Work::Finish,
+                    Health::Closing => return state.work(),
+                    Health::Closed | Health::Failed(_) => return Work::Abandon,
+                }
+                match (state.urgency, state.queue.is_empty()) {
+                    (Urgency::Forced, false) => return state.work(),
+                    (Urgency::Forced | Urgency::Lazy, true) => idle,
+                    (Urgency::Lazy, false) => {
+                        let linger = std::time::Duration::from_millis(LINGER_MS);
+                        *lingering.get_or_insert_with(|| Instant::now() + linger)
+                    }
+                }
+            };
+            if tokio::time::timeout_at(until.into(), self.work.notified()).await.is_err() {
+                let mut state = self.lock();
+                match (&state.health, state.queue.is_empty()) {
+                    (Health::Running, true) => return Work::Look,
+                    (Health::Running, false) => return state.work(),
+                    (Health::Closing | Health::Closed | Health::Failed(_), _) => {}
+                }
+            }
+        }
+    }
+
+    /// These entries are durable.
+    pub(super) fn publish(&self, batch: &[Queued]) -> Lsn {
+        let mut state = self.lock();
+        state.writing = None;
+        state.trouble = None;
+        let mut last = self.flushed();
+        for entry in batch {
+            last = last.max(entry.lsn);
+            if entry.expected == 0
+                && let Some(key) = entry.records[0].key()
+                && state.keys.get(&key.text) == Some(&entry.txn)
+            {
+                state.keys.remove(&key.text);
+            }
+            if entry.end == End::Ended {
+                state.table.remove(&entry.txn);
+            }
+        }
+        self.flushed.store(last.0, Ordering::Release);
+        drop(state);
+        self.progress.notify_all();
+        last
+    }
+
+    /// Whether the database answers, as far as is known: so that readers need not find out.
+    pub(super) fn reachable(&self) -> Result<(), JournalError> {
+        match &self.lock().trouble {
+            Some(trouble) => Err(JournalError::Unreachable(trouble.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Notes that the database takes nothing now; `None` that it does again.
+    pub(super) fn set_trouble(&self, trouble: Option<String>) {
+        self.lock().trouble = trouble;
+    }
+
+    /// Whether the journal has been dropped, or has ended.
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.lock().health, Health::Closed | Health::Failed(_))
+    }
+
+    /// Takes nothing more; what was taken is still written.
+    pub(super) fn begin_close(&self) -> Result<(), JournalError> {
+        let mut state = self.lock();
+        state.running()?;
+        state.health = Health::Closing;
+        drop(state);
+        self.work.notify_one();
+        Ok(())
+    }
+
+    /// Ends everything; what is not durable is given up.
+    pub(super) fn stop(&self) {
+        let mut state = self.lock();
+        if let Health::Running | Health::Closing = state.health {
+            state.health = Health::Closed;
+        }
+        drop(state);
+        self.work.notify_one();
+        self.progress.notify_all();
+    }
+
+    /// Notes what ended the journal.
+    pub(super) fn fail(&self, error: &Arc<JournalError>) {
+        let mut state = self.lock();
+        if let Health::Running | Health::Closing = state.health {
+            state.health = Health::Failed(Arc::clone(error));
+        }
+        drop(state);
+        self.work.notify_one();
+        self.progress.notify_all();
+    }
+
+    /// What ended the journal, if something did.
+    pub(super) fn failure(&self) -> Result<(), JournalError> {
+        match &self.lock().health {
+            Health::Running | Health::Closing | Health::Closed => Ok(()),
+            Health::Failed(error) => Err(JournalError::Failed(error.to_string())),
+        }
+    }
+}
+
+impl State {
+    fn running(&self) -> Result<(), JournalError> {
+        match &self.health {
+            Health::Running => Ok(()),
+            Health::Closing | Health::Closed => Err(JournalError::Failed("it is closed".into())),
+            Health::Failed(error) => Err(JournalError::Failed(error.to_string())),
+        }
+    }
+
+    /// Records that the transaction holds, if another entry may follow them.
+    fn appendable(&self, txn: TxnId, expected: u32) -> Result<(), u32> {
+        match self.table.get(&txn) {
+            None if expected == 0 => Ok(()),
+            None => Err(0),
+            Some(slot) if slot.end == End::Open && slot.count == expected => Ok(()),
+            Some(slot) => Err(slot.count),
+        }
+    }
+
+    fn room(&self) -> Result<(), JournalError> {
+        if let Some(trouble) = &self.trouble {
+            return Err(JournalError::Full(format!("the database takes nothing: {trouble}")));
+        }
+        if self.writing.is_some_and(|since| since.elapsed() > SLOW) {
+            return Err(JournalError::Full("the database does not answer".to_owned()));
+        }
+        match self.queue.len() {
+            waiting if waiting > WAITING_ENTRIES_MAX => {
+                Err(JournalError::Full(format!("{waiting} entries are waiting for the database")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn take(&mut self, entry: &Entry<'_>) -> Lsn {
+        let lsn = self.next;
+        self.next.0 += 1;
+        let count = u32::try_from(entry.records.len()).expect("a step writes a few records");
+        let slot = Slot { count: entry.expected + count, last: lsn, end: entry.end };
+        self.open += usize::from(entry.expected == 0);
+        self.open -= usize::from(entry.end == End::Ended);
+        self.table.insert(entry.txn, slot);
+        self.queue.push_back(Queued {
+            txn: entry.txn,
+            epoch: entry.epoch,
+            expected: entry.expected,
+            lsn,
+            at: entry.at,
+            end: entry.end,
+            records: entry.records.to_vec(),
+        });
+        lsn
+    }
+
+    fn work(&mut self) -> Work {
+        let count = self.queue.len().min(BATCH_ENTRIES_MAX);
+        let batch = self.queue.drain(..count).collect();
+        if self.queue.is_empty() {
+            self.urgency = Urgency::Lazy;
+        }
+        self.writing = Some(Instant::now());
+        Work::Write(std::mem::take(&mut self.adopted), batch)
+    }
+}

@@ -1,0 +1,167 @@
+//! The tables, made and brought up to date when the journal is opened.
+//!
+//! Two processes that open at the same time do it one after the other: the transaction holds an
+//! advisory lock. A database that does not keep what it says it wrote is refused.
+
+use tokio_postgres::Error;
+use tokio_postgres::error::SqlState;
+
+use super::address::Address;
+use super::session::{Session, Trouble, described};
+use crate::file::recover::new_instance;
+
+/// Each brings the tables from the version of its place in the list to the next.
+const MIGRATIONS: [&str; 1] = [include_str!("tables.sql")];
+
+/// Positions of one opening: more than a process ever writes.
+const POSITIONS_BITS: u32 = 40;
+
+/// What the database says of the journal in it.
+pub(super) struct Opened {
+    pub(super) instance: String,
+    /// The last position that no entry of this opening has.
+    pub(super) base: u64,
+}
+
+/// Connects for the first time.
+///
+/// # Errors
+///
+/// One line that says what to change.
+pub(super) async fn connect(address: &Address) -> Result<Session, String> {
+    let refused = |error: Error| refusal(address, &error);
+    Session::open(address).await.map_err(refused)
+}
+
+/// Makes the tables if they are missing, and begins a new range of positions.
+///
+/// # Errors
+///
+/// One line that says what to change.
+pub(super) async fn open(address: &Address, session: &Session) -> Result<Opened, String> {
+    let wrong = |trouble: Trouble| {
+        let (shown, text) = (&address.shown, trouble.text());
+        match text.contains(SqlState::INSUFFICIENT_PRIVILEGE.code()) {
+            true => {
+                let user = address.config.get_user().unwrap_or_default();
+                let schema = &address.schema;
+                format!(
+                    "{shown}: {text}: make \"{user}\" the owner of schema {schema} and its tables"
+                )
+            }
+            false => format!("{shown}: {text}"),
+        }
+    };
+    fit(session).await.map_err(|why| format!("{}: {why}", address.shown))?;
+    let opened = async {
+        session.run("BEGIN").await?;
+        let lock = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))";
+        session.read(lock, &[&format!("unanimous journal {}", address.schema)]).await?;
+        migrate(address, session).await
+    };
+    let opened = opened.await.map_err(|unfit| match unfit {
+        Unfit::Trouble(trouble) => wrong(trouble),
+        Unfit::Line(line) => format!("{}: {line}", address.shown),
+    })?;
+    session.run("COMMIT").await.map_err(wrong)?;
+    Ok(opened)
+}
+
+/// Why the tables cannot be used.
+enum Unfit {
+    Trouble(Trouble),
+    Line(String),
+}
+
+impl From<Trouble> for Unfit {
+    fn from(trouble: Trouble) -> Self {
+        Self::Trouble(trouble)
+    }
+}
+
+/// Whether the server keeps what it says it wrote, and every text as it is.
+async fn fit(session: &Session) -> Result<(), String> {
+    for (setting, wanted, why) in [
+        ("fsync", "on", "a crash of its machine would lose decisions: set fsync = on"),
+        ("full_page_writes", "on", "a power cut would damage it: set full_page_writes = on"),
+        ("server_encoding", "UTF8", "make the database with ENCODING 'UTF8'"),
+    ] {
+        let rows = session.read("SELECT current_setting($1)", &[&setting]).await;
+        let rows = rows.map_err(Trouble::text)?;
+        let value: String = rows.first().map(|row| row.get(0)).unwrap_or_default();
+        if value != wanted {
+            return Err(format!("{setting} is {value}: {why}"));
+        }
+    }
+    Ok(())
+}
+
+async fn migrate(address: &Address, session: &Session) -> Result<Opened, Unfit> {
+    let schema = &address.schema;
+    let known =
+        "SELECT to_regnamespace($1) IS NOT NULL, to_regclass($1 || '.journal_meta') IS NOT NULL";
+    let found = session.read(known, &[schema]).await?;
+    let (has_schema, has_tables): (bool, bool) = (found[0].get(0), found[0].get(1));
+    if !has_schema {
+        session.run(&format!("CREATE SCHEMA {schema}")).await.map_err(|trouble| {
+            let user = address.config.get_user().unwrap_or_default();
+            let database = address.config.get_dbname().unwrap_or_default();
+            Unfit::Line(format!(
+                "schema {schema} cannot be made: {}: run CREATE SCHEMA {schema} AUTHORIZATION \
+                 \"{user}\" in database {database} as its owner",
+                trouble.text()
+            ))
+        })?;
+    }
+    let version: i32 = match has_tables {
+        true => session.read("SELECT schema_version FROM journal_meta", &[]).await?[0].get(0),
+        false => 0,
+    };
+    let current = i32::try_from(MIGRATIONS.len()).expect("a few versions");
+    let done = usize::try_from(version).unwrap_or(usize::MAX);
+    let Some(missing) = MIGRATIONS.get(done..) else {
+        return Err(Unfit::Line(format!(
+            "the tables in schema {schema} are of version {version}, this release knows {current}: \
+             use the release that made them, or a newer one"
+        )));
+    };
+    for migration in missing {
+        session.run(migration).await?;
+    }
+    let note = session
+        .prepare(
+            "INSERT INTO journal_meta (instance, schema_version, openings) VALUES ($1, $2, 1)
+             ON CONFLICT (one) DO UPDATE SET
+                 schema_version = excluded.schema_version, openings = journal_meta.openings + 1
+             RETURNING instance, openings",
+        )
+        .await?;
+    let noted = session.write(&note, &[&new_instance(), &current]).await?;
+    let openings: i64 = noted[0].get(1);
+    let openings = u64::try_from(openings).expect("it is counted from one");
+    Ok(Opened { instance: noted[0].get(0), base: openings << POSITIONS_BITS })
+}
+
+/// Why there is no first connection, and what to do.
+fn refusal(address: &Address, error: &Error) -> String {
+    let (shown, text) = (&address.shown, described(error));
+    let database = address.config.get_dbname().unwrap_or_default();
+    let password = "set the right one in UNANIMOUS_JOURNAL_PASSWORD, or name it with \
+                    journal_password_env or journal_password_file";
+    let advice = match error.code() {
+        Some(code) if *code == SqlState::INVALID_CATALOG_NAME => {
+            format!("make it: createdb {database}")
+        }
+        Some(code) if *code == SqlState::INVALID_PASSWORD => password.to_owned(),
+        Some(code) if *code == SqlState::INVALID_AUTHORIZATION_SPECIFICATION => {
+            "let this user in: see pg_hba.conf, and whether the user exists".to_owned()
+        }
+        Some(_) => "see to that, and start again".to_owned(),
+        None if text.contains("password missing") => password.to_owned(),
+        None if text.contains("does not allow writes") => {
+            "it is a standby: name the primary, or all of them as host1,host2".to_owned()
+        }
+        None => "is it running, and is this its address?".to_owned(),
+    };
+    format!("{shown}: {text}: {advice}")
+}

@@ -1,0 +1,284 @@
+//! The one task that writes: takes a batch, makes it durable, says so.
+//!
+//! # Invariants
+//!
+//! 1. One batch is one statement and one commit: all of it is there, or nothing.
+//! 2. A batch is reported durable only if it was written under epochs that are still ours, and the
+//!    batch before it was reported.
+//! 3. Whether a batch was written whose answer got lost is looked up before anything else is done.
+//! 4. A batch that is refused because somebody else has written ends the journal: from then on
+//!    nothing is reported durable, and whoever rests on what was not reported does nothing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio_postgres::{Row, Statement};
+use unanimous_core::id::{Epoch, ShardId};
+
+use super::address::Address;
+use super::book::{Books, Log, Rows, WRITE};
+use super::id::Id;
+use super::limits::AGAIN;
+use super::session::{Session, Trouble, described};
+use super::state::{Queued, Shared, Work};
+use crate::Listener;
+use crate::error::JournalError;
+
+/// Every statement of the writer goes by keys, whatever the planner thinks of a table that was
+/// empty when it planned.
+const BY_KEYS: &str = "SET enable_seqscan = off; SET enable_hashjoin = off;
+    SET enable_mergejoin = off; SET plan_cache_mode = force_generic_plan";
+
+/// Waits for whatever may still be writing under our epochs, and for a synchronous standby to have
+/// all of that: what a reader sees may not be there yet.
+const PROVE: &str = "UPDATE shard SET proved_at = now()
+    FROM unnest($1::int[], $2::bigint[]) AS mine (shard, epoch)
+    WHERE shard.shard = mine.shard AND shard.epoch = mine.epoch
+    RETURNING shard.shard";
+
+const WRITTEN: &str = "SELECT count(*) FROM txn_log
+    JOIN unnest($1::uuid[], $2::int[], $3::bigint[]) AS mine (txn_id, seq, lsn)
+    USING (txn_id, seq, lsn)";
+
+const HELD: &str = "SELECT txn_id, records FROM distributed_txn WHERE txn_id = ANY($1)";
+
+const EPOCHS: &str = "SELECT shard, epoch FROM shard";
+
+/// Figures of the writer.
+#[derive(Debug, Default)]
+pub(super) struct Figures {
+    pub(super) commits: AtomicU64,
+    pub(super) nanos: AtomicU64,
+    pub(super) entries: AtomicU64,
+    pub(super) bytes: AtomicU64,
+}
+
+pub(super) struct Writer {
+    pub(super) shared: Arc<Shared>,
+    pub(super) listener: Arc<dyn Listener>,
+    pub(super) address: Address,
+    pub(super) figures: Arc<Figures>,
+    pub(super) books: Books,
+    pub(super) desk: Option<Desk>,
+}
+
+/// The writer's connection with its statements.
+pub(super) struct Desk {
+    session: Session,
+    write: Statement,
+    prove: Statement,
+}
+
+/// Whether a batch is there.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Written {
+    Yes,
+    No,
+}
+
+/// Whether an attempt may have come out that was not heard of.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Doubt {
+    Yes,
+    No,
+}
+
+/// Why the writer does not go on.
+enum Stop {
+    /// The journal is being closed or dropped.
+    Over,
+    Failed(JournalError),
+}
+
+/// Why an attempt did not come out.
+enum Setback {
+    Trouble(Trouble),
+    Failed(JournalError),
+}
+
+impl From<Trouble> for Setback {
+    fn from(trouble: Trouble) -> Self {
+        Self::Trouble(trouble)
+    }
+}
+
+impl Writer {
+    /// Works until the journal is closed, dropped or fails.
+    pub(super) async fn run(mut self) {
+        loop {
+            let done = match self.shared.next_work().await {
+                Work::Write(adopted, batch) => {
+                    adopted.into_iter().for_each(|(txn, stored)| self.books.adopt(txn, stored));
+                    self.write(batch).await
+                }
+                Work::Look => self.look().await,
+                Work::Finish | Work::Abandon => Err(Stop::Over),
+            };
+            match done {
+                Ok(()) => {}
+                Err(Stop::Over) => return self.shared.stop(),
+                Err(Stop::Failed(error)) => {
+                    let error = Arc::new(error);
+                    self.shared.fail(&error);
+                    return self.listener.failed(error);
+                }
+            }
+        }
+    }
+
+    async fn write(&mut self, mut batch: Vec<Queued>) -> Result<(), Stop> {
+        let rows = self.books.enter(&mut batch);
+        let start = Instant::now();
+        let (mut doubt, mut pause) = (Doubt::No, AGAIN[0]);
+        while let Err(setback) = self.attempt(&rows, doubt).await {
+            doubt = Doubt::Yes;
+            self.bear(setback, &mut pause).await?;
+        }
+        let nanos = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.figures.commits.fetch_add(1, Ordering::Relaxed);
+        self.figures.nanos.fetch_add(nanos, Ordering::Relaxed);
+        self.figures.entries.fetch_add(batch.len() as u64, Ordering::Relaxed);
+        self.figures.bytes.fetch_add(rows.bytes() as u64, Ordering::Relaxed);
+        self.listener.flushed(self.shared.publish(&batch));
+        Ok(())
+    }
+
+    async fn attempt(&mut self, rows: &Rows, doubt: Doubt) -> Result<(), Setback> {
+        let desk = self.desk().await?;
+        if doubt == Doubt::Yes && desk.written(rows).await? == Written::Yes {
+            return Ok(());
+        }
+        match desk.session.write(&desk.write, &rows.params()).await {
+            Ok(_) => Ok(()),
+            // What is in the way may be this batch itself, written by an attempt that was cut off.
+            Err(Trouble::Misfit) => match desk.written(rows).await? {
+                Written::Yes => Ok(()),
+                Written::No => Err(Setback::Failed(desk.conflict(rows).await?)),
+            },
+            Err(trouble) => Err(trouble.into()),
+        }
+    }
+
+    /// Looks whether the shards are still ours, so that a journal that is not used hears of it too.
+    async fn look(&mut self) -> Result<(), Stop> {
+        let mut pause = AGAIN[0];
+        match self.epochs().await {
+            Ok(epochs) => {
+                for (shard, epoch) in epochs {
+                    self.shared.owned(shard, epoch).map_err(Stop::Failed)?;
+                }
+                self.shared.set_trouble(None);
+                Ok(())
+            }
+            Err(trouble) => self.bear(trouble.into(), &mut pause).await,
+        }
+    }
+
+    async fn epochs(&mut self) -> Result<Vec<(ShardId, Epoch)>, Trouble> {
+        let rows = self.desk().await?.session.read(EPOCHS, &[]).await?;
+        Ok(rows.iter().map(owner).collect())
+    }
+
+    /// The connection; a new one if there is none.
+    async fn desk(&mut self) -> Result<&Desk, Trouble> {
+        if self.desk.as_ref().is_some_and(|desk| desk.session.is_closed()) {
+            self.desk = None;
+        }
+        if self.desk.is_none() {
+            let session = Session::open(&self.address).await;
+            let session = session.map_err(|error| Trouble::Again(described(&error)))?;
+            self.desk = Some(Desk::of(session).await?);
+        }
+        Ok(self.desk.as_ref().expect("made just now"))
+    }
+
+    /// Notes that the database takes nothing, and waits before it is tried again on a new connection.
+    async fn bear(&mut self, setback: Setback, pause: &mut Duration) -> Result<(), Stop> {
+        let text = match setback {
+            Setback::Failed(error) => return Err(Stop::Failed(error)),
+            Setback::Trouble(Trouble::Again(text)) => text,
+            Setback::Trouble(trouble @ (Trouble::Misfit | Trouble::Refused(_))) => {
+                return Err(Stop::Failed(JournalError::Failed(trouble.text())));
+            }
+        };
+        self.desk = None;
+        self.shared.set_trouble(Some(text));
+        tokio::time::sleep(*pause).await;
+        *pause = AGAIN[1].min(*pause * 2);
+        match self.shared.is_over() {
+            true => Err(Stop::Over),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Desk {
+    /// Makes a connection that can write.
+    pub(super) async fn of(session: Session) -> Result<Self, Trouble> {
+        session.run(BY_KEYS).await?;
+        let (write, prove) = (session.prepare(WRITE).await?, session.prepare(PROVE).await?);
+        Ok(Self { session, write, prove })
+    }
+
+    /// Whether the batch is there, durably, and the shards are still ours.
+    async fn written(&self, rows: &Rows) -> Result<Written, Setback> {
+        let proved = self.session.write(&self.prove, &[&rows.shards, &rows.epochs]).await?;
+        if proved.len() < rows.shards.len() {
+            return Err(Setback::Failed(self.fenced(rows).await?));
+        }
+        let Log { txn, seq, lsn, .. } = &rows.log;
+        let found = self.session.read(WRITTEN, &[txn, seq, lsn]).await?;
+        let count: i64 = found[0].get(0);
+        match usize::try_from(count).unwrap_or_default() {
+            0 => Ok(Written::No),
+            all if all == txn.len() => Ok(Written::Yes),
+            some => Err(Setback::Failed(JournalError::Failed(format!(
+                "{some} of {} records of one statement are there",
+                txn.len()
+            )))),
+        }
+    }
+
+    async fn fenced(&self, rows: &Rows) -> Result<JournalError, Trouble> {
+        let found = self.session.read(EPOCHS, &[]).await?;
+        let found: BTreeMap<_, _> = found.iter().map(owner).collect();
+        let ours = rows.shards.iter().zip(&rows.epochs);
+        let ours = ours.map(|(&shard, &epoch)| (shard_of(shard), epoch_of(epoch)));
+        let (ours, current) = ours
+            .map(|(shard, ours)| (ours, found.get(&shard).copied().unwrap_or_default()))
+            .find(|(ours, current)| ours != current)
+            .unwrap_or_default();
+        Ok(JournalError::Fenced { ours, current })
+    }
+
+    /// Which transaction does not hold what it should.
+    async fn conflict(&self, rows: &Rows) -> Result<JournalError, Trouble> {
+        let txns: Vec<Id> = rows.held_before().map(|(txn, _)| Id(txn)).collect();
+        let found = self.session.read(HELD, &[&txns]).await?;
+        let found: BTreeMap<_, i32> =
+            found.iter().map(|row| (row.get::<_, Id>(0).0, row.get(1))).collect();
+        let held = |txn| found.get(&txn).copied().unwrap_or_default();
+        let count = |count: i32| u32::try_from(count).unwrap_or_default();
+        let wrong = rows.held_before().find(|&(txn, before)| held(txn) != before);
+        Ok(match wrong {
+            Some((txn, before)) => {
+                JournalError::Conflict { txn, expected: count(before), found: count(held(txn)) }
+            }
+            None => JournalError::Failed("the database refuses a batch that fits".to_owned()),
+        })
+    }
+}
+
+fn owner(row: &Row) -> (ShardId, Epoch) {
+    (shard_of(row.get(0)), epoch_of(row.get(1)))
+}
+
+fn shard_of(number: i32) -> ShardId {
+    ShardId::of(u64::try_from(number).unwrap_or_default())
+}
+
+pub(super) fn epoch_of(number: i64) -> Epoch {
+    Epoch(u64::try_from(number).unwrap_or_default())
+}

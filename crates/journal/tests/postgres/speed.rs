@@ -1,0 +1,76 @@
+//! How fast it is. Run with `cargo test --release -p unanimous-journal --features postgres,testing
+//! --test postgres -- --ignored --nocapture --test-threads 1`.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use unanimous_core::id::{Lsn, TxnId};
+use unanimous_journal::{End, Journal, JournalError, Listener};
+
+use crate::history::{Client, finished, mint};
+use crate::private::{Private, open};
+
+#[derive(Default)]
+struct Flushes {
+    flushed: Mutex<Lsn>,
+    heard: Condvar,
+}
+
+impl Listener for Flushes {
+    fn flushed(&self, lsn: Lsn) {
+        *self.flushed.lock().expect("no test thread panics") = lsn;
+        self.heard.notify_all();
+    }
+
+    fn failed(&self, error: Arc<JournalError>) {
+        panic!("{error}");
+    }
+}
+
+impl Flushes {
+    fn beyond(&self, lsn: Lsn) -> Lsn {
+        let flushed = self.flushed.lock().expect("no test thread panics");
+        *self.heard.wait_while(flushed, |it| *it <= lsn).expect("no test thread panics")
+    }
+}
+
+#[test]
+#[ignore = "measures"]
+fn decisions_per_second() {
+    let Some(server) = Private::start(&["shared_buffers=512MB", "max_wal_size=4GB"]) else {
+        return;
+    };
+    for in_flight in [1, 64, 1_024, 4_096] {
+        let flushes = Arc::new(Flushes::default());
+        let journal = open(&server.url(), Arc::clone(&flushes) as _);
+        let client = Client::of(&journal);
+        let mut waiting: VecDeque<(TxnId, Lsn, Instant)> = VecDeque::new();
+        let (mut decisions, mut slowest) = (0_u64, Duration::ZERO);
+        let (start, mut flushed) = (Instant::now(), Lsn(0));
+        while start.elapsed() < Duration::from_secs(5) {
+            while waiting.len() < in_flight {
+                let txn = mint();
+                waiting.push_back((
+                    txn,
+                    client.decide(txn).expect("there is room"),
+                    Instant::now(),
+                ));
+            }
+            flushed = flushes.beyond(flushed);
+            while let Some((txn, _, since)) = waiting.pop_front_if(|it| it.1 <= flushed) {
+                client.append(txn, 2, &finished(), End::Ended).expect("it is open");
+                decisions += 1;
+                slowest = slowest.max(since.elapsed());
+            }
+        }
+        let stats = journal.stats();
+        println!(
+            "{in_flight:5} in flight: {:7.0} decisions/s, slowest {slowest:?}, {:.3} commits each, \
+             {:.2} ms a commit",
+            decisions as f64 / start.elapsed().as_secs_f64(),
+            stats.syncs as f64 / decisions as f64,
+            stats.sync_nanos as f64 / stats.syncs as f64 / 1e6,
+        );
+    }
+}

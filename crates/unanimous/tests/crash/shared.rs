@@ -1,0 +1,185 @@
+//! Coordinators on a journal in PostgreSQL: killed, relieved by another one, and their database
+//! killed as well.
+
+use std::sync::Arc;
+
+use rustix::process::Signal;
+use serde_json::json;
+use tokio::task::block_in_place;
+use unanimous_client::api::Code;
+use unanimous_participants::testing::PrivatePostgres;
+
+use crate::chance::Chance;
+use crate::coordinator::{Coordinator, Setup};
+use crate::crowd::Crowd;
+use crate::deed::Deed;
+use crate::place::{eventually, free_address};
+use crate::world::World;
+
+/// Kills of the coordinator; every fourth time its database dies too.
+const KILLS: &str = "UNANIMOUS_SHARED_KILLS";
+
+/// Longest time between two kills.
+const LIFE_MS_MAX: u64 = 400;
+
+fn journal() -> Option<PrivatePostgres> {
+    let server = PrivatePostgres::start(&[])?;
+    server.sql("postgres", "CREATE ROLE coordinator LOGIN");
+    server.sql("postgres", "CREATE DATABASE journal OWNER coordinator");
+    Some(server)
+}
+
+async fn world_on(server: &PrivatePostgres) -> Arc<World> {
+    let url = server.url("coordinator", "journal");
+    Arc::new(World::and(|setup| setup.on_journal(&url)).await)
+}
+
+fn rows(server: &PrivatePostgres, wanted: &str) -> String {
+    server.sql("journal", &format!("SET search_path = unanimous; {wanted}"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_outcome_is_lost_by_kills_of_the_coordinator_and_of_the_journals_database() {
+    let kills = std::env::var(KILLS).ok().and_then(|kills| kills.parse().ok()).unwrap_or(16);
+    let Some(mut server) = journal() else { return };
+    let mut chance = Chance::new();
+    let world = world_on(&server).await;
+    let mut coordinator = Coordinator::start(&world.setup).await;
+    let crowd = Crowd::start(&world, &mut chance);
+    for kill in 0..kills {
+        coordinator.ready().await.expect("it recovers from any kill");
+        tokio::time::sleep(chance.pause(LIFE_MS_MAX)).await;
+        if kill % 4 == 3 {
+            block_in_place(|| server.kill());
+            tokio::time::sleep(chance.pause(LIFE_MS_MAX)).await;
+            block_in_place(|| server.up());
+            // It went on by itself.
+            coordinator.ready().await.expect("it bears that its database is away");
+        }
+        coordinator.kill_and_respawn().await;
+    }
+    coordinator.ready().await.expect("it recovers from any kill");
+    crowd.finish().await;
+    world.verdict().await;
+    assert_eq!(coordinator.stop().await.status.code(), Some(0));
+    world.told_at_least(20 * kills).expect("there was load all the time");
+    assert!(!world.setup.data.exists(), "nothing of the journal is in a folder");
+    let ended = "SELECT count(*) FROM distributed_txn
+        WHERE ended_at IS NULL OR status NOT IN ('COMMITTED', 'ABORTED')";
+    assert_eq!(rows(&server, ended), "0");
+    let doubled = "SELECT count(*) - count(DISTINCT (txn_id, seq)) FROM txn_log";
+    assert_eq!(rows(&server, doubled), "0");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_coordinator_on_the_database_relieves_the_first_which_stops_with_one_line() {
+    let Some(server) = journal() else { return };
+    let mut chance = Chance::new();
+    let world = world_on(&server).await;
+    let mut first = Coordinator::start(&world.setup).await;
+    let crowd = Crowd::start(&world, &mut chance);
+    for round in 1..=4 {
+        let enough = world.witness.count() + 100;
+        eventually("busy", async || world.told_at_least(enough)).await;
+        if round % 2 == 0 {
+            // Whatever it has in its hands comes out when the other one is at work.
+            first.signal(Signal::STOP);
+        }
+        let mut second = Coordinator::start(&world.setup.at_another_address()).await;
+        first.signal(Signal::CONT);
+        let ended = first.ended().await;
+        let line = ended.refusal(1);
+        assert!(line.contains("another coordinator took the journal over"), "{line}");
+        assert_eq!(second.stop().await.status.code(), Some(0));
+        first = Coordinator::start(&world.setup).await;
+    }
+    crowd.finish().await;
+    world.verdict().await;
+    assert_eq!(first.stop().await.status.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_coordinator_that_nobody_uses_stops_too_when_it_is_relieved() {
+    let Some(server) = journal() else { return };
+    let world = world_on(&server).await;
+    let mut first = Coordinator::start(&world.setup).await;
+    let mut second = Coordinator::start(&world.setup.at_another_address()).await;
+    first.ended().await.refusal(1);
+    assert_eq!(second.stop().await.status.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_coordinator_has_decided_is_finished_by_the_next_with_another_folder() {
+    let Some(server) = journal() else { return };
+    let world = world_on(&server).await;
+    let mut first = Coordinator::start(&world.setup).await;
+    world.perform(Deed::Run, "one").await.expect("nobody is killed here");
+    let open = "SELECT count(*) FROM distributed_txn WHERE ended_at IS NULL";
+    let begun = json!({"kind": "atomic"});
+    let begun = world.http.post("/v1/transactions", None, &begun).await.expect("a reply");
+    let txn = begun.view().expect("a transaction").id;
+    let status = format!("SELECT status FROM distributed_txn WHERE txn_id = '{txn}'");
+    assert_eq!(rows(&server, &status), "INITIATED");
+    first.kill().await;
+    let mut second = Coordinator::start(&world.setup.in_another_folder()).await;
+    let path = format!("/v1/transactions/{txn}/abort");
+    let aborted = world.http.post(&path, None, &json!({})).await.expect("a reply");
+    assert_eq!(aborted.status, 200);
+    assert_eq!(rows(&server, &status), "ABORTED");
+    eventually("ended", async || match rows(&server, open) {
+        none if none == "0" => Ok(()),
+        some => Err(format!("{some} are open")),
+    })
+    .await;
+    world.verdict().await;
+    assert_eq!(second.stop().await.status.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_its_database_is_away_a_coordinator_begins_nothing_and_goes_on_afterwards() {
+    let Some(mut server) = journal() else { return };
+    let world = world_on(&server).await;
+    let mut coordinator = Coordinator::start(&world.setup).await;
+    world.perform(Deed::Run, "before").await.expect("nobody is killed here");
+    block_in_place(|| server.kill());
+    eventually("noticed", async || match world.http.get("/readyz").await {
+        Ok(reply) if reply.status == 503 => Ok(()),
+        reply => Err(format!("{reply:?}")),
+    })
+    .await;
+    let body = json!({"kind": "atomic"});
+    for key in [None, Some("order-42")] {
+        let refused = world.http.post("/v1/transactions", key, &body).await.expect("a reply");
+        assert_eq!((refused.status, refused.code()), (503, Some(Code::JournalFull)));
+    }
+    let list = world.http.get("/v1/transactions").await.expect("a reply");
+    assert_eq!(list.status, 503);
+    block_in_place(|| server.up());
+    coordinator.ready().await.expect("it goes on by itself");
+    let begun = world.http.post("/v1/transactions", Some("order-42"), &body).await;
+    assert_eq!(begun.expect("a reply").status, 201);
+    world.perform(Deed::Run, "after").await.expect("nobody is killed here");
+    world.verdict().await;
+    assert_eq!(coordinator.stop().await.status.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_cannot_be_used_is_refused_in_one_line_that_says_what_to_do() {
+    let Some(server) = journal() else { return };
+    let world = world_on(&server).await;
+    let nobody = format!("postgres://coordinator@{}/journal", free_address());
+    for (url, named) in [
+        (server.url("coordinator", "nowhere"), "createdb nowhere"),
+        (server.url("coordinator", "postgres"), "CREATE SCHEMA unanimous AUTHORIZATION"),
+        (nobody, "is it running"),
+        ("postgres://x".to_owned(), "names no user"),
+        ("postgres://u:s3cret@h/d".to_owned(), "UNANIMOUS_JOURNAL_PASSWORD"),
+        ("oracle://u:s3cret@h/d".to_owned(), "postgres://user@host:5432/database"),
+    ] {
+        let setup: Setup = world.setup.clone().on_journal(&url);
+        let ended = Coordinator::spawn(&setup, None).ended().await;
+        let line = ended.refusal(2);
+        assert!(line.contains(named) && !line.contains("s3cret"), "{line}");
+        println!("{line}");
+    }
+}
