@@ -73,6 +73,10 @@ pub trait Journal: Send + Sync + 'static {
     /// flushed soon if one of them is forced, and otherwise with the next that is, or when the
     /// journal has been idle for some milliseconds.
     ///
+    /// A journal in a database compares with what this process knows, and may hear only later that
+    /// another coordinator has taken over: then [`Listener::failed`] says so, and the entry is never
+    /// reported flushed.
+    ///
     /// # Errors
     ///
     /// [`JournalError::Conflict`] or [`JournalError::Fenced`] if another coordinator has taken over;
@@ -128,7 +132,9 @@ pub trait Listener: Send + Sync + 'static {
     /// Every entry up to and including `lsn` is durable.
     fn flushed(&self, lsn: Lsn);
 
-    /// The disk refused. Nothing beyond the last flushed position is durable: stop the process.
+    /// The disk or the database refused, or another coordinator has taken over
+    /// ([`JournalError::Fenced`], [`JournalError::Conflict`]). Nothing beyond the last flushed
+    /// position may be taken for durable: stop the process.
     fn failed(&self, error: Arc<JournalError>);
 }
 

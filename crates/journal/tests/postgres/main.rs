@@ -9,4 +9,5 @@ mod kills;
 mod listener;
 mod private;
 mod speed;
+mod standby;
 mod tables;
