@@ -12,7 +12,6 @@ use unanimous_core::id::TxnId;
 use super::id::Id;
 use super::state::Queued;
 use super::words::{self, Part, Particulars};
-use crate::codec;
 use crate::entry::{End, Stored};
 use crate::summary::summarize;
 
@@ -207,22 +206,23 @@ impl Books {
             rows.shards.push(shard);
             rows.epochs.push(number(epoch.0));
         }
-        for entries in batch.chunk_by(|a, b| a.txn == b.txn) {
+        for entries in batch.chunk_by_mut(|a, b| a.txn == b.txn) {
             self.enter_one(&mut rows, entries);
         }
         rows
     }
 
-    fn enter_one(&mut self, rows: &mut Rows, entries: &[Queued]) {
+    fn enter_one(&mut self, rows: &mut Rows, entries: &mut [Queued]) {
         let txn = entries[0].txn;
         let book = self.open.entry(txn).or_default();
         let before = book.stored.len();
-        for entry in entries {
+        for entry in &mut *entries {
             assert_eq!(book.stored.len(), entry.expected as usize, "it was compared when appended");
-            for record in &entry.records {
-                rows.log.push(txn, book.stored.len(), entry, record);
-                let record = record.clone();
-                book.stored.push(Stored { lsn: entry.lsn, at: entry.at, record });
+            let encoded = std::mem::take(&mut entry.encoded);
+            for (record, bytes) in entry.records.iter().zip(encoded) {
+                let stored = Stored { lsn: entry.lsn, at: entry.at, record: record.clone() };
+                rows.log.push(txn, book.stored.len(), &stored, bytes);
+                book.stored.push(stored);
             }
         }
         let particulars = words::particulars(&book.stored);
@@ -286,20 +286,12 @@ impl Columns {
 }
 
 impl Log {
-    fn push(
-        &mut self,
-        txn: TxnId,
-        seq: usize,
-        entry: &Queued,
-        record: &unanimous_core::txn::Record,
-    ) {
-        let (event, detail) = words::line(record);
-        let mut bytes = Vec::with_capacity(64);
-        codec::encode(record, &mut bytes);
+    fn push(&mut self, txn: TxnId, seq: usize, stored: &Stored, bytes: Vec<u8>) {
+        let (event, detail) = words::line(&stored.record);
         self.txn.push(Id(txn));
         self.seq.push(index(seq));
-        self.lsn.push(number(entry.lsn.0));
-        self.at.push(words::time(entry.at));
+        self.lsn.push(number(stored.lsn.0));
+        self.at.push(words::time(stored.at));
         self.event.push(event);
         self.detail.push(detail);
         self.record.push(bytes);

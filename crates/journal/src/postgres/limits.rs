@@ -3,11 +3,17 @@
 use std::time::Duration;
 
 /// Entries that may wait for the database before new transactions are refused: some seconds of
-/// work, and about a hundred megabytes.
+/// work.
 pub(super) const WAITING_ENTRIES_MAX: usize = 65_536;
+
+/// Bytes of records that may wait, for the same: what they take in memory is a few times as much.
+pub(super) const WAITING_BYTES_MAX: usize = 64 << 20;
 
 /// Entries in one statement. More gain nothing, and make those wait longer who wait.
 pub(super) const BATCH_ENTRIES_MAX: usize = 2_048;
+
+/// Bytes of records in one statement, unless a single entry has more. PostgreSQL takes a gigabyte.
+pub(super) const BATCH_BYTES_MAX: usize = 8 << 20;
 
 /// How often a journal with nothing to write looks whether its shards are still its own.
 pub(super) const LOOK_PAUSE: Duration = Duration::from_millis(500);

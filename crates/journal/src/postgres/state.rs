@@ -15,10 +15,14 @@ use unanimous_core::Durability;
 use unanimous_core::id::{Epoch, Lsn, ShardId, Timestamp, TxnId};
 use unanimous_core::txn::Record;
 
-use super::limits::{BATCH_ENTRIES_MAX, LOOK_PAUSE, PATIENCE, SLOW, WAITING_ENTRIES_MAX};
+use super::limits::{
+    BATCH_BYTES_MAX, BATCH_ENTRIES_MAX, LOOK_PAUSE, PATIENCE, SLOW, WAITING_BYTES_MAX,
+    WAITING_ENTRIES_MAX,
+};
+use crate::codec;
 use crate::entry::{End, Entry, OpenTxn, Stored};
 use crate::error::JournalError;
-use crate::limits::LINGER_MS;
+use crate::limits::{BEGIN_BYTES_MAX, LINGER_MS};
 
 const SHARDS: usize = unanimous_core::limits::SHARDS as usize;
 
@@ -34,6 +38,7 @@ pub(super) struct Shared {
 
 struct State {
     queue: VecDeque<Queued>,
+    queue_bytes: usize,
     urgency: Urgency,
     next: Lsn,
     /// Transactions that are open, or whose end is not durable yet.
@@ -69,6 +74,14 @@ pub(super) struct Queued {
     pub(super) at: Timestamp,
     pub(super) end: End,
     pub(super) records: Vec<Record>,
+    /// The same as bytes.
+    pub(super) encoded: Vec<Vec<u8>>,
+}
+
+impl Queued {
+    fn bytes(&self) -> usize {
+        self.encoded.iter().map(Vec::len).sum()
+    }
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -101,6 +114,7 @@ impl Shared {
     pub(super) fn new(base: Lsn) -> Self {
         let state = State {
             queue: VecDeque::new(),
+            queue_bytes: 0,
             urgency: Urgency::Lazy,
             next: Lsn(base.0 + 1),
             table: HashMap::new(),
@@ -132,6 +146,13 @@ impl Shared {
     pub(super) fn append(&self, entry: &Entry<'_>) -> Result<Lsn, JournalError> {
         assert!(!entry.records.is_empty(), "an entry has at least one record");
         let begins = entry.expected == 0;
+        let encoded: Vec<Vec<u8>> = entry.records.iter().map(encode).collect();
+        let bytes: usize = encoded.iter().map(Vec::len).sum();
+        if begins && bytes > BEGIN_BYTES_MAX {
+            let text =
+                format!("{bytes} bytes to begin one transaction, of at most {BEGIN_BYTES_MAX}");
+            return Err(JournalError::Full(text));
+        }
         let mut state = self.lock();
         state.running()?;
         let current = state.epochs[entry.txn.shard().index()];
@@ -146,7 +167,7 @@ impl Shared {
         if begins {
             state.room()?;
         }
-        let lsn = state.take(entry);
+        let lsn = state.take(entry, encoded);
         if begins && let Some(key) = entry.records[0].key() {
             state.keys.insert(Arc::clone(&key.text), entry.txn);
         }
@@ -403,15 +424,16 @@ impl State {
         if self.writing.is_some_and(|since| since.elapsed() > SLOW) {
             return Err(JournalError::Full("the database does not answer".to_owned()));
         }
-        match self.queue.len() {
-            waiting if waiting > WAITING_ENTRIES_MAX => {
-                Err(JournalError::Full(format!("{waiting} entries are waiting for the database")))
-            }
-            _ => Ok(()),
+        let (count, bytes) = (self.queue.len(), self.queue_bytes);
+        match count > WAITING_ENTRIES_MAX || bytes > WAITING_BYTES_MAX {
+            true => Err(JournalError::Full(format!(
+                "{count} entries of {bytes} bytes are waiting for the database"
+            ))),
+            false => Ok(()),
         }
     }
 
-    fn take(&mut self, entry: &Entry<'_>) -> Lsn {
+    fn take(&mut self, entry: &Entry<'_>, encoded: Vec<Vec<u8>>) -> Lsn {
         let lsn = self.next;
         self.next.0 += 1;
         let count = u32::try_from(entry.records.len()).expect("a step writes a few records");
@@ -419,7 +441,7 @@ impl State {
         self.open += usize::from(entry.expected == 0);
         self.open -= usize::from(entry.end == End::Ended);
         self.table.insert(entry.txn, slot);
-        self.queue.push_back(Queued {
+        let queued = Queued {
             txn: entry.txn,
             epoch: entry.epoch,
             expected: entry.expected,
@@ -427,17 +449,33 @@ impl State {
             at: entry.at,
             end: entry.end,
             records: entry.records.to_vec(),
-        });
+            encoded,
+        };
+        self.queue_bytes += queued.bytes();
+        self.queue.push_back(queued);
         lsn
     }
 
     fn work(&mut self) -> Work {
-        let count = self.queue.len().min(BATCH_ENTRIES_MAX);
-        let batch = self.queue.drain(..count).collect();
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        while batch.len() < BATCH_ENTRIES_MAX
+            && bytes < BATCH_BYTES_MAX
+            && let Some(entry) = self.queue.pop_front()
+        {
+            bytes += entry.bytes();
+            batch.push(entry);
+        }
+        self.queue_bytes -= bytes;
         if self.queue.is_empty() {
             self.urgency = Urgency::Lazy;
         }
         self.writing = Some(Instant::now());
         Work::Write(std::mem::take(&mut self.adopted), batch)
     }
+}
+
+fn encode(record: &Record) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(64);
+    codec::encode(record, &mut bytes);
+    bytes
 }

@@ -28,6 +28,15 @@ pub(crate) fn mint() -> TxnId {
 
 /// One that began with two participants.
 pub(crate) fn begun(key: Option<&str>) -> Record {
+    begun_with(key, Opaque::default(), now().after_ms(30_000))
+}
+
+/// The same with so many bytes more.
+pub(crate) fn begun_of(bytes: usize) -> Record {
+    begun_with(None, Opaque::new(&vec![b'x'; bytes]), Timestamp(1))
+}
+
+fn begun_with(key: Option<&str>, memo: Opaque, deadline: Timestamp) -> Record {
     let branch = |name: &str| Branch {
         name: name.into(),
         resource: name.into(),
@@ -38,10 +47,10 @@ pub(crate) fn begun(key: Option<&str>) -> Record {
         shape: Shape::Atomic,
         mode: Mode::Run,
         timeout_ms: 30_000,
-        deadline: now().after_ms(30_000),
+        deadline,
         branches: vec![branch("wallet"), branch("ledger")],
         key: key.map(|key| Key { text: Arc::from(key), fingerprint: [7; 16] }),
-        memo: Opaque::default(),
+        memo,
     })))
 }
 

@@ -7,7 +7,7 @@ use unanimous_core::txn::Record;
 use unanimous_core::{Decision, Opaque, saga};
 use unanimous_journal::{End, Journal, JournalError, PostgresJournal, PostgresOptions};
 
-use crate::history::{Client, begun, decided, finished, mint, saga_begun};
+use crate::history::{Client, begun, begun_of, decided, finished, mint, saga_begun};
 use crate::listener::Heard;
 use crate::private::{Private, free_port, open, until};
 
@@ -79,6 +79,24 @@ fn the_steps_of_a_saga_can_be_read_too() {
     assert_eq!(server.sql(steps), "reserve|wallet|seats||ACTED|t\ncharge|wallet|||WAITING|f");
     let log = "SELECT event, detail FROM unanimous.txn_log ORDER BY seq";
     assert_eq!(server.sql(log), "begun|steps: reserve, charge\nacted|step 0");
+}
+
+#[test]
+fn large_entries_are_written_in_several_statements_and_huge_ones_are_refused() {
+    let Some(server) = Private::start(&[]) else { return };
+    let heard = Arc::new(Heard::default());
+    let journal = open(&server.url(), Arc::clone(&heard) as _);
+    let client = Client::of(&journal);
+    let commits = journal.stats().syncs;
+    let txns: Vec<_> = (0..40).map(|_| mint()).collect();
+    for &txn in &txns {
+        client.append(txn, 0, &[begun_of(1 << 20)], End::Open).expect("there is room");
+    }
+    heard.wait(client.decide(mint()).expect("there is room")).expect("it is durable");
+    assert!(journal.stats().syncs >= commits + 5);
+    assert_eq!(journal.read(txns[39]).expect("readable")[0].record, begun_of(1 << 20));
+    let huge = client.append(mint(), 0, &[begun_of(5 << 20)], End::Open);
+    assert!(matches!(huge, Err(JournalError::Full(_))), "{huge:?}");
 }
 
 #[test]
