@@ -48,6 +48,15 @@ pub enum Pass {
     Probe,
 }
 
+/// What an answer says of the time before it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Contacted {
+    /// Calls went out then, too.
+    AsBefore,
+    /// It had not answered for so long that calls did not go out any more.
+    Again,
+}
+
 impl Circuit {
     /// Asks whether a call may go out at `now`.
     pub fn admit(&mut self, now: Duration) -> Admission {
@@ -64,8 +73,13 @@ impl Circuit {
     }
 
     /// A call was answered, whatever the answer was.
-    pub fn contact(&mut self) {
+    pub fn contact(&mut self) -> Contacted {
+        let before = self.state();
         *self = Self::default();
+        match before {
+            CircuitState::Closed => Contacted::AsBefore,
+            CircuitState::Open | CircuitState::Probing => Contacted::Again,
+        }
     }
 
     /// A call ended without contact at `now`.
@@ -150,7 +164,7 @@ mod tests {
         for at_ms in [0, 500, 1_000, 1_500] {
             fail(&mut circuit, at_ms, Pass::Ordinary);
         }
-        circuit.contact();
+        assert_eq!(circuit.contact(), Contacted::AsBefore);
         fail(&mut circuit, 2_000, Pass::Ordinary);
         assert_eq!(circuit.state(), CircuitState::Closed);
     }
@@ -182,7 +196,8 @@ mod tests {
     fn a_probe_that_makes_contact_closes_the_circuit() {
         let mut circuit = open();
         assert_eq!(circuit.admit(ms(1_150)), Admission::Pass(Pass::Probe));
-        circuit.contact();
+        assert_eq!(circuit.contact(), Contacted::Again);
+        assert_eq!(circuit.contact(), Contacted::AsBefore);
         assert_eq!(circuit.admit(ms(1_150)), Admission::Pass(Pass::Ordinary));
     }
 

@@ -11,11 +11,12 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 use unanimous_core::commit::Phases;
 use unanimous_core::{Answer, Reason, Verb};
 
-use crate::circuit::{Admission, Circuit, Pass};
+use crate::circuit::{Admission, Circuit, Contacted, Pass};
 use crate::limits::TELLING_PATIENCE;
 use crate::open::Settings;
 use crate::places::{Full, Places, Waited};
@@ -173,6 +174,8 @@ struct Shared {
     first_phase: Places,
     second_phase: Places,
     health: Mutex<Health>,
+    /// Raised each time that it answers again.
+    returns: watch::Sender<u64>,
     made: Instant,
 }
 
@@ -197,6 +200,7 @@ impl Guarded {
             first_phase: Places::climbing(settings.first_phase_calls_max, settings.waiting_max),
             second_phase: Places::fixed(settings.second_phase_calls_max, settings.waiting_max),
             health: Mutex::default(),
+            returns: watch::Sender::default(),
             made: Instant::now(),
         };
         Self { shared: Arc::new(shared) }
@@ -239,6 +243,10 @@ impl Resource for Guarded {
 
     fn read(&self, queries: Vec<String>, patience: Duration) -> Reading {
         self.shared.adapter.read(queries, patience)
+    }
+
+    fn returns(&self) -> Option<watch::Receiver<u64>> {
+        Some(self.shared.returns.subscribe())
     }
 
     fn state(&self) -> State {
@@ -374,7 +382,10 @@ impl Admitted<'_> {
             | Answer::Working => None,
         };
         match heard.contact {
-            Contact::Made => health.circuit.contact(),
+            Contact::Made => match health.circuit.contact() {
+                Contacted::AsBefore => {}
+                Contacted::Again => self.shared.returns.send_modify(|count| *count += 1),
+            },
             Contact::TimedOut if patience < TELLING_PATIENCE => {
                 health.circuit.given_up(now, self.kind);
             }

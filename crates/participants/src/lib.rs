@@ -51,6 +51,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use unanimous_core::commit::{Phases, Shape};
 use unanimous_core::id::{BranchName, Timestamp};
 use unanimous_core::{Answer, Opaque, Verb};
@@ -114,6 +115,12 @@ pub trait Resource: Send + Sync + 'static {
     /// resource takes no statements.
     fn read(&self, _queries: Vec<String>, _patience: Duration) -> Reading {
         Box::pin(std::future::ready(Err(statement::takes_none(self.kind()))))
+    }
+
+    /// A number that is raised each time it answers again after calls had stopped going out. None
+    /// from a resource that nobody guards.
+    fn returns(&self) -> Option<watch::Receiver<u64>> {
+        None
     }
 
     /// How it has been answering. A resource that nobody guards is always well.

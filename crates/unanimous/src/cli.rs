@@ -214,15 +214,28 @@ pub(crate) enum TxnCommand {
         /// The transaction.
         id: String,
     },
-    /// Abort a transaction that is not decided.
+    /// Abort a transaction that is not decided, or cancel a saga that can still be undone.
     Abort {
         /// The transaction.
         id: String,
         /// Why, for its log.
         #[arg(long, value_name = "TEXT", default_value = "aborted by an operator")]
         reason: String,
+        /// Only if it has still this version, as it was shown.
+        #[arg(long, value_name = "VERSION")]
+        if_version: Option<u32>,
     },
-    /// Call the participants that gave no answer again now.
+    /// Send a step of a saga what it waits for.
+    Signal {
+        /// The transaction.
+        id: String,
+        /// The step that waits.
+        step: String,
+        /// What becomes its result, as JSON.
+        #[arg(long, value_name = "JSON", default_value = "null", value_parser = json)]
+        body: serde_json::Value,
+    },
+    /// Call the participants that gave no answer, and the steps that are stuck, again now.
     Retry {
         /// The transaction.
         id: String,
@@ -233,7 +246,7 @@ pub(crate) enum TxnCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
-    /// Only those of that kind: atomic or tcc.
+    /// Only those of that kind: atomic, tcc or saga.
     #[arg(long, value_parser = kind)]
     pub(crate) kind: Option<Kind>,
     /// Only those standing there, such as COMMITTING.
@@ -368,6 +381,10 @@ fn seeds(text: &str) -> Result<Range<u64>, String> {
         text.split_once("..").and_then(|(from, to)| Some(from.parse().ok()?..to.parse().ok()?));
     let range: Range<u64> = range.ok_or("write it as A..B, such as 0..20000")?;
     if range.is_empty() { Err("the range holds no seed".to_owned()) } else { Ok(range) }
+}
+
+fn json(text: &str) -> Result<serde_json::Value, String> {
+    serde_json::from_str(text).map_err(|error| error.to_string())
 }
 
 fn kind(text: &str) -> Result<Kind, String> {

@@ -19,8 +19,16 @@ pub(crate) async fn run(args: TxnArgs, format: Format) -> Result<(), Failure> {
         TxnCommand::List(args) => list(&client, args, format).await,
         TxnCommand::Show { id } => show(&client, &id, format).await,
         TxnCommand::Watch { id } => watch(&client, &id, format).await,
-        TxnCommand::Abort { id, reason } => {
-            let view = client.abort(&id, &reason).await?;
+        TxnCommand::Abort { id, reason, if_version } => {
+            let view = match if_version {
+                None => client.abort(&id, &reason).await?,
+                Some(version) => client.begun_saga(&id).cancel_version(version, &reason).await?,
+            };
+            acted(&view, format);
+            Ok(())
+        }
+        TxnCommand::Signal { id, step, body } => {
+            let view = client.begun_saga(&id).signal(&step, &body).await?;
             acted(&view, format);
             Ok(())
         }

@@ -1,9 +1,9 @@
 //! The handle that requests, benchmarks and programs in this process go through.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use unanimous_api::{BranchInDoubt, EventView, LogView, TransactionView, Wait};
 use unanimous_core::commit::{Branch, Key, Mode, Phases};
 use unanimous_core::id::{BranchId, Lsn, ShardId, TxnId};
@@ -84,6 +84,21 @@ impl Shared {
     }
 }
 
+/// Tells the drivers each time that a resource answers again, as long as there are any.
+async fn pass_on(
+    resource: Arc<str>,
+    mut returns: watch::Receiver<u64>,
+    shared: Weak<Shared>,
+    drivers: Vec<mpsc::UnboundedSender<Event>>,
+) {
+    while returns.changed().await.is_ok() {
+        let Some(shared) = shared.upgrade() else { return };
+        for driver in &drivers {
+            shared.queue(driver, Event::Returned(Arc::clone(&resource)));
+        }
+    }
+}
+
 /// The coordinator of one process. Cheap to clone.
 #[derive(Clone)]
 pub struct Coordinator {
@@ -138,6 +153,12 @@ impl Coordinator {
         }
         for (driver, inbox) in drivers {
             tokio::spawn(driver.run(inbox, ears.flushed.subscribe()));
+        }
+        for (name, resource) in shared.resources.iter() {
+            if let Some(returns) = resource.returns() {
+                let drivers = senders.clone();
+                tokio::spawn(pass_on(Arc::clone(name), returns, Arc::downgrade(&shared), drivers));
+            }
         }
         let ids = Arc::new(Ids::new());
         let (open_max, queue_max) = (options.open_max, options.queue_max);

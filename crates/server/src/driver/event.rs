@@ -1,5 +1,7 @@
 //! Everything that can wake a driver.
 
+use std::sync::Arc;
+
 use tokio::sync::oneshot;
 use unanimous_api::{Code, Problem, TransactionView, Wait};
 use unanimous_core::commit::{Branch, Key, Mode, Shape};
@@ -29,6 +31,8 @@ pub(super) enum Event {
     Census(oneshot::Sender<super::Census>),
     /// Somebody wants the branches that a resource has in doubt.
     InDoubt(String, oneshot::Sender<Vec<unanimous_api::BranchInDoubt>>),
+    /// A resource answers again.
+    Returned(Arc<str>),
     /// Nothing new is to be begun; report when nothing is undecided.
     Drain(oneshot::Sender<()>),
 }

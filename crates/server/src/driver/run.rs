@@ -2,16 +2,16 @@
 //!
 //! The loop holds no rule of its own: it feeds machines and hands their steps to `take`.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use unanimous_api::BranchInDoubt;
-use unanimous_core::commit::{self, Branch, CommitTxn, Ending, Key, Phase, Shape};
+use unanimous_core::commit::{self, Branch, CommitTxn, Key, Phase, Shape};
 use unanimous_core::gate::Gate;
 use unanimous_core::id::{BranchId, Epoch, Lsn, Timestamp, TxnId};
+use unanimous_core::retry::Call;
 use unanimous_core::saga;
 use unanimous_core::txn::{Begun, Txn};
 use unanimous_core::{Answer, Input, Opaque, Refusal, Verb, Vote};
@@ -24,7 +24,7 @@ use super::keys::Keys;
 use super::order::InOrder;
 use super::take::Out;
 use super::timers::Timers;
-use super::{Census, view};
+use super::view;
 use crate::limits::{EVENTS_PER_ROUND, KEY_CHECK_MS_MAX};
 
 /// A transaction that is driven here.
@@ -52,6 +52,25 @@ impl Live {
             Txn::Commit(machine) => Some(machine),
             Txn::Saga(_) => None,
         }
+    }
+
+    /// Whether the next call of a branch or step goes to this resource, and waits for its time.
+    fn is_paused(&self, branch: BranchId, resource: &str) -> bool {
+        let (call, of) = match &self.machine {
+            Txn::Commit(machine) => {
+                let of = machine.durable().branch(branch).map(|it| *it.resource == *resource);
+                (machine.progress(branch).map(|it| it.call()), of)
+            }
+            Txn::Saga(saga) => {
+                let plan = saga.durable().plan(branch);
+                let works = plan.map(|it| [it.action.work(), it.compensation.as_ref()]);
+                let of = works.map(|works| {
+                    works.into_iter().flatten().any(|work| *work.resource == *resource)
+                });
+                (saga.progress(branch).map(|it| it.call()), of)
+            }
+        };
+        matches!(call, Some(Call::RetryAt(_))) && of == Some(true)
     }
 
     /// Adds a waiter. Those who have left make room first, so that a transaction that stays open for
@@ -271,6 +290,7 @@ impl Driver {
             }
             Event::Census(reply) => drop(reply.send(self.census())),
             Event::InDoubt(resource, reply) => drop(reply.send(self.in_doubt(&resource))),
+            Event::Returned(resource) => self.hurry(&resource),
             Event::Drain(reply) => {
                 self.accepting = false;
                 self.draining = Some(reply);
@@ -505,6 +525,19 @@ impl Driver {
         self.now = self.shared.clock.now();
     }
 
+    /// A resource answers again: what waits for its next attempt there need not wait any longer.
+    fn hurry(&mut self, resource: &str) {
+        let mut waiting = Vec::new();
+        for (&txn, live) in &self.live {
+            let paused = (0..live.machine.branches()).map(|index| BranchId(index as u16));
+            waiting.extend(paused.filter(|&it| live.is_paused(it, resource)).map(|it| (txn, it)));
+        }
+        for (txn, branch) in waiting {
+            self.feed(txn, Input::Inquired(branch));
+            self.settle_answers();
+        }
+    }
+
     fn report_drained(&mut self) {
         // All but the votes survives a restart.
         let voting = |live: &Live| {
@@ -517,67 +550,5 @@ impl Driver {
         {
             let _ = reply.send(()); // Whoever waited may have given up.
         }
-    }
-
-    fn census(&self) -> Census {
-        let now = self.now();
-        let mut by_status = BTreeMap::new();
-        let mut census = Census::default();
-        for live in self.live.values() {
-            *by_status.entry(view::status(&live.machine).as_str()).or_default() += 1;
-            let (decided, timeout_ms, attention) = match &live.machine {
-                Txn::Commit(machine) => {
-                    let durable = machine.durable();
-                    let attention = durable.phase() == Phase::Attention;
-                    (durable.decision().is_some(), Some(durable.begun().timeout_ms), attention)
-                }
-                Txn::Saga(saga) => {
-                    let durable = saga.durable();
-                    let unwinding = durable.phase() != saga::Phase::Running;
-                    (unwinding, durable.begun().timeout_ms, durable.needs_attention())
-                }
-            };
-            let oldest = match decided {
-                false => &mut census.oldest_undecided,
-                true => &mut census.oldest_in_doubt,
-            };
-            *oldest = oldest.iter().copied().chain([live.begun_at]).min();
-            let age_ms = now.since_ms(live.begun_at);
-            census.overdue += u64::from(timeout_ms.is_some_and(|it| age_ms > 2 * it));
-            census.needs_attention += u64::from(attention);
-        }
-        census.by_status = by_status;
-        census
-    }
-
-    fn in_doubt(&self, resource: &str) -> Vec<BranchInDoubt> {
-        let mut found = Vec::new();
-        for (&txn, live) in &self.live {
-            // A step holds nothing in doubt: what it did is done.
-            let Some(machine) = live.commit() else { continue };
-            let durable = machine.durable();
-            for (index, branch) in (0_u16..).zip(durable.branches()) {
-                let id = BranchId(index);
-                let prepared = durable.decision().is_some()
-                    || machine.progress(id).is_some_and(|it| it.vote() == Some(Vote::Yes));
-                let ended = matches!(
-                    durable.ending(id),
-                    Some(Ending::Done | Ending::Settled | Ending::Heuristic(_))
-                );
-                if *branch.resource != *resource || !prepared || ended {
-                    continue;
-                }
-                let progress = machine.progress(id);
-                found.push(BranchInDoubt {
-                    branch: view::branch_name(&self.shared.cluster, txn, id).to_string(),
-                    transaction: txn.to_string(),
-                    status: view::status(&live.machine),
-                    attempts: progress.map_or(0, |progress| progress.attempts()),
-                    last_error: progress.and_then(|it| it.last_error()).map(str::to_owned),
-                    since_ms: live.updated_at.0,
-                });
-            }
-        }
-        found
     }
 }

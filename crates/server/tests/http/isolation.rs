@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use serde_json::json;
 use unanimous_server::config::Config;
 
-use crate::common::{Coordinator, eventually, two_and};
+use crate::common::{Coordinator, Service, eventually, two_and};
 
 const ON_WALLET: &str =
     r#"{"kind":"atomic","timeout_ms":20000,"branches":[{"resource":"wallet"}]}"#;
@@ -78,4 +79,29 @@ async fn a_resource_that_nobody_listens_on_aborts_and_is_not_called_for_others()
         (&"http://127.0.0.1:9".into(), &"http".into())
     );
     assert!(crate::common::text(&gone["last_error"]).contains("refused"), "{gone}");
+}
+
+#[tokio::test]
+async fn what_waits_for_a_resource_goes_on_as_soon_as_that_answers_again() {
+    // It was free a moment ago, and ports are given out in turn: nobody listens there.
+    let place = std::net::TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr());
+    let (ledger, address) = (Service::default(), place.expect("a free port").to_string());
+    let coordinator = Coordinator::start(&[("ledger", &format!("http://{address}"))]).await;
+    let saga = |pause_ms: u64| {
+        let retry = json!({"backoff_ms": pause_ms, "backoff_max_ms": pause_ms});
+        let action = json!({"resource": "ledger", "path": "/charge"});
+        let step = json!({"name": "charge", "action": action, "retry": retry});
+        json!({"kind": "saga", "wait": "none", "steps": [step]}).to_string()
+    };
+    let patient = coordinator.post("/v1/transactions", &saga(600_000)).await.path();
+    let eager = coordinator.post("/v1/transactions", &saga(50)).await.path();
+    eventually("open", async || {
+        let resources = coordinator.get("/v1/resources").await.json();
+        resources["resources"][0]["circuit"] != "closed"
+    })
+    .await;
+    ledger.serve_at(&address).await;
+    for path in [eager, patient] {
+        eventually("completed", async || coordinator.status(&path).await == "COMPLETED").await;
+    }
 }

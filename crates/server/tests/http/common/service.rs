@@ -81,7 +81,12 @@ impl Service {
 
     /// Serves on a free port; returns the URL.
     pub(crate) async fn serve(&self) -> String {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        self.serve_at("127.0.0.1:0").await
+    }
+
+    /// Serves at an address; returns the URL.
+    pub(crate) async fn serve_at(&self, address: &str) -> String {
+        let listener = TcpListener::bind(address).await.expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("bound"));
         let app = Router::new().route("/{verb}", post(called)).with_state(self.clone());
         tokio::spawn(async move { axum::serve(listener, app).await });
