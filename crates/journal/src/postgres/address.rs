@@ -14,9 +14,11 @@ use super::limits::{CONNECT, SILENCE};
 /// The schema of the tables unless the URL names one.
 const SCHEMA: &str = "unanimous";
 
-/// Settings of every session. Decisions are durable on the primary, and on the standby if one is
-/// synchronous; that is set after the connection is made, because it may be stronger already.
+/// Settings of every session. Tables grow from nothing: what was planned for an empty one is planned
+/// anew. What makes commits durable is set after the connection is made, because it may be stronger
+/// already.
 const SETTINGS: &str = "-c statement_timeout=0 -c lock_timeout=0 -c jit=off -c TimeZone=UTC \
+                        -c plan_cache_mode=force_custom_plan \
                         -c default_transaction_isolation=read\\ committed";
 
 /// Where and as whom to connect.
