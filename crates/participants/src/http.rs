@@ -34,6 +34,7 @@ use self::step::Step;
 use crate::guard::{Adapter, Contact, Heard, Hearing};
 use crate::limits::{IDLE_CONNECTION_KEPT, REASON_KIND_LEN_MAX, REPLY_BYTES_MAX};
 use crate::open::Settings;
+use crate::step::Half;
 use crate::tls::{self, Connector};
 use crate::{Call, Examining, Finding};
 
@@ -103,8 +104,8 @@ impl HttpAdapter {
         })
     }
 
-    fn step(&self, word: &'static str) -> Step {
-        Step { requests: self.requests.clone(), base: self.location.clone(), word }
+    fn step(&self, half: Half) -> Step {
+        Step { requests: self.requests.clone(), base: self.location.clone(), half }
     }
 
     fn request(&self, call: &Call, Endpoint { word, uri }: &Endpoint) -> Request<Full<Bytes>> {
@@ -151,8 +152,8 @@ impl Adapter for HttpAdapter {
             Verb::Prepare => &endpoints.prepare,
             Verb::Commit | Verb::CommitOnePhase => &endpoints.commit,
             Verb::Rollback => &endpoints.rollback,
-            Verb::Act => return Box::pin(self.step("act").perform(call)),
-            Verb::Compensate => return Box::pin(self.step("compensate").perform(call)),
+            Verb::Act => return Box::pin(self.step(Half::Act).perform(call)),
+            Verb::Compensate => return Box::pin(self.step(Half::Compensate).perform(call)),
         };
         let path = endpoint.uri.path().to_owned();
         // The client starts nothing before it is polled.

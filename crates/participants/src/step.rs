@@ -55,6 +55,23 @@ pub fn check(takes: Takes, work: &Opaque) -> Result<(), BadStep> {
     }
 }
 
+/// The halves of a step.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Half {
+    Act,
+    Compensate,
+}
+
+impl Half {
+    /// As keys and rows spell it.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Act => "act",
+            Self::Compensate => "compensate",
+        }
+    }
+}
+
 /// What a step in a database runs.
 pub(crate) fn statements(work: &Opaque) -> Result<Vec<Statement>, BadStep> {
     let statements = statement::read(work).map_err(|why| BadStep::at("", why))?;

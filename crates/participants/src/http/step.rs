@@ -18,13 +18,13 @@ use super::{
 use crate::Call;
 use crate::guard::{Contact, Heard};
 use crate::limits::{REPLY_BYTES_MAX, RESULT_DEPTH_MAX};
-use crate::step::Request;
+use crate::step::{Half, Request};
 
-/// Where steps go, and how their keys say which half of one they are for.
+/// Where half of a step goes.
 pub(super) struct Step {
     pub(super) requests: Requests,
     pub(super) base: String,
-    pub(super) word: &'static str,
+    pub(super) half: Half,
 }
 
 impl Step {
@@ -66,7 +66,7 @@ impl Asking<'_> {
             }
         }
         let mut outgoing = self.outgoing(method.clone(), path);
-        let key = ours(format!("{}:{}", self.call.name, self.step.word));
+        let key = ours(format!("{}:{}", self.call.name, self.step.half.word()));
         outgoing.headers_mut().insert(IDEMPOTENCY_KEY, key);
         if !self.request.body.is_empty() {
             outgoing.headers_mut().entry(CONTENT_TYPE).or_insert(JSON);

@@ -59,6 +59,7 @@ use crate::guard::{Adapter, Contact, Heard, Hearing};
 use crate::kept::Sweeper;
 use crate::limits::READING_CONNECTIONS;
 use crate::open::Settings;
+use crate::step::Half;
 use crate::{Call, Examining, Listing, Reading, Takes};
 
 /// A MariaDB or MySQL database that takes part.
@@ -125,8 +126,8 @@ impl Adapter for MysqlAdapter {
                     let answer = silent("a database is not committed in one phase");
                     Heard { answer, contact: Contact::Made }
                 }
-                Verb::Act => step::act(&inner, &call).await,
-                Verb::Compensate => step::compensate(&inner, &call).await,
+                Verb::Act => step::perform(&inner, &call, Half::Act).await,
+                Verb::Compensate => step::perform(&inner, &call, Half::Compensate).await,
             }
         })
     }

@@ -24,6 +24,7 @@ use crate::guard::Heard;
 use crate::kept::{self, Range};
 use crate::limits::{FENCE_KEPT, FENCE_SWEEP};
 use crate::statement::StatementResult;
+use crate::step::Half;
 use crate::{Call, step as contract};
 
 /// Makes the table. Anybody may do so in advance.
@@ -35,11 +36,10 @@ const TABLE: &str = "CREATE TABLE IF NOT EXISTS unanimous_barrier (branch VARBIN
 /// What is sent before the row: the bounds and the start.
 const BEFORE_THE_ROW: [&str; 2] = ["SET", "XA START"];
 
-/// One half of a step.
-struct Half<'a> {
+/// One half of a step, about to be done.
+struct Attempt<'a> {
     call: &'a Call,
-    /// `act` or `compensate`.
-    verb: &'static str,
+    half: Half,
     /// Or why it cannot be.
     work: Result<Work<'a>, Reason>,
 }
@@ -53,32 +53,30 @@ enum Came {
     NoTable,
 }
 
-pub(super) async fn act(inner: &Inner, call: &Call) -> Heard {
-    perform(inner, call, "act").await
+/// Whether a compensation has come before its step.
+enum Barred {
+    No,
+    Yes,
 }
 
-pub(super) async fn compensate(inner: &Inner, call: &Call) -> Heard {
-    perform(inner, call, "compensate").await
-}
-
-async fn perform(inner: &Inner, call: &Call, verb: &'static str) -> Heard {
+pub(super) async fn perform(inner: &Inner, call: &Call, half: Half) -> Heard {
     let statements = match contract::statements(&call.work) {
         Ok(statements) => statements,
         Err(bad) => return no(Reason::new("statement", &bad.why)),
     };
     inner.sweeper.saw(&call.name);
-    let half = Half { call, verb, work: Work::new(&statements) };
-    match timeout(call.patience, ask(inner, half)).await {
+    let attempt = Attempt { call, half, work: Work::new(&statements) };
+    match timeout(call.patience, ask(inner, attempt)).await {
         Ok(Ok(heard)) => heard,
         Ok(Err(broken)) => {
             inner.first_phase.distrust();
-            failed(verb, broken)
+            failed(half.word(), broken)
         }
         Err(_) => timed_out(call),
     }
 }
 
-async fn ask(inner: &Inner, mut half: Half<'_>) -> Result<Heard, Broken> {
+async fn ask(inner: &Inner, mut attempt: Attempt<'_>) -> Result<Heard, Broken> {
     // Not of the second phase, whose commits set free what a compensation may be waiting for.
     let mut lent = match inner.first_phase.lend().await {
         Ok(lent) => lent,
@@ -89,16 +87,16 @@ async fn ask(inner: &Inner, mut half: Half<'_>) -> Result<Heard, Broken> {
         let answer = silent(&format!("the list of tables: {refused}"));
         return Ok(leave(inner, lent, (answer, Left::Outside)).await);
     }
-    if let Ok(work) = &half.work
+    if let Ok(work) = &attempt.work
         && let Some(reason) = untouchable(inner, work)
     {
-        half.work = Err(reason);
+        attempt.work = Err(reason);
     }
-    let mut came = half.attempt(session).await?;
+    let mut came = attempt.make(session).await?;
     if let Came::NoTable = came {
-        undo(session, half.call).await?;
+        undo(session, attempt.call).await?;
         let made = session.execute(TABLE).await?;
-        came = half.attempt(session).await?;
+        came = attempt.make(session).await?;
         if let (Came::NoTable, Err(refused)) = (&came, made) {
             came = Came::To(Answer::No(without_table(&refused)), Left::Inside);
         }
@@ -107,13 +105,13 @@ async fn ask(inner: &Inner, mut half: Half<'_>) -> Result<Heard, Broken> {
         Came::To(answer, left) => (answer, left),
         Came::NoTable => (silent("the table unanimous_barrier is not there"), Left::Inside),
         Came::Second => {
-            undo(session, half.call).await?;
-            (half.saved(session).await?, Left::Outside)
+            undo(session, attempt.call).await?;
+            (attempt.saved(session).await?, Left::Outside)
         }
     };
     let left = match left {
         Left::Outside => Left::Outside,
-        Left::Inside => undo(session, half.call).await?,
+        Left::Inside => undo(session, attempt.call).await?,
     };
     Ok(leave(inner, lent, (answer, left)).await)
 }
@@ -136,41 +134,46 @@ fn refusal(refused: &Refused, what: &str) -> Came {
     Came::To(answer, Left::Inside)
 }
 
-impl Half<'_> {
-    fn is_row(&self, verb: &str) -> String {
-        format!("branch = '{}' AND verb = '{verb}'", self.call.name)
+impl Attempt<'_> {
+    fn is_row(&self) -> String {
+        format!("branch = '{}' AND verb = '{}'", self.call.name, self.half.word())
     }
 
-    async fn attempt(&self, session: &mut Session) -> Result<Came, Broken> {
-        let (name, verb) = (&self.call.name, self.verb);
+    async fn make(&self, session: &mut Session) -> Result<Came, Broken> {
+        let (name, verb) = (&self.call.name, self.half.word());
         let mut all = vec![Sql::new(bounds(session.product, self.call.patience))];
         all.push(Sql::new(format!("XA START {}", xid::spelled(name))));
         let row = format!("INTO unanimous_barrier (branch, verb) VALUES ('{name}',");
         all.push(Sql::new(format!("INSERT {row} '{verb}')")));
-        let compensates = verb == "compensate";
-        match &self.work {
-            _ if compensates => all.push(Sql::new(format!("INSERT IGNORE {row} 'act')"))),
-            Ok(work) => all.extend_from_slice(&work.texts),
-            Err(_) => {}
+        match (self.half, &self.work) {
+            (Half::Compensate, _) => all.push(Sql::new(format!("INSERT IGNORE {row} 'act')"))),
+            (Half::Act, Ok(work)) => all.extend_from_slice(&work.texts),
+            (Half::Act, Err(_)) => {}
         }
         let mut ran = Ran::default();
         session.run(&all, &mut ran).await?;
         let (done, refused) = (ran.results.len(), ran.refused.take());
         if let Some(refused) = refused {
-            return Ok(match done.checked_sub(BEFORE_THE_ROW.len() + 1) {
-                Some(_) if compensates => refusal(&refused, "unanimous_barrier"),
-                Some(index) => refusal(&refused, &format!("statement {}", index + 1)),
-                None if done == BEFORE_THE_ROW.len() => self.before(&refused),
-                None => {
+            return Ok(match (done.checked_sub(BEFORE_THE_ROW.len() + 1), self.half) {
+                (Some(_), Half::Compensate) => refusal(&refused, "unanimous_barrier"),
+                (Some(index), Half::Act) => refusal(&refused, &format!("statement {}", index + 1)),
+                (None, _) if done == BEFORE_THE_ROW.len() => self.before(&refused),
+                (None, _) => {
                     let what = BEFORE_THE_ROW[done];
                     Came::To(silent(&format!("{what}: {refused}")), Left::Inside)
                 }
             });
         }
         let after_the_row = ran.results.split_off(BEFORE_THE_ROW.len() + 1);
-        match compensates {
-            true => self.undo_step(session, after_the_row[0].rows_affected == 1).await,
-            false => self.carried_out(session, &after_the_row).await,
+        match self.half {
+            Half::Act => self.carried_out(session, &after_the_row).await,
+            Half::Compensate => {
+                let barred = match after_the_row[0].rows_affected {
+                    0 => Barred::No,
+                    _ => Barred::Yes,
+                };
+                self.undo_step(session, barred).await
+            }
         }
     }
 
@@ -186,12 +189,13 @@ impl Half<'_> {
     }
 
     /// Undoes the step if it was done; if it was not, it never will be.
-    async fn undo_step(&self, session: &mut Session, barred: bool) -> Result<Came, Broken> {
-        if barred && kept::may_be_gone(&self.call.name) {
-            return Ok(Came::To(Answer::No(contract::forgotten()), Left::Inside));
-        }
-        if barred {
-            return self.commit(session, None).await;
+    async fn undo_step(&self, session: &mut Session, barred: Barred) -> Result<Came, Broken> {
+        match barred {
+            Barred::Yes if kept::may_be_gone(&self.call.name) => {
+                return Ok(Came::To(Answer::No(contract::forgotten()), Left::Inside));
+            }
+            Barred::Yes => return self.commit(session, None).await,
+            Barred::No => {}
         }
         let mut ran = Ran::default();
         if let Ok(work) = &self.work {
@@ -229,7 +233,7 @@ impl Half<'_> {
         if let Some(result) = &result {
             let mut keep = "UPDATE unanimous_barrier SET result = ".to_owned();
             quoted(&String::from_utf8_lossy(result), &mut keep);
-            all.push(Sql::new(format!("{keep} WHERE {}", self.is_row(self.verb))));
+            all.push(Sql::new(format!("{keep} WHERE {}", self.is_row())));
         }
         all.push(Sql::new(format!("XA END {xid}")));
         all.push(Sql::new(format!("XA COMMIT {xid} ONE PHASE")));
@@ -249,7 +253,7 @@ impl Half<'_> {
 
     /// What the attempt that came first has done.
     async fn saved(&self, session: &mut Session) -> Result<Answer, Broken> {
-        let is_row = self.is_row(self.verb);
+        let is_row = self.is_row();
         // A commit can be seen a moment before it is on disk. One that comes after it is there only with it.
         let asked = format!("UPDATE unanimous_barrier SET asked = asked + 1 WHERE {is_row}");
         if let Err(refused) = session.execute(&asked).await? {
@@ -263,8 +267,10 @@ impl Half<'_> {
             Ok(Some(text)) if text.starts_with('=') => {
                 Answer::Done(Opaque::new(&text.as_bytes()[1..]))
             }
-            Ok(Some(_)) if self.verb == "act" => Answer::No(contract::barred()),
-            Ok(Some(_)) => Answer::Done(Opaque::default()),
+            Ok(Some(_)) => match self.half {
+                Half::Act => Answer::No(contract::barred()),
+                Half::Compensate => Answer::Done(Opaque::default()),
+            },
             Ok(None) => silent("what an earlier attempt did is not there to be read"),
             Err(refused) => silent(&format!("unanimous_barrier: {refused}")),
         })

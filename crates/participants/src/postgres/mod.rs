@@ -55,6 +55,7 @@ use crate::limits::{POSTGRES_CONNECTIONS_MAX, READING_CONNECTIONS, STATEMENT_TYP
 use crate::open::Settings;
 use crate::pool::Pool;
 use crate::statement::Statement;
+use crate::step::Half;
 use crate::{Call, Examining, Listing, Reading, Takes};
 
 /// A PostgreSQL database that takes part.
@@ -118,8 +119,8 @@ impl Adapter for PostgresAdapter {
                     let answer = silent("a database is not committed in one phase");
                     Heard { answer, contact: Contact::Made }
                 }
-                Verb::Act => step::act(&inner, &call).await,
-                Verb::Compensate => step::compensate(&inner, &call).await,
+                Verb::Act => step::perform(&inner, &call, Half::Act).await,
+                Verb::Compensate => step::perform(&inner, &call, Half::Compensate).await,
             }
         })
     }

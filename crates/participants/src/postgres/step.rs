@@ -23,6 +23,7 @@ use crate::guard::Heard;
 use crate::kept::{self, Range};
 use crate::limits::{FENCE_KEPT, FENCE_SWEEP};
 use crate::statement::Statement;
+use crate::step::Half;
 use crate::{Call, step as contract};
 
 /// Makes the table. Anybody may do so in advance.
@@ -43,22 +44,6 @@ const BEFORE_COMMIT: &str = "SELECT set_config('statement_timeout', '0', true), 
      CASE WHEN current_setting('synchronous_commit') = 'off' \
      THEN set_config('synchronous_commit', 'on', true) END";
 
-/// The halves of a step.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Half {
-    Act,
-    Compensate,
-}
-
-impl Half {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Act => "act",
-            Self::Compensate => "compensate",
-        }
-    }
-}
-
 /// What an attempt came to.
 enum Came {
     To(Answer),
@@ -69,15 +54,7 @@ enum Came {
 /// Statements with their values as texts, or why there are none.
 type Work<'a> = Result<Vec<(&'a Statement, Vec<Option<String>>)>, Reason>;
 
-pub(super) async fn act(inner: &Inner, call: &Call) -> Heard {
-    perform(inner, call, Half::Act).await
-}
-
-pub(super) async fn compensate(inner: &Inner, call: &Call) -> Heard {
-    perform(inner, call, Half::Compensate).await
-}
-
-async fn perform(inner: &Inner, call: &Call, half: Half) -> Heard {
+pub(super) async fn perform(inner: &Inner, call: &Call, half: Half) -> Heard {
     let statements = match contract::statements(&call.work) {
         Ok(statements) => statements,
         Err(bad) => return no(Reason::new("statement", &bad.why)),
