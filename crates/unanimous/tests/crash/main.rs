@@ -15,6 +15,7 @@
 //! | `banks` | its participants are killed as well |
 //! | `databases` | killed, and databases of three kinds as well |
 //! | `shared` | the same, and a second one started, on a journal in a database that is killed as well |
+//! | `steps` | killed, and databases in which sagas act as well |
 //! | `life` | stopped, paused, started twice, started on a damaged folder |
 
 mod banks;
@@ -33,6 +34,7 @@ mod points;
 mod service;
 mod shared;
 mod start;
+mod steps;
 mod trace;
 mod verdict;
 mod witness;
