@@ -50,6 +50,7 @@ pub(crate) enum Command {
     #[command(after_help = "Example:
   unanimous demo --transfers 5000 --seed 7
   unanimous demo --resources postgres,mariadb,redis
+  unanimous demo --bookings 600
 
 Exits with 0 only if the books balance.")]
     Demo(DemoArgs),
@@ -109,6 +110,10 @@ Exits with 1 if one cannot take part; warnings do not count.")]
     #[command(name = "__bank", hide = true)]
     Bank(BankArgs),
 
+    /// One service of the demo with bookings.
+    #[command(name = "__travel", hide = true)]
+    Travel(TravelArgs),
+
     /// Removes the folder of a demo that was killed.
     #[command(name = "__janitor", hide = true)]
     Janitor {
@@ -154,6 +159,10 @@ pub(crate) struct DemoArgs {
     /// How many transfers to make: 1,000 unless set, 600 with databases.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) transfers: Option<u32>,
+    /// Instead of transfers, so many bookings by saga over a flight, a hotel and a payment service.
+    #[arg(long, value_name = "N", conflicts_with_all = ["transfers", "resources"],
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) bookings: Option<u32>,
     /// What decides who pays whom and what is killed when. A random one if not given.
     #[arg(long, value_name = "S")]
     pub(crate) seed: Option<u64>,
@@ -182,6 +191,24 @@ pub(crate) struct BankArgs {
     /// What each account starts with, in rupees.
     #[arg(long)]
     pub(crate) opening: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TravelArgs {
+    /// Which service.
+    pub(crate) name: crate::demo::booking::ServiceName,
+    /// Where to listen.
+    #[arg(long)]
+    pub(crate) listen: std::net::SocketAddr,
+    /// Where its database is.
+    #[arg(long)]
+    pub(crate) data: PathBuf,
+    /// How many flights, hotels or accounts it has.
+    #[arg(long)]
+    pub(crate) items: u32,
+    /// How many seats, rooms or rupees each of them starts with.
+    #[arg(long)]
+    pub(crate) each: u64,
 }
 
 /// How to reach the coordinator.

@@ -56,6 +56,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Ok(())
         }
         Command::Bank(args) => in_runtime(demo::bank::run(args)),
+        Command::Travel(args) => in_runtime(demo::booking::serve(args)),
         Command::Janitor { folder } => {
             demo::child::sweep_after_parent(&folder);
             Ok(())

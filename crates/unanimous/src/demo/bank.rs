@@ -53,7 +53,7 @@ pub(crate) async fn run(args: BankArgs) -> Result<(), Failure> {
     listen(args.listen, service.router().merge(naive)).await
 }
 
-async fn listen(address: SocketAddr, app: Router) -> Result<(), Failure> {
+pub(super) async fn listen(address: SocketAddr, app: Router) -> Result<(), Failure> {
     let failed = |error| Failure::usage(format!("{address}: {error}"));
     let listener = tokio::net::TcpListener::bind(address).await.map_err(failed)?;
     axum::serve(listener, app).await.map_err(failed)

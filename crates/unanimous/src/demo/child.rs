@@ -18,7 +18,6 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
-use super::plan::Role;
 use crate::exit::Failure;
 
 /// Ports for the children are looked for from here up: below those that systems hand out for
@@ -43,7 +42,7 @@ const SERVERS: [&str; 3] = ["postgres", "mariadbd", "redis-server"];
 
 /// One process of the demo, at an address that stays its own.
 pub(crate) struct Process {
-    pub(crate) role: Role,
+    pub(crate) name: &'static str,
     pub(crate) address: SocketAddr,
     arguments: Vec<String>,
     log: PathBuf,
@@ -53,14 +52,14 @@ pub(crate) struct Process {
 impl Process {
     /// Starts a child, and waits until it takes connections.
     pub(crate) async fn start(
-        role: Role,
+        name: &'static str,
         address: SocketAddr,
         arguments: Vec<String>,
         folder: &Path,
     ) -> Result<Self, Failure> {
-        let log = folder.join(format!("{}.log", role.as_str()));
+        let log = folder.join(format!("{name}.log"));
         let child = spawn(&arguments, &log)?;
-        let mut process = Self { role, address, arguments, log, child };
+        let mut process = Self { name, address, arguments, log, child };
         process.until_ready().await?;
         Ok(process)
     }
@@ -97,7 +96,7 @@ impl Process {
     fn failed(&self, what: &str) -> Failure {
         let log = std::fs::read_to_string(&self.log).unwrap_or_default();
         let last = log.lines().last().unwrap_or("nothing in its log");
-        Failure::not_done(format!("{} at {} {what}: {last}", self.role.as_str(), self.address))
+        Failure::not_done(format!("{} at {} {what}: {last}", self.name, self.address))
     }
 }
 

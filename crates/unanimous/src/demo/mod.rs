@@ -6,6 +6,7 @@
 //! own disk file; databases of this machine take their places if they are asked for.
 
 pub(crate) mod bank;
+pub(crate) mod booking;
 mod books;
 pub(crate) mod child;
 mod database;
@@ -51,16 +52,15 @@ const DATABASE_TRANSFERS: u32 = 600;
 /// Runs the demo, and succeeds only if the books balance.
 pub(crate) async fn demo(args: DemoArgs, format: Format) -> Result<(), Failure> {
     let seed = args.seed.unwrap_or_else(|| output::now_ms() % 1_000_000);
+    if let Some(bookings) = args.bookings {
+        return booking::demo(seed, bookings, args.keep, format).await;
+    }
     let engines = installed(args.resources)?;
     let usual = if engines.is_empty() { TRANSFERS } else { DATABASE_TRANSFERS };
     let plan = Plan::new(seed, args.transfers.unwrap_or(usual));
     let place = Place::new()?;
-    let played = tokio::select! {
-        played = play(&plan, &engines, &place.folder) => played,
-        () = interrupted() => Err(Failure::not_done("interrupted")),
-    };
-    let kept = args.keep.then(|| place.folder.display().to_string());
-    place.leave(args.keep).await;
+    let (played, kept) =
+        place.run(args.keep, async |folder| play(&plan, &engines, folder).await).await;
     let report = Report { kept, ..played? };
     match format {
         Format::Json => output::json(&report),
@@ -151,18 +151,9 @@ async fn unanimously(
         .iter()
         .map(|party| format!("[resources.{}]\nurl = \"{}\"\n", party.role().as_str(), party.url()));
     std::fs::write(&config, resources.collect::<String>()).map_err(unwritable(folder))?;
-    let arguments = [
-        "serve",
-        "--with-parent",
-        "--listen",
-        &coordinator.to_string(),
-        "--config",
-        &config.display().to_string(),
-        "--data",
-        &folder.join("journal").display().to_string(),
-    ];
-    let arguments = arguments.map(str::to_owned).to_vec();
-    let process = Process::start(Role::Coordinator, coordinator, arguments, folder).await?;
+    let arguments = coordinator_arguments(coordinator, &config, folder);
+    let name = Role::Coordinator.as_str();
+    let process = Process::start(name, coordinator, arguments, folder).await?;
     let client = Client::connect(&server)?;
     let pay = Unanimously::new(client.clone(), &parties);
     let cast = Cast { parties, coordinator: Some(process) };
@@ -219,10 +210,24 @@ async fn parties<'a>(
         let address = ports.take().await?;
         let book = folder.join(format!("{}.sqlite", role.as_str()));
         let arguments = bank_arguments(plan, role, address, &book, coordinator);
-        let process = Process::start(role, address, arguments, folder).await?;
-        parties.push(Party::Service { process: Box::new(process), book });
+        let process = Process::start(role.as_str(), address, arguments, folder).await?;
+        parties.push(Party::Service { role, process: Box::new(process), book });
     }
     Ok(parties)
+}
+
+fn coordinator_arguments(address: SocketAddr, config: &Path, folder: &Path) -> Vec<String> {
+    let arguments = [
+        "serve",
+        "--with-parent",
+        "--listen",
+        &address.to_string(),
+        "--config",
+        &config.display().to_string(),
+        "--data",
+        &folder.join("journal").display().to_string(),
+    ];
+    arguments.map(str::to_owned).to_vec()
 }
 
 fn bank_arguments(
@@ -266,6 +271,22 @@ impl Place {
             .keep();
         let janitor = child::hire_janitor(&folder)?;
         Ok(Self { folder, janitor })
+    }
+
+    /// Runs a demo in the folder until it ends or is interrupted, leaves the place, and says what came of
+    /// it and where the folder is if it is kept.
+    async fn run<T>(
+        self,
+        keep: bool,
+        play: impl AsyncFnOnce(&Path) -> Result<T, Failure>,
+    ) -> (Result<T, Failure>, Option<String>) {
+        let played = tokio::select! {
+            played = play(&self.folder) => played,
+            () = interrupted() => Err(Failure::not_done("interrupted")),
+        };
+        let kept = keep.then(|| self.folder.display().to_string());
+        self.leave(keep).await;
+        (played, kept)
     }
 
     /// The janitor removes the folder now; or is sent away, to keep it.

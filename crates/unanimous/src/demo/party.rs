@@ -72,15 +72,14 @@ impl Way {
 
 /// One party of every transfer.
 pub(super) enum Party<'a> {
-    Service { process: Box<Process>, book: PathBuf },
+    Service { role: Role, process: Box<Process>, book: PathBuf },
     Database { role: Role, database: &'a mut Database, way: Way },
 }
 
 impl Party<'_> {
     pub(super) fn role(&self) -> Role {
         match self {
-            Self::Service { process, .. } => process.role,
-            Self::Database { role, .. } => *role,
+            Self::Service { role, .. } | Self::Database { role, .. } => *role,
         }
     }
 
@@ -124,7 +123,7 @@ impl Party<'_> {
     /// What it has booked. A service is stopped for that.
     async fn book(&mut self) -> Result<Book, Failure> {
         match self {
-            Self::Service { process, book } => {
+            Self::Service { process, book, .. } => {
                 process.kill().await;
                 Book::read(book)
             }

@@ -63,12 +63,12 @@ pub(crate) struct Transfer {
 
 /// One process is killed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Kill {
+pub(crate) struct Kill<V = Role> {
     /// Once so many transfers have been answered.
     pub(crate) answered: usize,
     /// And so long after.
     pub(crate) aim: Duration,
-    pub(crate) victim: Role,
+    pub(crate) victim: V,
 }
 
 /// A whole demo.
@@ -92,7 +92,7 @@ impl Plan {
             seed,
             opening,
             transfers: (1..=transfers).map(|number| transfer(&mut chance, number)).collect(),
-            kills: kills(&mut chance, transfers),
+            kills: kills(&mut chance, &Role::ALL, transfers, transfers / TRANSFERS_PER_KILL),
         }
     }
 }
@@ -106,16 +106,17 @@ fn transfer(chance: &mut Chance, number: u32) -> Transfer {
     }
 }
 
-/// Every process equally often, in an order and at moments that are left to chance.
-fn kills(chance: &mut Chance, transfers: u32) -> Vec<Kill> {
-    let each = (transfers / TRANSFERS_PER_KILL).max(KILLS_MIN);
-    let mut victims: Vec<_> = (0..each).flat_map(|_| Role::ALL).collect();
+/// Every process equally often, at least [`KILLS_MIN`] times, in an order and at moments within the load
+/// that are left to chance.
+pub(super) fn kills<V: Copy>(chance: &mut Chance, all: &[V], load: u32, each: u32) -> Vec<Kill<V>> {
+    let each = each.max(KILLS_MIN);
+    let mut victims: Vec<V> = (0..each).flat_map(|_| all.iter().copied()).collect();
     for index in (1..victims.len()).rev() {
         victims.swap(index, chance.below(index as u64 + 1) as usize);
     }
     // Load before the first kill and after the last one.
     let slots = victims.len() + 1;
-    let slot = |index: usize| (index + 1) * transfers as usize / (slots + 1);
+    let slot = |index: usize| (index + 1) * load as usize / (slots + 1);
     let aimed = victims.into_iter().enumerate().map(|(index, victim)| Kill {
         answered: slot(index),
         aim: Duration::from_micros(chance.below(AIM_MS_MAX * 1_000)),
@@ -125,7 +126,7 @@ fn kills(chance: &mut Chance, transfers: u32) -> Vec<Kill> {
 }
 
 /// SplitMix64 (Steele, Lea and Flood, 2014): small, and the same on every machine.
-struct Chance(u64);
+pub(super) struct Chance(pub(super) u64);
 
 impl Chance {
     fn next(&mut self) -> u64 {
@@ -137,7 +138,7 @@ impl Chance {
     }
 
     /// A number from zero to `bound`, not included.
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
         ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
     }
 }
