@@ -54,6 +54,14 @@ impl Live {
         }
     }
 
+    /// Whether it is still open which way it ends.
+    fn can_be_undone(&self) -> bool {
+        match &self.machine {
+            Txn::Commit(machine) => machine.durable().decision().is_none(),
+            Txn::Saga(saga) => saga.durable().phase() == saga::Phase::Running,
+        }
+    }
+
     /// Whether the next call of a branch or step goes to this resource, and waits for its time.
     fn is_paused(&self, branch: BranchId, resource: &str) -> bool {
         let (call, of) = match &self.machine {
@@ -401,12 +409,16 @@ impl Driver {
 
     /// Asks, unless the transaction has changed since the client looked at it.
     fn ask_if(&mut self, txn: TxnId, version: Option<u32>, input: Input, waiter: Waiter) {
-        match (version, self.live.get(&txn).map(|live| live.records)) {
-            (Some(version), Some(records)) if version != records => {
+        let changed = self.live.get(&txn).filter(|live| live.can_be_undone()).and_then(|live| {
+            version.filter(|&version| version != live.records).map(|_| live.records)
+        });
+        match changed {
+            Some(records) => {
                 let view = self.view(txn).map(Box::new);
                 self.admit(txn, Out::Changed(waiter.want, records, view));
             }
-            _ => self.ask(txn, input, waiter),
+            // A repeat of what was followed is followed again, whatever version that made.
+            None => self.ask(txn, input, waiter),
         }
     }
 

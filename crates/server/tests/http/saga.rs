@@ -141,6 +141,8 @@ async fn a_user_who_cancels_gets_everything_undone_or_is_told_that_it_is_too_lat
     assert_eq!(cancelled.status, 200, "{}", cancelled.text);
     assert_eq!(cancelled.json()["status"], "COMPENSATED");
     assert_eq!(cancelled.json()["reason"]["detail"], "changed my mind");
+    let again = coordinator.post(&format!("{path}/abort"), &fresh).await;
+    assert_eq!((again.status, &again.json()["status"]), (200, &json!("COMPENSATED")));
     assert_eq!((ledger.count("refund"), wallet.count("release")), (1, 1));
 
     ledger.answer("charge", 200, r#"{"id":"ch_2"}"#);
