@@ -127,11 +127,14 @@ fn headline(view: &TransactionView) -> String {
     if let Some(key) = &view.idempotency_key {
         lines.push(format!("key          {key}"));
     }
+    let timeout = match view.timeout_ms {
+        0 => "no timeout".to_owned(),
+        timeout_ms => format!("timeout {}", output::span(timeout_ms)),
+    };
     lines.push(format!(
-        "begun        {} ago, changed {} ago, timeout {}",
+        "begun        {} ago, changed {} ago, {timeout}",
         output::age(view.initiated_at_ms),
         output::age(view.updated_at_ms),
-        output::span(view.timeout_ms),
     ));
     lines.push(format!("coordinator  {}", view.coordinator));
     lines.iter().map(|line| line.replace(char::is_control, " ")).collect::<Vec<_>>().join("\n")
