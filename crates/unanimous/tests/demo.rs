@@ -38,11 +38,18 @@ fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
 #[cfg(feature = "broken-gate")]
 #[test]
 fn a_coordinator_that_skips_the_gate_fails_the_demo() {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let output = demo(folder.path(), &["--transfers", "5000", "--seed", "1", "--json"])
-        .output()
-        .expect("it starts");
-    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stdout));
+    // Whether a kill meets a decision that is not written yet is chance, more so on a busy machine.
+    let notices = |seed: u32| {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let seed = seed.to_string();
+        let output = demo(folder.path(), &["--transfers", "5000", "--seed", &seed, "--json"])
+            .output()
+            .expect("it starts");
+        let report = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(matches!(output.status.code(), Some(0 | 1)), "{report}");
+        output.status.code() == Some(1)
+    };
+    assert!((1..=5).any(notices), "five demos of a coordinator that skips the gate, all in order");
 }
 
 #[cfg(not(feature = "broken-gate"))]
