@@ -112,6 +112,10 @@
 //! one: `Txn::enlist_postgres`, `Txn::enlist_mysql`, [`Transaction::retrying`]. The page
 //! `docs/sdk.md` has an example.
 //!
+//! A service of one's own that is asked the same thing twice does it once behind
+#![cfg_attr(feature = "idempotency", doc = "[`idempotency::IdempotencyLayer`].")]
+#![cfg_attr(not(feature = "idempotency"), doc = "`IdempotencyLayer`.")]
+//!
 //! # Invariants
 //!
 //! 1. Nothing is reported as done or not done that is not known: see [`Error::Unknown`].
@@ -122,25 +126,37 @@
 //! # Features
 //!
 //! `sqlite` (default): participants whose work is in SQLite. `tokio-postgres`, `mysql_async`: branches
-//! on the application's own connections. `testing`: crashes and repeats for the tests of a participant.
+//! on the application's own connections. `idempotency`: `Idempotency-Key` for an application's own
+//! services. `testing`: crashes and repeats for the tests of a participant.
 
 mod again;
 mod chance;
 mod client;
 mod error;
 mod events;
+#[cfg(feature = "idempotency")]
+pub mod idempotency;
 pub mod limits;
 #[cfg(any(feature = "tokio-postgres", feature = "mysql_async"))]
 mod own;
 pub mod participant;
+#[cfg(all(feature = "idempotency", feature = "tokio-postgres"))]
+mod pool;
 mod saga;
+mod task;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod transaction;
 mod transport;
 
 /// The page's example compiles.
-#[cfg(all(doctest, feature = "tokio-postgres", feature = "mysql_async"))]
+#[cfg(all(
+    doctest,
+    feature = "idempotency",
+    feature = "mysql_async",
+    feature = "testing",
+    feature = "tokio-postgres"
+))]
 #[doc = include_str!("../../../docs/sdk.md")]
 mod page {}
 
@@ -153,6 +169,8 @@ pub use own::Branch;
 pub use own::mysql::MysqlBranch;
 #[cfg(feature = "tokio-postgres")]
 pub use own::postgres::PostgresBranch;
+#[cfg(all(feature = "idempotency", feature = "tokio-postgres"))]
+pub use pool::PostgresPool;
 pub use saga::{BegunSaga, Completed, Saga, Step};
 pub use transaction::{Run, Transaction, Txn};
 pub use unanimous_api as api;

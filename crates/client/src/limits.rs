@@ -85,6 +85,28 @@ pub const BATCH_LEN_MAX: usize = 128;
 /// Milliseconds that a store waits for a lock that another process holds on its file.
 pub const BUSY_MS_MAX: u64 = 5_000;
 
+/// Bytes of the body of a request with an idempotency key. It is read whole before anything is done.
+pub const KEYED_REQUEST_BYTES_MAX: usize = 1024 * 1024;
+
+/// Bytes of the body of an answer that is kept for repeats.
+pub const KEPT_ANSWER_BYTES_MAX: usize = 1024 * 1024;
+
+/// Milliseconds after which a process that gives no sign of life loses the keys of what it was doing.
+/// Long enough for a pause of a healthy one; whoever repeats a request of a dead one waits for as long.
+pub const KEY_LEASE_MS: u64 = 30_000;
+
+/// Milliseconds for which an answer is kept for repeats: seven days, as a coordinator does.
+pub const KEY_RETENTION_MS: u64 = 7 * 86_400_000;
+
+/// Attempts at the store of idempotency keys, a growing pause apart: enough for a connection that broke.
+pub const KEY_ATTEMPTS_MAX: u32 = 4;
+
+/// Connections of a pool to PostgreSQL, unless it is told otherwise.
+pub const POOL_CONNECTIONS_MAX: usize = 16;
+
+/// Milliseconds that a call waits for a connection of a pool, and for a statement of ours on it.
+pub const POOL_PATIENCE_MS: u64 = 10_000;
+
 const _: () = assert!(PAUSE_MS_MIN <= PAUSE_MS_MAX);
 const _: () = assert!(REPLY_TIMEOUT_MS <= DEADLINE_MS);
 const _: () = assert!(RETENTION_MS > 7 * 86_400_000);

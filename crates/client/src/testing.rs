@@ -47,6 +47,9 @@
 //! # });
 //! ```
 
+#[cfg(feature = "idempotency")]
+mod keys;
+
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -65,6 +68,8 @@ use unanimous_api::header;
 use unanimous_core::Verb;
 use unanimous_core::id::{BranchId, BranchName, ShardId, TxnId};
 
+#[cfg(feature = "idempotency")]
+pub use self::keys::key_store_suite;
 use crate::participant::{BoxError, Point, SqliteParticipant, SqliteStore, callbacks};
 
 /// How far the branch has come when the books are checked.

@@ -15,7 +15,6 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 use serde::Serialize;
-use tokio::task::AbortHandle;
 use tracing::Instrument;
 use unanimous_api::callback::{FinishReply, HeuristicWord, PrepareReply, Refusal, ReplyVote};
 use unanimous_api::header;
@@ -28,6 +27,7 @@ use super::doubt::{Patience, look_after};
 use super::store::{Call, Order, Store, StoreError};
 use crate::client::Client;
 use crate::limits::{CALL_BYTES_MAX, INQUIRE_AFTER_MS, RETENTION_MS};
+use crate::task::AbortOnDrop;
 
 /// A participant, ready to be served.
 #[derive(Debug)]
@@ -88,16 +88,6 @@ impl<S: Store> Service<S> {
 struct Served<S> {
     store: Arc<S>,
     _task: Option<Arc<AbortOnDrop>>,
-}
-
-/// Ends a task when its last owner is gone.
-#[derive(Debug)]
-pub(super) struct AbortOnDrop(pub(super) AbortHandle);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 impl<S> Clone for Served<S> {
@@ -235,7 +225,7 @@ pub(super) fn with(status: StatusCode, body: &impl Serialize) -> Response {
 }
 
 /// What the clock on the wall says.
-pub(super) fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

@@ -31,6 +31,8 @@ pub use branch::{Entry, Plan};
 pub use http::Service;
 #[cfg(feature = "testing")]
 pub(crate) use http::callbacks;
+#[cfg(all(feature = "idempotency", feature = "sqlite"))]
+pub(crate) use http::now;
 #[cfg(feature = "testing")]
 pub(crate) use sqlite::Point;
 #[cfg(feature = "sqlite")]

@@ -1,6 +1,8 @@
-//! The SDK's branches on connections of the application's own, against real databases.
+//! What of the SDK works in databases, against real ones: branches on connections of the application's
+//! own, and idempotency keys.
 
 mod again;
+mod keys;
 mod mixed;
 mod postgres;
 mod scene;

@@ -21,10 +21,9 @@ use unanimous_core::{Answer, Verb};
 use super::{Path, Steps};
 use crate::limits::{CALL_BYTES_MAX, PRUNE_EVERY_MS, PRUNE_MAX, STEP_RETENTION_MS};
 use crate::participant::branch::json;
-use crate::participant::http::{
-    AbortOnDrop, branch_of, malformed, not_carried_out, now, refusal, with,
-};
+use crate::participant::http::{branch_of, malformed, not_carried_out, now, refusal, with};
 use crate::participant::sqlite::{SqliteStore, StepOrder};
+use crate::task::AbortOnDrop;
 
 struct Served {
     store: SqliteStore,
