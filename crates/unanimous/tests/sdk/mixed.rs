@@ -53,6 +53,9 @@ impl Scene {
     /// Whether nothing is prepared and no lock is held, by the names of branches or on rows.
     async fn nothing_is_left(&self) {
         until("nothing prepared", async || {
+            // MariaDB renews what it shows here only when nobody has looked for 100 ms: who looks more
+            // often sees the same for ever.
+            tokio::time::sleep(Duration::from_millis(150)).await;
             let engine = "SELECT COUNT(*) FROM information_schema.innodb_trx";
             prepared(&self.wallet) == "0"
                 && self.ledger.sql("bank", "XA RECOVER").is_empty()
