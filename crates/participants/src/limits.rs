@@ -135,9 +135,8 @@ pub const FENCE_MARGIN: Duration = Duration::from_secs(24 * 3_600);
 pub const FENCE_SWEEP: (Duration, usize) = (Duration::from_secs(60), 2_000);
 
 /// How long after the end of its connection a prepared branch is left alone: MariaDB is still letting
-/// go of it (see `mysql::tie`), which takes microseconds unless the machine is busy, or stands still for a
-/// moment as virtual ones do.
-pub const LET_GO: Duration = Duration::from_millis(250);
+/// go of it (see `mysql::tie`), which takes microseconds unless the machine is busy.
+pub const LET_GO: Duration = Duration::from_millis(100);
 
 /// How long one call waits for a branch that is still tied to a connection that is going away.
 pub const UNTIE_WAIT: Duration = Duration::from_millis(500);
