@@ -87,6 +87,24 @@ pub enum StatusWord {
 }
 
 impl StatusWord {
+    /// Whether it is at its end, or goes no further without an operator.
+    pub fn is_final(self) -> bool {
+        match self {
+            Self::Committed
+            | Self::Aborted
+            | Self::Completed
+            | Self::Compensated
+            | Self::NeedsAttention => true,
+            Self::Initiated
+            | Self::Preparing
+            | Self::Prepared
+            | Self::Committing
+            | Self::Aborting
+            | Self::Running
+            | Self::Compensating => false,
+        }
+    }
+
     /// As the wire spells it.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -9,8 +9,8 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout};
 use unanimous_api::{
     AbortRequest, BeginRequest, BranchRequest, Code, CommitRequest, EnlistRequest, EnlistedView,
-    Kind, LogView, OutcomeWord, Problem, StatusWord, TIMEOUT_MS_DEFAULT, TransactionView, VoteWord,
-    Wait, header,
+    Kind, LogView, OutcomeWord, Problem, TIMEOUT_MS_DEFAULT, TransactionView, VoteWord, Wait,
+    header,
 };
 
 use crate::chance;
@@ -260,25 +260,11 @@ impl Transaction {
 
 /// Whether a view shows as much as the caller waits for.
 fn is_enough(wait: Wait, view: &TransactionView) -> bool {
-    let finished = match view.status {
-        StatusWord::Committed
-        | StatusWord::Aborted
-        | StatusWord::Completed
-        | StatusWord::Compensated
-        | StatusWord::NeedsAttention => true,
-        StatusWord::Initiated
-        | StatusWord::Preparing
-        | StatusWord::Prepared
-        | StatusWord::Committing
-        | StatusWord::Aborting
-        | StatusWord::Running
-        | StatusWord::Compensating => false,
-    };
     match wait {
         Wait::None => true,
         Wait::Decided => view.outcome.is_some(),
         // Who waits for an operator waits for very long.
-        Wait::Finished => finished || view.needs_attention,
+        Wait::Finished => view.status.is_final() || view.needs_attention,
     }
 }
 

@@ -119,6 +119,22 @@ impl Answer {
             Self::Working | Self::Silent(_) => false,
         }
     }
+
+    /// What to show of it if it leaves the call of `verb` to be repeated.
+    pub(crate) fn complaint(&self, verb: Verb) -> Option<Arc<str>> {
+        match self {
+            Self::Working => None,
+            Self::Silent(error) => Some(Arc::clone(error)),
+            Self::Yes(_)
+            | Self::ReadOnly(_)
+            | Self::No(_)
+            | Self::Lost(_)
+            | Self::Done(_)
+            | Self::Heuristic(_) => {
+                Some(Arc::from(cut(&format!("{self:?} is no answer to {verb:?}"))))
+            }
+        }
+    }
 }
 
 /// Answer of a branch in the first phase, as it counts.

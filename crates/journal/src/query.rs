@@ -48,6 +48,22 @@ pub enum Status {
     Compensated,
 }
 
+impl Status {
+    /// Whether nothing more happens.
+    pub(crate) fn has_ended(self) -> bool {
+        match self {
+            Self::Committed | Self::Aborted | Self::Completed | Self::Compensated => true,
+            Self::Initiated
+            | Self::Preparing
+            | Self::Committing
+            | Self::Aborting
+            | Self::Running
+            | Self::Compensating
+            | Self::NeedsAttention => false,
+        }
+    }
+}
+
 /// One line of a list.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Summary {

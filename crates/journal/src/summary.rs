@@ -82,20 +82,10 @@ impl Filter {
 
     /// Whether ended transactions, open ones, or both can be shown.
     pub(crate) fn scope(&self) -> Scope {
-        match self.status {
+        match self.status.map(Status::has_ended) {
             None => Scope::All,
-            Some(Status::Committed | Status::Aborted | Status::Completed | Status::Compensated) => {
-                Scope::Ended
-            }
-            Some(
-                Status::Initiated
-                | Status::Preparing
-                | Status::Committing
-                | Status::Aborting
-                | Status::Running
-                | Status::Compensating
-                | Status::NeedsAttention,
-            ) => Scope::Open,
+            Some(true) => Scope::Ended,
+            Some(false) => Scope::Open,
         }
     }
 }

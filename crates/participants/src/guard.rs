@@ -339,17 +339,9 @@ impl Shared {
 }
 
 fn not_sent(call: &Call, kind: &str, detail: &str) -> Answer {
-    match (call.verb, call.attempt) {
-        (Verb::Prepare, 1) => Answer::No(Reason::new(kind, detail)),
-        (
-            Verb::Prepare
-            | Verb::Commit
-            | Verb::CommitOnePhase
-            | Verb::Rollback
-            | Verb::Act
-            | Verb::Compensate,
-            _,
-        ) => Answer::Silent(Arc::from(detail)),
+    match call.verb == Verb::Prepare && call.attempt == 1 {
+        true => Answer::No(Reason::new(kind, detail)),
+        false => Answer::Silent(Arc::from(detail)),
     }
 }
 

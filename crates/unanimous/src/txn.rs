@@ -247,21 +247,7 @@ fn done(view: &TransactionView) -> String {
 }
 
 fn has_ended(view: &TransactionView) -> bool {
-    use unanimous_api::StatusWord;
-    match view.status {
-        StatusWord::Committed
-        | StatusWord::Aborted
-        | StatusWord::Completed
-        | StatusWord::Compensated => !view.needs_attention,
-        StatusWord::Initiated
-        | StatusWord::Preparing
-        | StatusWord::Prepared
-        | StatusWord::Committing
-        | StatusWord::Aborting
-        | StatusWord::Running
-        | StatusWord::Compensating
-        | StatusWord::NeedsAttention => false,
-    }
+    view.status.is_final() && !view.needs_attention
 }
 
 async fn resolve(client: &Client, args: ResolveArgs, format: Format) -> Result<(), Failure> {

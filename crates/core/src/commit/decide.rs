@@ -3,8 +3,6 @@
 //! Nothing here changes durable state; it only says which records follow. A commit is decided in
 //! exactly one function, [`CommitTxn::tally`].
 
-use std::sync::Arc;
-
 use super::record::{Branch, Ending, Mode, Phases, Record, Shape};
 use super::{CommitTxn, Phase, Progress};
 use crate::id::{BranchId, Timestamp};
@@ -140,7 +138,7 @@ impl CommitTxn {
         if answer.fits(verb) {
             progress.answered();
         } else {
-            progress.unanswered(now, complaint(verb, &answer));
+            progress.unanswered(now, answer.complaint(verb));
         }
         match (self.durable.phase(), verb) {
             (Phase::Preparing, Verb::Prepare) => self.voted(branch, answer),
@@ -353,22 +351,6 @@ impl CommitTxn {
 
     fn votes(&self) -> Vec<Option<Vote>> {
         self.volatile.branches.iter().map(|progress| progress.vote).collect()
-    }
-}
-
-/// What to show of an answer that leaves the call to be repeated.
-fn complaint(verb: Verb, answer: &Answer) -> Option<Arc<str>> {
-    match answer {
-        Answer::Working => None,
-        Answer::Silent(error) => Some(Arc::clone(error)),
-        Answer::Yes(_)
-        | Answer::ReadOnly(_)
-        | Answer::No(_)
-        | Answer::Lost(_)
-        | Answer::Done(_)
-        | Answer::Heuristic(_) => {
-            Some(Arc::from(crate::step::cut(&format!("{answer:?} is no answer to {verb:?}"))))
-        }
     }
 }
 

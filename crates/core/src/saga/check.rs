@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::before::Before;
 use super::record::{Action, Plan, Role};
 use crate::id::BranchId;
 
@@ -76,7 +77,8 @@ impl fmt::Display for Explained<'_> {
 ///
 /// The first [`Fault`].
 pub fn check(steps: &[Plan]) -> Result<(), Fault> {
-    if let Some(cycle) = cycle(steps) {
+    let before = Before::of(steps.iter().map(|step| &*step.after));
+    if let Some(cycle) = cycle(steps, &before) {
         return Err(Fault::Cycle(cycle));
     }
     let mut pivots = ids(steps).filter(|it| steps[it.index()].role == Role::Pivot);
@@ -87,13 +89,13 @@ pub fn check(steps: &[Plan]) -> Result<(), Fault> {
     if steps[pivot.index()].compensation.is_some() {
         return Err(Fault::CompensablePivot(pivot));
     }
-    let before = ancestors(steps, pivot);
     let may_fail = |step: &Plan| match step.action {
         Action::Call(_) => step.role == Role::Compensable,
         Action::Signal(timeout_ms) => timeout_ms.is_some(),
         Action::Pause(_) => false,
     };
-    let late = |it: &BranchId| *it != pivot && !before[it.index()] && may_fail(&steps[it.index()]);
+    let late =
+        |it: &BranchId| *it != pivot && !before.is(*it, pivot) && may_fail(&steps[it.index()]);
     match ids(steps).find(late) {
         Some(step) => Err(Fault::NotBeforePivot(step)),
         None => Ok(()),
@@ -104,24 +106,9 @@ fn ids(steps: &[Plan]) -> impl Iterator<Item = BranchId> + use<> {
     (0..steps.len() as u16).map(BranchId)
 }
 
-/// For each step whether it comes before `step`, however far.
-fn ancestors(steps: &[Plan], step: BranchId) -> Vec<bool> {
-    let mut found = vec![false; steps.len()];
-    let mut todo = vec![step];
-    while let Some(step) = todo.pop() {
-        for before in &steps[step.index()].after {
-            if !std::mem::replace(&mut found[before.index()], true) {
-                todo.push(*before);
-            }
-        }
-    }
-    found
-}
-
 /// A shortest list of steps of which each comes after the next, and the last after the first.
-fn cycle(steps: &[Plan]) -> Option<Vec<BranchId>> {
-    let on_cycle = |it: &BranchId| ancestors(steps, *it)[it.index()];
-    let first = ids(steps).find(on_cycle)?;
+fn cycle(steps: &[Plan], before: &Before) -> Option<Vec<BranchId>> {
+    let first = ids(steps).find(|&it| before.is(it, it))?;
     let mut came_from = vec![None; steps.len()];
     let mut todo = std::collections::VecDeque::from([first]);
     while let Some(step) = todo.pop_front() {

@@ -11,9 +11,7 @@ use super::{CallsBefore, Progress, SagaTxn};
 use crate::id::{BranchId, Timestamp};
 use crate::limits::{COMPENSATIONS_MAX, STUCK_PAUSE_MS};
 use crate::retry::Call;
-use crate::step::{
-    Answer, Decision, Input, Opaque, Outcome, Reason, Refusal, Resolution, Verb, cut,
-};
+use crate::step::{Answer, Decision, Input, Opaque, Outcome, Reason, Refusal, Resolution, Verb};
 
 type Records = Result<Vec<Record>, Refusal>;
 const NOTHING: Records = Ok(Vec::new());
@@ -161,7 +159,7 @@ impl SagaTxn {
             progress.attempts = 0;
             progress.last_error = None;
         } else {
-            self.pause(now, step, verb, complaint(verb, &answer));
+            self.pause(now, step, verb, answer.complaint(verb));
         }
         match (self.durable.phase(), verb, self.durable.standing(step)) {
             (Phase::Running, Verb::Act, Standing::Waiting) => self.acted(step, answer),
@@ -294,22 +292,6 @@ impl SagaTxn {
         match self.durable.needs_attention() {
             true => Ok(vec![Record::Resolved(resolution)]),
             false => Err(Refusal::NothingToResolve),
-        }
-    }
-}
-
-/// What to show of an answer that leaves the call to be repeated.
-fn complaint(verb: Verb, answer: &Answer) -> Option<Arc<str>> {
-    match answer {
-        Answer::Working => None,
-        Answer::Silent(error) => Some(Arc::clone(error)),
-        Answer::Yes(_)
-        | Answer::ReadOnly(_)
-        | Answer::No(_)
-        | Answer::Lost(_)
-        | Answer::Done(_)
-        | Answer::Heuristic(_) => {
-            Some(Arc::from(cut(&format!("{answer:?} is no answer to {verb:?}"))))
         }
     }
 }

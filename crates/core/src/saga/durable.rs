@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::before::Before;
 use super::record::{Action, Begun, Plan, Record, Role, Trouble};
 use crate::commit::Misfit;
 use crate::id::{BranchId, Timestamp};
@@ -52,8 +53,7 @@ pub struct Durable {
     phase: Phase,
     started: bool,
     standings: Vec<Standing>,
-    /// Steps that come before each, however far, as bits.
-    before: Vec<u64>,
+    before: Before,
     until: Vec<Option<Timestamp>>,
     results: Vec<Opaque>,
     troubles: Vec<Option<Reason>>,
@@ -83,7 +83,7 @@ impl Durable {
             phase: Phase::Running,
             started: begun.start_at.is_none(),
             standings: vec![Standing::Waiting; count],
-            before: all_before(&begun.steps),
+            before: Before::of(begun.steps.iter().map(|step| &*step.after)),
             until: vec![None; count],
             results: vec![Opaque::default(); count],
             troubles: vec![None; count],
@@ -236,11 +236,7 @@ impl Durable {
         let acted = |it: BranchId| {
             matches!(self.standings[it.index()], Standing::Acted | Standing::Skipped)
         };
-        self.steps().all(|it| !self.is_before(it, step) || acted(it))
-    }
-
-    fn is_before(&self, earlier: BranchId, later: BranchId) -> bool {
-        self.before[later.index()] >> earlier.index() & 1 == 1
+        self.steps().all(|it| !self.before.is(it, step) || acted(it))
     }
 
     /// Whether a step may have acted and is to be compensated, or to be heard of, before the steps
@@ -251,7 +247,7 @@ impl Durable {
 
     /// Whether everything that rests on a step is undone, also by way of steps that stay.
     pub fn is_bare(&self, step: BranchId) -> bool {
-        self.steps().all(|it| !self.is_before(step, it) || !self.is_owed(it))
+        self.steps().all(|it| !self.before.is(step, it) || !self.is_owed(it))
     }
 
     /// The pivot, once it may have been called. From then on only it, or what follows, decides.
@@ -361,21 +357,4 @@ fn is_owed(standing: Standing) -> bool {
 fn is_sound(steps: &[Plan]) -> bool {
     let known = |step: &Plan| step.after.iter().all(|before| before.index() < steps.len());
     (1..=BRANCHES_MAX).contains(&steps.len()) && steps.iter().all(known)
-}
-
-/// For each step those that come before it, however far, as bits.
-fn all_before(steps: &[Plan]) -> Vec<u64> {
-    const { assert!(BRANCHES_MAX <= u64::BITS as usize) };
-    let mut before = vec![0_u64; steps.len()];
-    loop {
-        let known = before.clone();
-        for (index, step) in steps.iter().enumerate() {
-            for it in &step.after {
-                before[index] |= 1 << it.index() | before[it.index()];
-            }
-        }
-        if before == known {
-            return before;
-        }
-    }
 }

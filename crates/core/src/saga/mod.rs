@@ -17,9 +17,10 @@
 //! and after its success the saga can only go on. A step that goes neither on nor back is *stuck*
 //! and waits for an operator, in either phase, while the others go on.
 //!
-//! The rules are in four files: `check` (which steps make a saga), `decide` (what an input makes
-//! true), `durable` (what a record means) and `outstanding` (whom to call next).
+//! The rules are in five files: `before` and `check` (which steps make a saga), `decide` (what an
+//! input makes true), `durable` (what a record means) and `outstanding` (whom to call next).
 
+mod before;
 mod check;
 mod decide;
 mod durable;
@@ -28,6 +29,7 @@ mod record;
 #[cfg(test)]
 mod tests;
 
+pub use before::Before;
 pub use check::{Fault, check};
 pub use durable::{Durable, Phase, Standing};
 pub use record::{Action, Begun, Plan, Record, Retry, Role, Trouble, Work};

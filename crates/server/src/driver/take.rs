@@ -240,17 +240,10 @@ impl Driver {
         let asked = Asked::of(txn, live, branch, verb);
         let Some((_, resource)) = self.shared.resources.get(&asked.resource) else {
             let why = format!("resource {} is not configured", asked.resource);
-            let answer = match (verb, live.calls_before + live.calls[branch.index()]) {
-                (Verb::Prepare, 0) => Answer::No(Reason::new("unreachable", &why)),
-                (
-                    Verb::Prepare
-                    | Verb::Commit
-                    | Verb::CommitOnePhase
-                    | Verb::Rollback
-                    | Verb::Act
-                    | Verb::Compensate,
-                    _,
-                ) => Answer::Silent(Arc::from(why)),
+            let calls = live.calls_before + live.calls[branch.index()];
+            let answer = match verb == Verb::Prepare && calls == 0 {
+                true => Answer::No(Reason::new("unreachable", &why)),
+                false => Answer::Silent(Arc::from(why)),
             };
             return self.answers.push_back((txn, branch, verb, answer));
         };

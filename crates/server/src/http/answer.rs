@@ -83,7 +83,7 @@ pub(super) fn begun(view: TransactionView, wait: Wait) -> Response {
 pub(super) fn outcome(view: TransactionView, wait: Wait) -> Response {
     match (view.outcome, wait) {
         (None, _) => accepted(view),
-        (Some(_), Wait::Finished) if !finished(&view) => accepted(view),
+        (Some(_), Wait::Finished) if !view.status.is_final() => accepted(view),
         (Some(OutcomeWord::Committed | OutcomeWord::Completed), _) => ok(view),
         (Some(OutcomeWord::Aborted | OutcomeWord::Compensated), _) => aborted(view).into_response(),
         (Some(OutcomeWord::Mixed), _) => mixed(view).into_response(),
@@ -99,27 +99,10 @@ pub(super) fn abort(view: TransactionView, wait: Wait) -> Response {
             let detail = format!("transaction {} is {}", view.id, view.status.as_str());
             Failure::of(Problem::new(Code::AlreadyCommitted, detail).about(view)).into_response()
         }
-        (Some(_), Wait::Finished) if !finished(&view) => accepted(view),
+        (Some(_), Wait::Finished) if !view.status.is_final() => accepted(view),
         (Some(OutcomeWord::Aborted | OutcomeWord::Compensated), _) => ok(view),
         (Some(OutcomeWord::Mixed), _) => mixed(view).into_response(),
         (Some(OutcomeWord::NeedsAttention), _) => accepted(view),
-    }
-}
-
-fn finished(view: &TransactionView) -> bool {
-    match view.status {
-        StatusWord::Committed
-        | StatusWord::Aborted
-        | StatusWord::Completed
-        | StatusWord::Compensated
-        | StatusWord::NeedsAttention => true,
-        StatusWord::Initiated
-        | StatusWord::Preparing
-        | StatusWord::Prepared
-        | StatusWord::Committing
-        | StatusWord::Aborting
-        | StatusWord::Running
-        | StatusWord::Compensating => false,
     }
 }
 

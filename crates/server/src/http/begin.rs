@@ -145,7 +145,9 @@ async fn repeated(app: &App, txn: TxnId, key: &Key, asked: Asked) -> Result<Resp
         return Err(Failure::of(AskError::KeyReused(txn).problem(txn)));
     }
     let view = present(app, txn).await?;
-    let view = match (is_at_rest(view.status), asked.running) {
+    // An open one that nobody drives yet shows itself, too.
+    let at_rest = view.status.is_final() || view.status == StatusWord::Initiated;
+    let view = match (at_rest, asked.running) {
         (true, _) => view,
         (false, IfRunning::Refuse) => {
             return Err(Failure::of(AskError::KeyInUse(txn).problem(txn)));
@@ -156,22 +158,4 @@ async fn repeated(app: &App, txn: TxnId, key: &Key, asked: Asked) -> Result<Resp
         }
     };
     Ok(answer::begun(view, asked.wait))
-}
-
-/// Whether nothing more happens by itself.
-fn is_at_rest(status: StatusWord) -> bool {
-    match status {
-        StatusWord::Initiated
-        | StatusWord::Committed
-        | StatusWord::Aborted
-        | StatusWord::Completed
-        | StatusWord::Compensated
-        | StatusWord::NeedsAttention => true,
-        StatusWord::Preparing
-        | StatusWord::Prepared
-        | StatusWord::Committing
-        | StatusWord::Aborting
-        | StatusWord::Running
-        | StatusWord::Compensating => false,
-    }
 }

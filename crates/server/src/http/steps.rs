@@ -12,7 +12,7 @@ use unanimous_api::{BeginRequest, CallRequest, Code, Problem, RetryRequest, Step
 use unanimous_core::Opaque;
 use unanimous_core::id::BranchId;
 use unanimous_core::limits::{BRANCHES_MAX, RETRY_MS_MAX, RETRY_MS_MIN};
-use unanimous_core::saga::{Action, Fault, Plan, Retry, Role, Work, check};
+use unanimous_core::saga::{Action, Before, Fault, Plan, Retry, Role, Work, check};
 use unanimous_participants::{Takes, step};
 
 use super::Failure;
@@ -75,6 +75,7 @@ pub(super) fn millis(
 struct Order<'a> {
     names: Vec<&'a str>,
     after: Vec<Vec<BranchId>>,
+    before: Before,
 }
 
 impl<'a> Order<'a> {
@@ -99,22 +100,8 @@ impl<'a> Order<'a> {
             }
             after.push(before);
         }
-        Ok(Self { names, after })
-    }
-
-    fn is_before(&self, earlier: usize, later: usize) -> bool {
-        let (mut todo, mut seen) = (vec![later], HashSet::new());
-        while let Some(step) = todo.pop() {
-            for before in &self.after[step] {
-                if before.index() == earlier {
-                    return true;
-                }
-                if seen.insert(before.index()) {
-                    todo.push(before.index());
-                }
-            }
-        }
-        false
+        let before = Before::of(after.iter().map(Vec::as_slice));
+        Ok(Self { names, after, before })
     }
 }
 
@@ -139,7 +126,8 @@ impl Scope for Results<'_> {
             return Err(format!("there is no step {step:?}"));
         };
         let own = named == self.step && self.own == Own::Known;
-        match own || self.order.is_before(named, self.step) {
+        let id = |index| BranchId(index as u16);
+        match own || self.order.before.is(id(named), id(self.step)) {
             true => Ok(()),
             false => Err(format!("step {step} does not come before this one: add it to after")),
         }
