@@ -32,16 +32,19 @@ pub struct BeginRequest<B = Value> {
         skip_serializing_if = "Vec::is_empty"
     )]
     pub branches: Vec<BranchRequest<B>>,
-    /// For a saga: what its steps are given.
+    /// For a saga or a message: what its steps are given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<B>,
-    /// For a saga: its steps. Those that are not after one another act side by side.
+    /// For a saga or a message: its steps. Those that are not after one another act side by side.
     #[serde(
         default,
         deserialize_with = "crate::object::list",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub steps: Vec<StepRequest<B>>,
+    /// For a message: the database in which the application's local transaction commits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
     /// For a saga: milliseconds before it starts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delay_ms: Option<u64>,
@@ -57,11 +60,13 @@ pub enum Kind {
     Tcc,
     /// Steps with compensations.
     Saga,
+    /// Steps that act once a local transaction of the application has committed, and never if not.
+    Message,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Atomic, Self::Tcc, Self::Saga];
+    pub const ALL: [Self; 4] = [Self::Atomic, Self::Tcc, Self::Saga, Self::Message];
 
     /// As the wire spells it.
     pub fn as_str(self) -> &'static str {
@@ -69,6 +74,7 @@ impl Kind {
             Self::Atomic => "atomic",
             Self::Tcc => "tcc",
             Self::Saga => "saga",
+            Self::Message => "message",
         }
     }
 }

@@ -134,6 +134,10 @@ pub struct StepView {
     /// What it returned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<Value>,
+    /// What the application has to run within its local transaction, so that the coordinator can find
+    /// out by itself whether that has committed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub statement: Option<String>,
     /// Until when it waits, in milliseconds since the Unix epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits_until_ms: Option<u64>,

@@ -22,6 +22,7 @@ use crate::events::Events;
 use crate::limits::{
     CONNECT_TIMEOUT_MS, DEADLINE_MS, DEADLINE_MS_MAX, PAUSE_MS_MAX, PAUSE_MS_MIN, REPLY_TIMEOUT_MS,
 };
+use crate::message::Message;
 use crate::saga::{BegunSaga, Saga};
 use crate::transaction::Transaction;
 use crate::transport::{Call, Heard, Meaning, Transport, escape};
@@ -109,6 +110,12 @@ impl Client {
     /// A new saga: steps that act one after the other or side by side, and are undone if one cannot.
     pub fn saga(&self) -> Saga {
         Saga::new(self.clone())
+    }
+
+    /// A new message: steps that act once the application's local transaction in the database of that
+    /// resource has committed.
+    pub fn message(&self, source: &str) -> Message {
+        Message::new(self.clone(), source)
     }
 
     /// The saga of that identity, begun here or elsewhere.

@@ -137,6 +137,7 @@ mod events;
 #[cfg(feature = "idempotency")]
 pub mod idempotency;
 pub mod limits;
+mod message;
 #[cfg(any(feature = "tokio-postgres", feature = "mysql_async"))]
 mod own;
 pub mod participant;
@@ -163,6 +164,7 @@ mod page {}
 pub use client::{Client, ClientBuilder, Filter};
 pub use error::Error;
 pub use events::Events;
+pub use message::{Announced, Message};
 #[cfg(any(feature = "tokio-postgres", feature = "mysql_async"))]
 pub use own::Branch;
 #[cfg(feature = "mysql_async")]

@@ -155,6 +155,7 @@ impl Transaction {
             branches,
             input: None,
             steps: Vec::new(),
+            source: None,
             delay_ms: None,
         };
         self.post("/v1/transactions".to_owned(), key, &request)

@@ -42,6 +42,9 @@ pub enum Kind {
     Tcc,
     /// Steps, each for all to see, and compensations.
     Saga,
+    /// Steps that follow a local transaction of the application, or never act: a saga whose first
+    /// step that transaction is.
+    Message,
 }
 
 impl From<Shape> for Kind {
@@ -132,7 +135,10 @@ impl Txn {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Commit(txn) => txn.durable().begun().shape.into(),
-            Self::Saga(_) => Kind::Saga,
+            Self::Saga(saga) => match saga.durable().source() {
+                Some(_) => Kind::Message,
+                None => Kind::Saga,
+            },
         }
     }
 

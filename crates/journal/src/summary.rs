@@ -46,6 +46,9 @@ pub(crate) fn summarize(txn: TxnId, stored: &[Stored]) -> Option<Summary> {
 }
 
 fn status_of_saga(durable: &saga::Durable) -> Status {
+    if durable.source().is_some() {
+        return status_of_message(durable);
+    }
     match durable.phase() {
         saga::Phase::Ended(_) if durable.reason().is_some() => Status::Compensated,
         saga::Phase::Ended(_) => Status::Completed,
@@ -54,6 +57,19 @@ fn status_of_saga(durable: &saga::Durable) -> Status {
         }
         saga::Phase::Running => Status::Running,
         saga::Phase::Unwinding => Status::Compensating,
+    }
+}
+
+fn status_of_message(durable: &saga::Durable) -> Status {
+    match durable.phase() {
+        saga::Phase::Ended(_) if durable.reason().is_some() => Status::Aborted,
+        saga::Phase::Ended(_) => Status::Committed,
+        saga::Phase::Running | saga::Phase::Unwinding if durable.needs_attention() => {
+            Status::NeedsAttention
+        }
+        saga::Phase::Running if durable.is_published() => Status::Committing,
+        saga::Phase::Running => Status::Initiated,
+        saga::Phase::Unwinding => Status::Aborting,
     }
 }
 

@@ -130,9 +130,10 @@ impl Rng {
         Plan {
             name: self.text().into(),
             after: self.many(Self::branch_id),
-            action: match self.below(3) {
+            action: match self.below(4) {
                 0 => Action::Call(self.work()),
                 1 => Action::Signal(self.perhaps(Self::number)),
+                2 => Action::Local(self.work(), self.number()),
                 _ => Action::Pause(self.number()),
             },
             compensation: self.perhaps(Self::work),
@@ -310,9 +311,18 @@ fn of_sagas() -> Vec<(&'static str, Saga)> {
         key: Some(Key { text: "order-42".into(), fingerprint: *b"0123456789abcdef" }),
         memo: Opaque::default(),
     };
+    let local = Action::Local(work("settle", None), 30_000);
+    let message = saga::Begun {
+        steps: vec![
+            plan("source", local, Role::Pivot),
+            plan("rest", Action::Pause(1), Role::Retriable),
+        ],
+        ..begun.clone()
+    };
     let reason = || Reason::new("sold_out", "B2-31 is taken");
     vec![
         ("40-saga-begun", Saga::Begun(Arc::new(begun))),
+        ("40-saga-begun-message", Saga::Begun(Arc::new(message))),
         ("41-saga-started", Saga::Started),
         ("42-saga-timed", Saga::Timed(BranchId(1), Timestamp(1_763_786_400_123))),
         ("43-saga-acted", Saga::Acted(BranchId(0), Opaque::new(br#"{"id":"ch_1"}"#))),

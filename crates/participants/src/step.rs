@@ -20,9 +20,11 @@ use http::{HeaderValue, Method};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use unanimous_api::header;
-use unanimous_core::{Opaque, Reason};
+use unanimous_core::id::BranchName;
+use unanimous_core::{Answer, Opaque, Reason};
 
 use crate::Takes;
+use crate::kept;
 use crate::limits::{STATEMENTS_MAX, STEP_HEADERS_MAX};
 use crate::statement::{self, Statement};
 
@@ -42,6 +44,18 @@ impl BadStep {
     }
 }
 
+/// Work that is no step: the database says whether the local transaction with the branch's
+/// [`proof`] has committed, and sees to it that it never will if it has not.
+pub const SETTLE: &str = "\"settle\"";
+
+/// What an application runs within its local transaction, so that whether it has committed can be
+/// found out without it. PostgreSQL and MySQL both take it.
+pub fn proof(branch: &str) -> String {
+    format!(
+        "INSERT INTO unanimous_barrier (branch, verb, result) VALUES ('{branch}', 'act', '{{}}')"
+    )
+}
+
 /// Whether a resource that takes such work can be asked for this step.
 ///
 /// # Errors
@@ -59,21 +73,39 @@ pub fn check(takes: Takes, work: &Opaque) -> Result<(), BadStep> {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Half {
     Act,
+    /// The first half was the application's: whether it was carried out is settled.
+    Settle,
     Compensate,
 }
 
 impl Half {
+    /// The first half, as its work has it.
+    pub(crate) fn first(work: &Opaque) -> Self {
+        match work.bytes() == SETTLE.as_bytes() {
+            true => Self::Settle,
+            false => Self::Act,
+        }
+    }
+
     /// As keys and rows spell it.
     pub(crate) fn word(self) -> &'static str {
         match self {
-            Self::Act => "act",
+            Self::Act | Self::Settle => "act",
             Self::Compensate => "compensate",
+        }
+    }
+
+    /// The statements of a call in a database.
+    pub(crate) fn statements(self, work: &Opaque) -> Result<Vec<Statement>, BadStep> {
+        match self {
+            Self::Settle => Ok(Vec::new()),
+            Self::Act | Self::Compensate => statements(work),
         }
     }
 }
 
 /// What a step in a database runs.
-pub(crate) fn statements(work: &Opaque) -> Result<Vec<Statement>, BadStep> {
+fn statements(work: &Opaque) -> Result<Vec<Statement>, BadStep> {
     let statements = statement::read(work).map_err(|why| BadStep::at("", why))?;
     match statements.len() {
         1..=STATEMENTS_MAX => Ok(statements),
@@ -85,6 +117,24 @@ pub(crate) fn statements(work: &Opaque) -> Result<Vec<Statement>, BadStep> {
 /// Why a step that comes late is not done.
 pub(crate) fn barred() -> Reason {
     Reason::new("barred", "it was compensated before it came")
+}
+
+/// Why nothing rests on a local transaction.
+pub(crate) fn not_committed() -> Reason {
+    Reason::new("not_committed", "the local transaction has not committed, and cannot any more")
+}
+
+/// What becomes of a local transaction whose row was not there and is now: it never commits.
+pub(crate) fn settled(barred: Answer, name: &BranchName) -> Answer {
+    match (&barred, kept::may_be_gone(name)) {
+        (Answer::Done(_), true) => Answer::Silent(
+            "the transaction is older than what the database remembers: look whether it has committed, \
+             and resolve it by hand"
+                .into(),
+        ),
+        (Answer::Done(_), false) => Answer::No(not_committed()),
+        _ => barred,
+    }
 }
 
 /// Why it is not known whether there is anything to undo.

@@ -258,7 +258,8 @@ impl Metrics {
                 self.committed.inc();
                 self.committed_duration.observe(took);
             }
-            (Outcome::Committed, Kind::Saga) | (Outcome::Aborted | Outcome::Mixed, _) => {
+            (Outcome::Committed, Kind::Saga | Kind::Message)
+            | (Outcome::Aborted | Outcome::Mixed, _) => {
                 self.ended.get_or_create(&Ended { outcome, cause }).inc();
                 self.duration.get_or_create(&EndedAs { outcome }).observe(took);
             }

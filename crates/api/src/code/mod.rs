@@ -50,6 +50,8 @@ pub enum Code {
     BadTemplate,
     /// Steps that make no saga.
     BadSaga,
+    /// A source and steps that make no message.
+    BadMessage,
     /// The transaction was aborted.
     Aborted,
     /// The transaction is committed and cannot be aborted any more.

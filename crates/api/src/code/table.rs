@@ -21,7 +21,7 @@ const fn later((code, info): (Code, CodeInfo)) -> (Code, CodeInfo) {
 }
 
 #[rustfmt::skip]
-pub(super) const ROWS: [(Code, CodeInfo); 43] = [
+pub(super) const ROWS: [(Code, CodeInfo); 44] = [
     row(Code::MalformedJson, "UNA0101", 400,
         "the body is not JSON",
         "mend the JSON at the position named"),
@@ -85,6 +85,9 @@ pub(super) const ROWS: [(Code, CodeInfo); 43] = [
     row(Code::BadSaga, "UNA0121", 422,
         "the steps make no saga",
         "mend the step named"),
+    row(Code::BadMessage, "UNA0122", 422,
+        "a source and steps that make no message",
+        "name the database of your local transaction as the source; steps follow it, and are not undone"),
     row(Code::Aborted, "UNA0201", 409,
         "the transaction was aborted",
         "read the reason; if it was a conflict or a timeout, begin a new transaction"),

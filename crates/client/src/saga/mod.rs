@@ -139,6 +139,7 @@ impl Saga {
             branches: Vec::new(),
             input,
             steps: self.steps,
+            source: None,
             delay_ms: self.delay_ms,
         };
         Ok((self.of.post("/v1/transactions".to_owned(), key, &request)?, self.of))

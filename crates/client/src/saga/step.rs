@@ -154,7 +154,7 @@ impl Step {
         self
     }
 
-    pub(super) fn into_request(self) -> StepRequest {
+    pub(crate) fn into_request(self) -> StepRequest {
         self.0
     }
 }

@@ -92,7 +92,7 @@ pub fn check(steps: &[Plan]) -> Result<(), Fault> {
     let may_fail = |step: &Plan| match step.action {
         Action::Call(_) => step.role == Role::Compensable,
         Action::Signal(timeout_ms) => timeout_ms.is_some(),
-        Action::Pause(_) => false,
+        Action::Pause(_) | Action::Local(..) => false,
     };
     let late =
         |it: &BranchId| *it != pivot && !before.is(*it, pivot) && may_fail(&steps[it.index()]);

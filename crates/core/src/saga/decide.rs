@@ -11,7 +11,9 @@ use super::{CallsBefore, Progress, SagaTxn};
 use crate::id::{BranchId, Timestamp};
 use crate::limits::{COMPENSATIONS_MAX, STUCK_PAUSE_MS};
 use crate::retry::Call;
-use crate::step::{Answer, Decision, Input, Opaque, Outcome, Reason, Refusal, Resolution, Verb};
+use crate::step::{
+    Answer, Decision, Force, Input, Opaque, Outcome, Reason, Refusal, Resolution, Verb,
+};
 
 type Records = Result<Vec<Record>, Refusal>;
 const NOTHING: Records = Ok(Vec::new());
@@ -20,8 +22,11 @@ impl SagaTxn {
     pub(super) fn decide(&mut self, now: Timestamp, input: Input) -> Records {
         match input {
             Input::Enlist(_) => Err(Refusal::NotEnlisting),
-            Input::CommitAsked(_) => Err(Refusal::NotForSaga),
-            Input::AbortAsked(reason) => self.abort_asked(reason),
+            Input::CommitAsked(_) => self.commit_asked(now),
+            Input::AbortAsked(reason) => match self.durable.source() {
+                Some(source) => self.taken_back(now, source),
+                None => self.abort_asked(reason),
+            },
             Input::Answered(step, verb, answer) => self.answered(now, step, verb, answer),
             Input::Signalled(step, payload) => self.signalled(step, payload),
             Input::Inquired(step) => {
@@ -76,23 +81,26 @@ impl SagaTxn {
             return None;
         }
         let plan = self.durable.plan(step)?;
-        let (wait_ms, is_pause) = match plan.action {
+        let wait_ms = match plan.action {
             Action::Call(_) | Action::Signal(None) => return None,
-            Action::Signal(Some(wait_ms)) => (wait_ms, false),
-            Action::Pause(wait_ms) => (wait_ms, true),
+            Action::Signal(Some(wait_ms)) | Action::Pause(wait_ms) | Action::Local(_, wait_ms) => {
+                wait_ms
+            }
         };
-        match (self.durable.until(step), is_pause) {
+        match (self.durable.until(step), &plan.action) {
             (None, _) => Some(Record::Timed(step, now.after_ms(wait_ms))),
             // No pause is that long: the clock was set back since.
             (Some(until), _) if until.since_ms(now) > wait_ms => {
                 Some(Record::Timed(step, now.after_ms(wait_ms)))
             }
             (Some(until), _) if until > now => None,
-            (Some(_), true) => Some(Record::Acted(step, Opaque::default())),
-            (Some(_), false) => {
+            (Some(_), Action::Pause(_)) => Some(Record::Acted(step, Opaque::default())),
+            (Some(_), Action::Signal(_)) => {
                 let detail = format!("no signal within {wait_ms} ms");
                 self.unwind(Some(step), Reason::new("timeout", &detail)).ok()
             }
+            // Its resource is asked.
+            (Some(_), Action::Local(..) | Action::Call(_)) => None,
         }
     }
 
@@ -134,11 +142,47 @@ impl SagaTxn {
         }
     }
 
+    /// The application says that its local transaction has committed.
+    fn commit_asked(&self, now: Timestamp) -> Records {
+        let source = self.durable.source().ok_or(Refusal::NotForSaga)?;
+        match (self.durable.phase(), self.durable.standing(source)) {
+            // The resource has been asked, and its answer is more than anybody's word.
+            (Phase::Running, Standing::Waiting) if self.is_asked(source, now) => NOTHING,
+            (Phase::Running, Standing::Waiting) => {
+                Ok(vec![Record::Acted(source, Opaque::default())])
+            }
+            (Phase::Running | Phase::Ended(Outcome::Committed), _) => NOTHING,
+            (Phase::Unwinding | Phase::Ended(Outcome::Aborted | Outcome::Mixed), _) => {
+                Err(Refusal::Decided(Decision::Abort))
+            }
+        }
+    }
+
+    /// The application will not commit its local transaction. It may have, so its resource is asked,
+    /// which then takes no such commit any more.
+    fn taken_back(&self, now: Timestamp, source: BranchId) -> Records {
+        match (self.durable.phase(), self.durable.standing(source)) {
+            (Phase::Running, Standing::Waiting) if self.is_asked(source, now) => NOTHING,
+            (Phase::Running, Standing::Waiting) => Ok(vec![Record::Timed(source, now)]),
+            (Phase::Running | Phase::Ended(Outcome::Committed), _) => {
+                Err(Refusal::Decided(Decision::Commit))
+            }
+            (Phase::Unwinding | Phase::Ended(Outcome::Aborted | Outcome::Mixed), _) => NOTHING,
+        }
+    }
+
+    /// Whether the resource of a local transaction is asked what became of it.
+    pub(super) fn is_asked(&self, source: BranchId, now: Timestamp) -> bool {
+        self.durable.until(source).is_some_and(|until| until <= now)
+    }
+
     /// The first signal counts; it may come before the step is due.
     fn signalled(&self, step: BranchId, payload: Opaque) -> Records {
         let plan = self.durable.plan(step).ok_or(Refusal::UnknownBranch(step))?;
         match (&plan.action, self.durable.phase(), self.durable.standing(step)) {
-            (Action::Call(_) | Action::Pause(_), ..) => Err(Refusal::UnknownBranch(step)),
+            (Action::Call(_) | Action::Pause(_) | Action::Local(..), ..) => {
+                Err(Refusal::UnknownBranch(step))
+            }
             (Action::Signal(_), Phase::Running, Standing::Waiting) => {
                 Ok(vec![Record::Acted(step, payload)])
             }
@@ -211,8 +255,10 @@ impl SagaTxn {
 
     /// Whether no call to the step is left that may still be carried out after its refusal.
     fn is_certain(&self, step: BranchId) -> bool {
-        self.volatile.calls_before == CallsBefore::No
-            && self.volatile.steps[step.index()].calls == 1
+        // A resource that says no for a local transaction has seen to it that it stays so.
+        self.durable.source() == Some(step)
+            || self.volatile.calls_before == CallsBefore::No
+                && self.volatile.steps[step.index()].calls == 1
     }
 
     fn refused(&self, step: BranchId, reason: Reason) -> Vec<Record> {
@@ -289,9 +335,28 @@ impl SagaTxn {
     }
 
     fn resolve(&self, resolution: Resolution) -> Records {
-        match self.durable.needs_attention() {
-            true => Ok(vec![Record::Resolved(resolution)]),
-            false => Err(Refusal::NothingToResolve),
+        if self.durable.needs_attention() {
+            return Ok(vec![Record::Resolved(resolution)]);
+        }
+        let unheard = |it: &BranchId| {
+            self.durable.phase() == Phase::Running
+                && self.durable.standing(*it) == Standing::Waiting
+        };
+        let Some(source) = self.durable.source().filter(unheard) else {
+            return Err(Refusal::NothingToResolve);
+        };
+        let reason = Reason::new("operator", &resolution.reason);
+        match (resolution.force, resolution.outcome) {
+            (Force::No, _) => Err(Refusal::Delegated(source)),
+            (Force::Yes, Decision::Commit) => {
+                let acted = Record::Acted(source, Opaque::default());
+                Ok(vec![Record::Resolved(resolution), acted])
+            }
+            (Force::Yes, Decision::Abort) => Ok(vec![
+                Record::Resolved(resolution),
+                Record::Refused(source, reason.clone()),
+                Record::Unwinding { step: Some(source), reason },
+            ]),
         }
     }
 }

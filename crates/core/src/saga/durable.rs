@@ -250,6 +250,17 @@ impl Durable {
         self.steps().all(|it| !self.before.is(step, it) || !self.is_owed(it))
     }
 
+    /// The local transaction on which everything rests: the first step, if it is one.
+    pub fn source(&self) -> Option<BranchId> {
+        let first = self.begun.steps.first()?;
+        matches!(first.action, Action::Local(..)).then_some(BranchId(0))
+    }
+
+    /// Whether everything rests on a local transaction that has committed.
+    pub fn is_published(&self) -> bool {
+        self.source().is_some_and(|source| self.standing(source) == Standing::Acted)
+    }
+
     /// The pivot, once it may have been called. From then on only it, or what follows, decides.
     pub fn pivoting(&self) -> Option<BranchId> {
         let pivot = self.begun.steps.iter().position(|step| step.role == Role::Pivot)?;
@@ -356,5 +367,8 @@ fn is_owed(standing: Standing) -> bool {
 /// Whether a journal can hold these steps: what the fold indexes is there.
 fn is_sound(steps: &[Plan]) -> bool {
     let known = |step: &Plan| step.after.iter().all(|before| before.index() < steps.len());
-    (1..=BRANCHES_MAX).contains(&steps.len()) && steps.iter().all(known)
+    let first = |step: &Plan| !matches!(step.action, Action::Local(..));
+    (1..=BRANCHES_MAX).contains(&steps.len())
+        && steps.iter().all(known)
+        && steps.iter().skip(1).all(first)
 }

@@ -9,14 +9,14 @@ use super::{Changed, SagaTxn};
 use crate::id::{BranchId, Timestamp};
 use crate::limits::STUCK_PAUSE_MS;
 use crate::retry::Call;
-use crate::step::{Effect, Stage, Verb};
+use crate::step::{Effect, Outcome, Stage, Verb};
 
 impl SagaTxn {
     /// Everything the current state calls for and that is not under way yet.
     pub(super) fn outstanding(&mut self, now: Timestamp, changed: Changed) -> Vec<Effect> {
         let mut effects = Vec::new();
         for step in self.durable.steps() {
-            if let Some((verb, pause_max_ms)) = self.wanted(step) {
+            if let Some((verb, pause_max_ms)) = self.wanted(now, step) {
                 let progress = &mut self.volatile.steps[step.index()];
                 if progress.call.is_due(now, pause_max_ms) {
                     progress.call = Call::InFlight;
@@ -26,7 +26,7 @@ impl SagaTxn {
             }
         }
         self.tell(changed, &mut effects);
-        let wake_at = self.wake_at();
+        let wake_at = self.wake_at(now);
         if wake_at != self.volatile.wake_at {
             self.volatile.wake_at = wake_at;
             effects.extend(wake_at.map(Effect::WakeAt));
@@ -35,12 +35,16 @@ impl SagaTxn {
     }
 
     /// What a step is to be called for, if it is, and the longest pause between two such calls.
-    fn wanted(&self, step: BranchId) -> Option<(Verb, u64)> {
+    fn wanted(&self, now: Timestamp, step: BranchId) -> Option<(Verb, u64)> {
         let plan = self.durable.plan(step)?;
         match self.durable.phase() {
             Phase::Running => {
-                let work = plan.action.work().filter(|_| self.durable.is_due(step))?;
-                Some((Verb::Act, work.retry.backoff_max_ms))
+                let work = match &plan.action {
+                    Action::Call(work) => work,
+                    Action::Local(work, _) if self.is_asked(step, now) => work,
+                    Action::Local(..) | Action::Signal(_) | Action::Pause(_) => return None,
+                };
+                self.durable.is_due(step).then_some((Verb::Act, work.retry.backoff_max_ms))
             }
             Phase::Unwinding => {
                 let owed = match self.durable.standing(step) {
@@ -68,6 +72,7 @@ impl SagaTxn {
             Phase::Running | Phase::Unwinding if self.durable.needs_attention() => {
                 Stage::NeedsAttention
             }
+            Phase::Running if self.durable.is_published() => Stage::Decided(Outcome::Committed),
             Phase::Running | Phase::Unwinding => Stage::Begun,
         };
         if changed == Changed::Yes || self.volatile.told.is_none() {
@@ -76,10 +81,10 @@ impl SagaTxn {
         }
     }
 
-    fn wake_at(&self) -> Option<Timestamp> {
+    fn wake_at(&self, now: Timestamp) -> Option<Timestamp> {
         let waiting = |step: BranchId| {
             let progress = &self.volatile.steps[step.index()];
-            self.wanted(step).and_then(|_| progress.call.wake_at())
+            self.wanted(now, step).and_then(|_| progress.call.wake_at())
         };
         let retries = self.durable.steps().filter_map(waiting);
         match self.durable.phase() {
@@ -88,7 +93,8 @@ impl SagaTxn {
                     let plan = self.durable.plan(step)?;
                     match plan.action {
                         Action::Call(_) => None,
-                        Action::Signal(_) | Action::Pause(_) => {
+                        Action::Local(..) if self.is_asked(step, now) => None,
+                        Action::Signal(_) | Action::Pause(_) | Action::Local(..) => {
                             self.durable.until(step).filter(|_| self.durable.is_due(step))
                         }
                     }

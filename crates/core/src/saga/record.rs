@@ -125,13 +125,16 @@ pub enum Action {
     Signal(Option<u64>),
     /// Lets so many milliseconds pass.
     Pause(u64),
+    /// Waits until the application says that its own local transaction has committed. Once it takes
+    /// that back, or after so many milliseconds, the resource of the transaction is asked.
+    Local(Work, u64),
 }
 
 impl Action {
     /// The call, if it is one.
     pub fn work(&self) -> Option<&Work> {
         match self {
-            Self::Call(work) => Some(work),
+            Self::Call(work) | Self::Local(work, _) => Some(work),
             Self::Signal(_) | Self::Pause(_) => None,
         }
     }

@@ -3,6 +3,7 @@
 
 mod forward;
 mod operator;
+mod source;
 mod time;
 mod unwind;
 mod wait;

@@ -136,6 +136,11 @@ fn put_plan(out: &mut Vec<u8>, plan: &Plan) {
             out.push(2);
             put_varint(out, *ms);
         }
+        Action::Local(work, ms) => {
+            out.push(3);
+            put_work(out, work);
+            put_varint(out, *ms);
+        }
     }
     put_option(out, plan.compensation.as_ref(), put_work);
     out.push(match plan.role {
@@ -154,6 +159,7 @@ fn plan(reader: &mut Reader<'_>) -> Result<Plan, Undecodable> {
             0 => Action::Call(work(reader)?),
             1 => Action::Signal(reader.option(Reader::varint)?),
             2 => Action::Pause(reader.varint()?),
+            3 => Action::Local(work(reader)?, reader.varint()?),
             _ => return Err(reader.wrong("an unknown action")),
         },
         compensation: reader.option(work)?,

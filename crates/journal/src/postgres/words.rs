@@ -122,8 +122,8 @@ pub(super) fn status(status: Status) -> &'static str {
 
 pub(super) fn outcome(kind: Kind, outcome: Outcome) -> &'static str {
     match (outcome, kind) {
-        (Outcome::Committed, Kind::Atomic | Kind::Tcc) => "committed",
-        (Outcome::Aborted, Kind::Atomic | Kind::Tcc) => "aborted",
+        (Outcome::Committed, Kind::Atomic | Kind::Tcc | Kind::Message) => "committed",
+        (Outcome::Aborted, Kind::Atomic | Kind::Tcc | Kind::Message) => "aborted",
         (Outcome::Committed, Kind::Saga) => "completed",
         (Outcome::Aborted, Kind::Saga) => "compensated",
         (Outcome::Mixed, _) => "mixed",
@@ -135,6 +135,7 @@ pub(super) fn kind(kind: Kind) -> &'static str {
         Kind::Atomic => "atomic",
         Kind::Tcc => "tcc",
         Kind::Saga => "saga",
+        Kind::Message => "message",
     }
 }
 

@@ -285,6 +285,7 @@ impl Store {
             Some(Kind::Atomic) => " AND shape = 0",
             Some(Kind::Tcc) => " AND shape <> 0 AND shape = 1",
             Some(Kind::Saga) => " AND shape <> 0 AND shape = 2",
+            Some(Kind::Message) => " AND shape <> 0 AND shape = 3",
         };
         let after = filter.after.map(|txn| txn.0.to_be_bytes());
         let before = filter.begun_before.map(|at| i64::try_from(at.0).unwrap_or(i64::MAX));
@@ -355,6 +356,7 @@ fn kind_code(kind: Kind) -> i64 {
         Kind::Atomic => 0,
         Kind::Tcc => 1,
         Kind::Saga => 2,
+        Kind::Message => 3,
     }
 }
 

@@ -126,7 +126,7 @@ impl Adapter for MysqlAdapter {
                     let answer = silent("a database is not committed in one phase");
                     Heard { answer, contact: Contact::Made }
                 }
-                Verb::Act => step::perform(&inner, &call, Half::Act).await,
+                Verb::Act => step::perform(&inner, &call, Half::first(&call.work)).await,
                 Verb::Compensate => step::perform(&inner, &call, Half::Compensate).await,
             }
         })

@@ -6,6 +6,9 @@
 //! | `act`, without | it never was, and will never be: it was compensated before it came |
 //! | `compensate` | it was compensated; with a result if there was anything to undo |
 //!
+//! A local transaction of an application writes the row `act` itself. Who wants to settle whether it has
+//! committed writes the row without a result: if that can be, it has not, and never will.
+//!
 //! The row is written before the work. Whoever comes second waits for the first, and is answered what
 //! the first did; the row and the work stay or go together. So a step is done at most once however often it
 //! is asked for, and a refusal is true only behind the row: whatever fails before it is silence, because an
@@ -60,7 +63,7 @@ enum Barred {
 }
 
 pub(super) async fn perform(inner: &Inner, call: &Call, half: Half) -> Heard {
-    let statements = match contract::statements(&call.work) {
+    let statements = match half.statements(&call.work) {
         Ok(statements) => statements,
         Err(bad) => return no(Reason::new("statement", &bad.why)),
     };
@@ -148,14 +151,16 @@ impl Attempt<'_> {
         match (self.half, &self.work) {
             (Half::Compensate, _) => all.push(Sql::new(format!("INSERT IGNORE {row} 'act')"))),
             (Half::Act, Ok(work)) => all.extend_from_slice(&work.texts),
-            (Half::Act, Err(_)) => {}
+            (Half::Act, Err(_)) | (Half::Settle, _) => {}
         }
         let mut ran = Ran::default();
         session.run(&all, &mut ran).await?;
         let (done, refused) = (ran.results.len(), ran.refused.take());
         if let Some(refused) = refused {
             return Ok(match (done.checked_sub(BEFORE_THE_ROW.len() + 1), self.half) {
-                (Some(_), Half::Compensate) => refusal(&refused, "unanimous_barrier"),
+                (Some(_), Half::Compensate | Half::Settle) => {
+                    refusal(&refused, "unanimous_barrier")
+                }
                 (Some(index), Half::Act) => refusal(&refused, &format!("statement {}", index + 1)),
                 (None, _) if done == BEFORE_THE_ROW.len() => self.before(&refused),
                 (None, _) => {
@@ -167,6 +172,16 @@ impl Attempt<'_> {
         let after_the_row = ran.results.split_off(BEFORE_THE_ROW.len() + 1);
         match self.half {
             Half::Act => self.carried_out(session, &after_the_row).await,
+            Half::Settle => {
+                // The row was not there: what it would have proved will never be.
+                let came = self.commit(session, None).await?;
+                Ok(match came {
+                    Came::To(answer, left) => {
+                        Came::To(contract::settled(answer, &self.call.name), left)
+                    }
+                    Came::Second | Came::NoTable => came,
+                })
+            }
             Half::Compensate => {
                 let barred = match after_the_row[0].rows_affected {
                     0 => Barred::No,
@@ -269,6 +284,7 @@ impl Attempt<'_> {
             }
             Ok(Some(_)) => match self.half {
                 Half::Act => Answer::No(contract::barred()),
+                Half::Settle => Answer::No(contract::not_committed()),
                 Half::Compensate => Answer::Done(Opaque::default()),
             },
             Ok(None) => silent("what an earlier attempt did is not there to be read"),

@@ -6,6 +6,9 @@
 //! | `act`, without | it never was, and will never be: it was compensated before it came |
 //! | `compensate` | it was compensated; with a result if there was anything to undo |
 //!
+//! A local transaction of an application writes the row `act` itself. Who wants to settle whether it has
+//! committed writes the row without a result: if that can be, it has not, and never will.
+//!
 //! The row is written before the work. Whoever comes second waits for the first, and is answered what
 //! the first did; the row and the work stay or go together. So a step is done at most once however often it
 //! is asked for, and a refusal is true only behind the row: whatever fails before it is silence, because an
@@ -55,7 +58,7 @@ enum Came {
 type Work<'a> = Result<Vec<(&'a Statement, Vec<Option<String>>)>, Reason>;
 
 pub(super) async fn perform(inner: &Inner, call: &Call, half: Half) -> Heard {
-    let statements = match contract::statements(&call.work) {
+    let statements = match half.statements(&call.work) {
         Ok(statements) => statements,
         Err(bad) => return no(Reason::new("statement", &bad.why)),
     };
@@ -129,7 +132,7 @@ async fn attempt(
     connection.statement(WRITE, &row)?;
     match (half, work) {
         (Half::Act, Ok(work)) => send(connection, work)?,
-        (Half::Act, Err(_)) => {}
+        (Half::Act, Err(_)) | (Half::Settle, _) => {}
         (Half::Compensate, _) => connection.statement(BAR, &row[..1])?,
     }
     connection.sync();
@@ -154,6 +157,7 @@ async fn attempt(
             Ok(work) => carried_out(connection, work, &row).await?,
             Err(reason) => Ok(refused_before(connection, reason).await?),
         },
+        Half::Settle => settle(connection, call).await?,
         Half::Compensate => undo(connection, call, work, &row).await?,
     };
     Ok(Came::To(answer.unwrap_or_else(|(refused, what)| refusal(&refused, &what))))
@@ -178,6 +182,15 @@ fn refusal(refused: &Refused, what: &str) -> Answer {
 async fn refused_before(connection: &mut Connection, reason: &Reason) -> Result<Answer, Broken> {
     drop(connection.ready().await?);
     Ok(Answer::No(reason.clone()))
+}
+
+/// The row was not there: what it would have proved will never be.
+async fn settle(connection: &mut Connection, call: &Call) -> Step<Answer> {
+    if let Err(refused) = connection.ready().await? {
+        return Ok(Err((refused, "unanimous_barrier".to_owned())));
+    }
+    let barred = commit(connection, Opaque::default(), None).await?;
+    Ok(barred.map(|answer| contract::settled(answer, &call.name)))
 }
 
 /// Undoes the step if it was done, and sees to it that it never will be if it was not.
@@ -292,6 +305,7 @@ async fn saved(
             Answer::Done(Opaque::new(&text.as_bytes()[1..]))
         }
         (Ok(Some(_)), Half::Act) => Answer::No(contract::barred()),
+        (Ok(Some(_)), Half::Settle) => Answer::No(contract::not_committed()),
         (Ok(Some(_)), Half::Compensate) => Answer::Done(Opaque::default()),
         (Ok(None), _) => silent("what an earlier attempt did is not there to be read"),
         (Err(refused), _) => silent(&format!("unanimous_barrier: {refused}")),

@@ -56,8 +56,8 @@ impl Driver {
                 }
                 Txn::Saga(saga) => {
                     let durable = saga.durable();
-                    let unwinding = durable.phase() != saga::Phase::Running;
-                    (unwinding, durable.begun().timeout_ms, durable.needs_attention())
+                    let decided = durable.phase() != saga::Phase::Running || durable.is_published();
+                    (decided, durable.begun().timeout_ms, durable.needs_attention())
                 }
             };
             let oldest = match decided {

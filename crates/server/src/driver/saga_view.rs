@@ -7,6 +7,7 @@ use unanimous_api::{AttentionView, ReasonView, StatusWord, StepView, StepWord, T
 use unanimous_core::Decision;
 use unanimous_core::id::BranchId;
 use unanimous_core::saga::{Durable, Phase, Plan, Record, SagaTxn, Standing, Trouble};
+use unanimous_participants::step;
 
 use super::view::resolution_view;
 
@@ -41,7 +42,9 @@ fn shown(saga: &SagaTxn, step: BranchId, branch: String) -> StepView {
     let progress = saga.progress(step);
     let before = plan.after.iter().filter_map(|it| durable.plan(*it));
     let result = durable.result(step).filter(|result| !result.is_empty());
+    let is_announced = durable.source() == Some(step) && durable.is_due(step);
     StepView {
+        statement: is_announced.then(|| step::proof(&branch)),
         name: plan.name.to_string(),
         after: before.map(|plan| plan.name.to_string()).collect(),
         resource: plan.action.work().map(|work| work.resource.to_string()),
@@ -112,12 +115,26 @@ fn attention(saga: &Durable, step: BranchId) -> Option<AttentionView> {
 
 /// The word for where a saga stands.
 pub(super) fn status(saga: &Durable) -> StatusWord {
+    if saga.source().is_some() {
+        return status_of_message(saga);
+    }
     match saga.phase() {
         Phase::Ended(_) if saga.reason().is_some() => StatusWord::Compensated,
         Phase::Ended(_) => StatusWord::Completed,
         Phase::Running | Phase::Unwinding if saga.needs_attention() => StatusWord::NeedsAttention,
         Phase::Running => StatusWord::Running,
         Phase::Unwinding => StatusWord::Compensating,
+    }
+}
+
+fn status_of_message(saga: &Durable) -> StatusWord {
+    match saga.phase() {
+        Phase::Ended(_) if saga.reason().is_some() => StatusWord::Aborted,
+        Phase::Ended(_) => StatusWord::Committed,
+        Phase::Running | Phase::Unwinding if saga.needs_attention() => StatusWord::NeedsAttention,
+        Phase::Running if saga.is_published() => StatusWord::Committing,
+        Phase::Running => StatusWord::Initiated,
+        Phase::Unwinding => StatusWord::Aborting,
     }
 }
 

@@ -136,6 +136,7 @@ pub(crate) fn kind(kind: txn::Kind) -> Kind {
         txn::Kind::Atomic => Kind::Atomic,
         txn::Kind::Tcc => Kind::Tcc,
         txn::Kind::Saga => Kind::Saga,
+        txn::Kind::Message => Kind::Message,
     }
 }
 
@@ -181,8 +182,9 @@ fn outcome(machine: &Txn) -> Option<OutcomeWord> {
             machine.durable().outcome().map(word)
         }
         Txn::Saga(saga) => match machine.ended() {
-            Some(outcome) => Some(outcome_word(txn::Kind::Saga, outcome)),
-            None => saga.durable().needs_attention().then_some(OutcomeWord::NeedsAttention),
+            Some(outcome) => Some(outcome_word(machine.kind(), outcome)),
+            None if saga.durable().needs_attention() => Some(OutcomeWord::NeedsAttention),
+            None => saga.durable().is_published().then_some(OutcomeWord::Committed),
         },
     }
 }
@@ -190,10 +192,14 @@ fn outcome(machine: &Txn) -> Option<OutcomeWord> {
 /// The word for how a transaction ended.
 pub(crate) fn outcome_word(kind: txn::Kind, outcome: Outcome) -> OutcomeWord {
     match (outcome, kind) {
-        (Outcome::Committed, txn::Kind::Atomic | txn::Kind::Tcc) => OutcomeWord::Committed,
-        (Outcome::Aborted, txn::Kind::Atomic | txn::Kind::Tcc) => OutcomeWord::Aborted,
         (Outcome::Committed, txn::Kind::Saga) => OutcomeWord::Completed,
         (Outcome::Aborted, txn::Kind::Saga) => OutcomeWord::Compensated,
+        (Outcome::Committed, txn::Kind::Atomic | txn::Kind::Tcc | txn::Kind::Message) => {
+            OutcomeWord::Committed
+        }
+        (Outcome::Aborted, txn::Kind::Atomic | txn::Kind::Tcc | txn::Kind::Message) => {
+            OutcomeWord::Aborted
+        }
         (Outcome::Mixed, _) => OutcomeWord::Mixed,
     }
 }

@@ -124,7 +124,7 @@ fn aborted(view: TransactionView) -> Failure {
     };
     let code = match view.kind {
         Kind::Saga => Code::Compensated,
-        Kind::Atomic | Kind::Tcc => Code::Aborted,
+        Kind::Atomic | Kind::Tcc | Kind::Message => Code::Aborted,
     };
     Failure::of(Problem::new(code, detail).about(view))
 }

@@ -17,7 +17,7 @@ use unanimous_core::id::TxnId;
 use unanimous_participants::Trace;
 
 use super::answer::{self, Heard, hear, hear_or_show, present};
-use super::{App, Failure, Reply, body, keys, steps, validate};
+use super::{App, Failure, Reply, body, keys, message, steps, validate};
 use crate::driver::{AskError, BeginOrder, IfRunning, SagaOrder};
 use crate::limits::SAGA_MS_MAX;
 
@@ -85,11 +85,14 @@ fn order(
             if !request.branches.is_empty() {
                 return Err(misplaced("/branches", "a saga has steps and no branches"));
             }
+            if request.source.is_some() {
+                return Err(misplaced("/source", "only a message has it"));
+            }
             let bound = |ms, pointer: &str| steps::millis(ms, SAGA_MS_MAX, || pointer.to_owned());
             return Ok(Order::Saga(SagaOrder {
                 timeout_ms: bound(request.timeout_ms, "/timeout_ms")?,
                 delay_ms: bound(request.delay_ms, "/delay_ms")?,
-                steps: steps::steps(app.coordinator.resources(), &request)?,
+                steps: steps::steps(app.coordinator.resources(), &request, None)?,
                 input: validate::work(request.input, || "/input".to_owned())?,
                 key,
                 running,
@@ -97,14 +100,29 @@ fn order(
                 trace,
             }));
         }
+        Kind::Message => {
+            return Ok(Order::Saga(SagaOrder {
+                timeout_ms: None,
+                delay_ms: None,
+                steps: message::steps(app.coordinator.resources(), &request)?,
+                input: validate::work(request.input, || "/input".to_owned())?,
+                key,
+                // It waits for the application.
+                running: IfRunning::Join,
+                wait: Wait::None,
+                trace,
+            }));
+        }
     };
     for (given, pointer) in [
         (!request.steps.is_empty(), "/steps"),
         (request.input.is_some(), "/input"),
+        (request.source.is_some(), "/source"),
         (request.delay_ms.is_some(), "/delay_ms"),
     ] {
         if given {
-            return Err(misplaced(pointer, "only a saga has it; this kind has branches"));
+            let why = "a saga or a message may have it; this kind has branches";
+            return Err(misplaced(pointer, why));
         }
     }
     Ok(Order::Branches(BeginOrder {
@@ -118,7 +136,7 @@ fn order(
     }))
 }
 
-fn misplaced(pointer: &str, why: &str) -> Failure {
+pub(super) fn misplaced(pointer: &str, why: &str) -> Failure {
     Failure::of(Problem::new(Code::BadField, why).at(pointer))
 }
 

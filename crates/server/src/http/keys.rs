@@ -45,6 +45,7 @@ pub(super) fn of_begin(request: &BeginRequest<&RawValue>) -> Print {
         branches: branches.collect(),
         input: request.input.map(canonical),
         steps: Vec::new(),
+        source: request.source.clone(),
         delay_ms: request.delay_ms,
     };
     let canonical_json = serde_json::to_vec(&canonical_request).expect("a request is always JSON");

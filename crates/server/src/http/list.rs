@@ -57,8 +57,9 @@ fn filter(parameters: &[(String, String)], now: Timestamp) -> Result<Option<Filt
                 "atomic" => filter.kind = Some(Kind::Atomic),
                 "tcc" => filter.kind = Some(Kind::Tcc),
                 "saga" => filter.kind = Some(Kind::Saga),
+                "message" => filter.kind = Some(Kind::Message),
                 _ => {
-                    let there_are = "atomic, tcc, saga";
+                    let there_are = "atomic, tcc, saga, message";
                     return Err(bad(format!("kind={value:?} is no kind; there are: {there_are}")));
                 }
             },

@@ -15,6 +15,7 @@ mod invariants;
 mod keys;
 mod list;
 mod listen;
+mod message;
 mod steps;
 mod system;
 mod transactions;

@@ -21,17 +21,20 @@ use crate::limits::{SAGA_MS_MAX, STEP_ATTEMPTS_MAX, STEP_CALL_MS_MAX};
 use crate::resources::Resources;
 use crate::saga::template::{Scope, Template};
 
-/// The steps of a saga, ready for the machine.
+/// The steps of a saga, or those that follow the source of a message, ready for the machine.
 pub(super) fn steps(
     resources: &Resources,
     request: &BeginRequest<&RawValue>,
+    source: Option<Plan>,
 ) -> Result<Vec<Plan>, Failure> {
     let steps = &request.steps;
-    if !(1..=BRANCHES_MAX).contains(&steps.len()) {
-        let detail = format!("{} steps; a saga has 1 to {BRANCHES_MAX}", steps.len());
+    let most = BRANCHES_MAX - usize::from(source.is_some());
+    if !(1..=most).contains(&steps.len()) {
+        let kind = request.kind.as_str();
+        let detail = format!("{} steps; a {kind} has 1 to {most}", steps.len());
         return Err(out_of_bounds(detail, "/steps"));
     }
-    let mut names = HashSet::new();
+    let mut names: HashSet<&str> = source.iter().map(|source| &*source.name).collect();
     for (index, step) in steps.iter().enumerate() {
         let pointer = || format!("/steps/{index}/name");
         participant(&step.name, pointer)?;
@@ -40,15 +43,16 @@ pub(super) fn steps(
             return Err(Failure::of(Problem::new(Code::DuplicateStep, detail).at(pointer())));
         }
     }
-    let order = Order::of(steps)?;
+    let order = Order::of(steps, source.as_ref())?;
     let plan = |(index, step)| Planner { resources, order: &order, index, step }.plan();
-    let plans: Vec<Plan> = steps.iter().enumerate().map(plan).collect::<Result<_, _>>()?;
-    check(&plans).map_err(|fault| faulty(&fault, &plans))?;
+    let written = steps.iter().enumerate().map(plan).collect::<Result<Vec<_>, _>>()?;
+    let plans: Vec<Plan> = source.iter().cloned().chain(written).collect();
+    check(&plans).map_err(|fault| faulty(&fault, &plans, &order))?;
     Ok(plans)
 }
 
-fn faulty(fault: &Fault, plans: &[Plan]) -> Failure {
-    let at = |field: &str| format!("/steps/{}/{field}", fault.step().0);
+fn faulty(fault: &Fault, plans: &[Plan], order: &Order<'_>) -> Failure {
+    let at = |field: &str| format!("/steps/{}/{field}", fault.step().index() - order.first);
     let (code, pointer) = match fault {
         Fault::Cycle(_) => (Code::CyclicSaga, at("after")),
         Fault::SecondPivot(_) => (Code::BadSaga, at("pivot")),
@@ -73,15 +77,19 @@ pub(super) fn millis(
 
 /// Which steps come before which.
 struct Order<'a> {
+    /// The number of the first step of the request: all of them follow the source, if there is one.
+    first: usize,
     names: Vec<&'a str>,
     after: Vec<Vec<BranchId>>,
     before: Before,
 }
 
 impl<'a> Order<'a> {
-    fn of(steps: &'a [StepRequest<&RawValue>]) -> Result<Self, Failure> {
-        let names: Vec<&str> = steps.iter().map(|step| &*step.name).collect();
-        let mut after = Vec::with_capacity(steps.len());
+    fn of(steps: &'a [StepRequest<&RawValue>], source: Option<&'a Plan>) -> Result<Self, Failure> {
+        let first = usize::from(source.is_some());
+        let names = source.map(|source| &*source.name).into_iter();
+        let names: Vec<&str> = names.chain(steps.iter().map(|step| &*step.name)).collect();
+        let mut after = vec![Vec::new(); first];
         for (index, step) in steps.iter().enumerate() {
             let mut before = Vec::with_capacity(step.after.len());
             for (place, name) in step.after.iter().enumerate() {
@@ -98,10 +106,13 @@ impl<'a> Order<'a> {
                     before.push(BranchId(found as u16));
                 }
             }
+            if before.is_empty() && source.is_some() {
+                before.push(BranchId(0));
+            }
             after.push(before);
         }
         let before = Before::of(after.iter().map(Vec::as_slice));
-        Ok(Self { names, after, before })
+        Ok(Self { first, names, after, before })
     }
 }
 
@@ -146,6 +157,11 @@ impl Planner<'_> {
         format!("/steps/{}/{field}", self.index)
     }
 
+    /// Its number in the saga.
+    fn number(&self) -> usize {
+        self.order.first + self.index
+    }
+
     fn bad(&self, field: &str, detail: impl Into<String>) -> Failure {
         Failure::of(Problem::new(Code::BadSaga, detail).at(self.at(field)))
     }
@@ -157,24 +173,37 @@ impl Planner<'_> {
         }
         Ok(Plan {
             name: Arc::from(&*step.name),
-            after: self.order.after[self.index].clone(),
+            after: self.order.after[self.number()].clone(),
             action: self.action()?,
             compensation: match &step.compensation {
                 Some(call) => Some(self.call(call, "compensation", Own::Known)?),
                 None => None,
             },
-            role: match (step.pivot, step.retriable) {
-                (false, false) => Role::Compensable,
-                (true, false) => Role::Pivot,
-                (false, true) => Role::Retriable,
-                (true, true) => {
-                    return Err(
-                        self.bad("retriable", "a pivot may be refused: it is not retriable")
-                    );
-                }
-            },
+            role: self.role()?,
             state: step.state.as_deref().map(Arc::from),
         })
+    }
+
+    fn role(&self) -> Result<Role, Failure> {
+        let (step, follows) = (self.step, self.order.first > 0);
+        match (step.pivot, step.retriable) {
+            (true, _) if follows => {
+                Err(self.unfit("pivot", "the local transaction is the point of no return"))
+            }
+            (false, _) if follows && step.compensation.is_some() => {
+                Err(self.unfit("compensation", "what follows a commit is not undone"))
+            }
+            (false, false) if !follows => Ok(Role::Compensable),
+            (true, false) => Ok(Role::Pivot),
+            (false, _) => Ok(Role::Retriable),
+            (true, true) => {
+                Err(self.bad("retriable", "a pivot may be refused: it is not retriable"))
+            }
+        }
+    }
+
+    fn unfit(&self, field: &str, detail: &str) -> Failure {
+        Failure::of(Problem::new(Code::BadMessage, detail).at(self.at(field)))
     }
 
     fn action(&self) -> Result<Action, Failure> {
@@ -216,7 +245,7 @@ impl Planner<'_> {
             Takes::Body | Takes::Commands => (request(call, &at)?, self.at(field)),
             Takes::Statements => (statements(call, &at)?, at("statements")),
         };
-        let scope = Results { order: self.order, step: self.index, own };
+        let scope = Results { order: self.order, step: self.number(), own };
         let template = match takes(self.resources, &call.resource) {
             Takes::Statements => Template::statements(&written, &scope),
             Takes::Body | Takes::Commands => Template::request(&written, &scope),

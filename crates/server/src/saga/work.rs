@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 use unanimous_core::id::{BranchId, TxnId};
 use unanimous_core::saga::{Durable, Work};
 use unanimous_core::{Answer, Opaque, Reason, Verb};
+use unanimous_participants::step;
 
 use super::template::{Scope, Template, Values};
 
@@ -24,6 +25,9 @@ pub(crate) fn of(saga: &Durable, step: BranchId, verb: Verb) -> &Work {
 
 /// What to send, or what the step has to be taken to answer because nothing can be sent.
 pub(crate) fn rendered(txn: TxnId, saga: &Durable, work: &Work) -> Result<Opaque, Answer> {
+    if work.work.bytes() == step::SETTLE.as_bytes() {
+        return Ok(work.work.clone());
+    }
     let text = std::str::from_utf8(work.work.bytes()).ok();
     let raw = text.and_then(|text| serde_json::from_str::<&RawValue>(text).ok());
     let unreadable =

@@ -14,6 +14,7 @@ mod invariants;
 mod isolation;
 mod keys;
 mod lists;
+mod message;
 mod metrics;
 mod mixed;
 mod openapi;

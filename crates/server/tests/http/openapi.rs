@@ -189,6 +189,7 @@ fn step() -> StepView {
         last_error: some_text(),
         reason: some_text(),
         result: Some(json!({"id": 7})),
+        statement: some_text(),
         waits_until_ms: Some(1),
     }
 }
@@ -403,6 +404,7 @@ fn requests() -> Vec<(&'static str, Value)> {
         branches: vec![branch.clone()],
         input: body(),
         steps: vec![step.clone()],
+        source: Some(text()),
         delay_ms: Some(1),
     };
     let enlist = EnlistRequest { participant: text(), resource: text(), body: body() };

@@ -39,14 +39,24 @@ pub(super) enum WishKind {
     Cancel,
     CancelIfUnchanged,
     Signal(u8),
+    /// The application commits the local transaction of its message, if it still can.
+    CommitLocally,
+    /// It says so, if it has.
+    TellCommitted,
 }
 
 const RETRY_MS: u64 = 250;
 const LOOK_MS: u64 = 300;
 
 impl Order {
-    pub(super) fn has_call(&self, step: usize) -> bool {
-        matches!(self.steps[step].action, Action::Call(_))
+    /// Whether a step has an effect of its own.
+    pub(super) fn has_effect(&self, step: usize) -> bool {
+        matches!(self.steps[step].action, Action::Call(_) | Action::Local(..))
+    }
+
+    /// Whether a step is the application's local transaction.
+    pub(super) fn is_local(&self, step: usize) -> bool {
+        matches!(self.steps[step].action, Action::Local(..))
     }
 
     pub(super) fn pivot(&self) -> Option<usize> {
@@ -71,6 +81,9 @@ impl Order {
                 }
                 Action::Signal(wait_ms) => format!("waits for a signal, {wait_ms:?}"),
                 Action::Pause(ms) => format!("pauses {ms} ms"),
+                Action::Local(_, wait_ms) => {
+                    format!("is a local transaction in s{}, {wait_ms} ms", share.service)
+                }
             };
             let undo = if plan.compensation.is_some() { "" } else { ", stays" };
             format!("step {index} {:?} after {after:?}: {does}{undo}", plan.role)
@@ -111,7 +124,15 @@ impl World {
         self.after(RETRY_MS, Event::Wish { order, wish });
         let known = &self.orders[usize::from(order)];
         let Some(slot) = known.slot else { return };
-        let what = match known.wishes[usize::from(wish)].kind {
+        let kind = known.wishes[usize::from(wish)].kind;
+        let what = match kind {
+            WishKind::CommitLocally => {
+                let over = self.commit_locally(slot);
+                self.orders[usize::from(order)].wishes[usize::from(wish)].answered = over;
+                return;
+            }
+            WishKind::TellCommitted if self.txns[slot.index()].cells[0].acted == 0 => return,
+            WishKind::TellCommitted => Want::Commit,
             WishKind::Cancel => Want::Cancel,
             WishKind::CancelIfUnchanged => Want::CancelIf(known.version),
             WishKind::Signal(step) => {

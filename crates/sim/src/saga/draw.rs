@@ -39,6 +39,10 @@ fn order(rng: &mut Rng, services: u64, text: &Arc<str>) -> Order {
         turn(&mut steps, pivot, rng);
     }
     shuffle(&mut steps, rng);
+    let is_message = rng.chance(250);
+    if is_message {
+        follow(&mut steps, rng, text);
+    }
     debug_assert_eq!(check(&steps), Ok(()));
     let share = |plan: &Plan, rng: &mut Rng| Share {
         // Nothing bars a late call to the pivot, so it has to be known again.
@@ -57,14 +61,17 @@ fn order(rng: &mut Rng, services: u64, text: &Arc<str>) -> Order {
         },
     };
     let shares = steps.iter().map(|plan| share(plan, rng)).collect();
-    let timeout_ms = rng.chance(400).then(|| rng.range(100, 3_000));
-    let wishes = wishes(rng, &steps);
+    let timeout_ms = (!is_message && rng.chance(400)).then(|| rng.range(100, 3_000));
+    let mut wishes = wishes(rng, &steps);
+    if is_message {
+        wishes.extend(of_application(rng));
+    }
     Order {
         before: before(&steps),
         steps,
         shares,
         timeout_ms,
-        start_in_ms: rng.chance(200).then(|| rng.range(1, 1_500)),
+        start_in_ms: (!is_message && rng.chance(200)).then(|| rng.range(1, 1_500)),
         starts_ms: rng.below(2_000),
         wishes,
         slot: None,
@@ -113,6 +120,46 @@ fn turn(steps: &mut [Plan], pivot: usize, rng: &mut Rng) {
             *wait_ms = None;
         }
     }
+}
+
+/// Makes a message of steps: a local transaction that all of them follow.
+fn follow(steps: &mut Vec<Plan>, rng: &mut Rng, text: &Arc<str>) {
+    steps.truncate(STEPS - 1);
+    let count = steps.len();
+    for step in steps.iter_mut() {
+        step.after.retain(|it| it.index() < count);
+        step.after.iter_mut().for_each(|it| *it = id(it.index() + 1));
+        if step.after.is_empty() || rng.chance(300) {
+            step.after.push(id(0));
+        }
+        (step.role, step.compensation) = (Role::Retriable, None);
+        if let Action::Signal(wait_ms) = &mut step.action {
+            *wait_ms = None;
+        }
+    }
+    let source = Plan {
+        name: Arc::clone(text),
+        after: Vec::new(),
+        action: Action::Local(work(rng, text), rng.range(20, 2_000)),
+        compensation: None,
+        role: Role::Pivot,
+        state: None,
+    };
+    steps.insert(0, source);
+}
+
+/// What an application does that has announced a message. It may die at any point.
+fn of_application(rng: &mut Rng) -> Vec<Wish> {
+    let wish = |kind, after_ms| Wish { after_ms, kind, answered: false };
+    let commits_ms = rng.range(1, 2_000);
+    let mut wishes = Vec::new();
+    if rng.chance(800) {
+        wishes.push(wish(WishKind::CommitLocally, commits_ms));
+    }
+    if rng.chance(600) {
+        wishes.push(wish(WishKind::TellCommitted, commits_ms + rng.range(1, 300)));
+    }
+    wishes
 }
 
 fn work(rng: &mut Rng, text: &Arc<str>) -> Work {

@@ -78,6 +78,8 @@ pub(super) enum Want {
     /// Only if nothing has changed since this version was seen.
     CancelIf(u8),
     Signal(u8),
+    /// The local transaction has committed.
+    Commit,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -101,6 +103,8 @@ pub(super) enum Verdict {
     Changed,
     /// The signal was taken, or was not the first.
     Signalled,
+    /// What follows the local transaction is done, or will be.
+    Published,
     /// Nothing to say beside the stage.
     Other,
 }

@@ -79,11 +79,17 @@ pub enum SagaExhibit {
     ActRepeats,
     /// A service compensates again when it is asked again.
     CompensationRepeats,
+    /// A message is published when it is announced.
+    AnnouncedIsPublished,
+    /// A message of which nothing is heard is dropped without a question.
+    UntoldIsDropped,
+    /// A source says that nothing has committed, and lets it commit afterwards.
+    SettledWithoutMark,
 }
 
 impl SagaExhibit {
     /// All of them.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 38] = [
         Self::CompensationSkipped,
         Self::CompensatesAllAtOnce,
         Self::TimeoutEndsAtOnce,
@@ -119,6 +125,9 @@ impl SagaExhibit {
         Self::UndoneForgotten,
         Self::ActRepeats,
         Self::CompensationRepeats,
+        Self::AnnouncedIsPublished,
+        Self::UntoldIsDropped,
+        Self::SettledWithoutMark,
     ];
 
     /// The mistake in one line.
@@ -161,6 +170,13 @@ impl SagaExhibit {
             Self::UndoneForgotten => "a service acts again after it was compensated",
             Self::ActRepeats => "a service acts again when it is asked again",
             Self::CompensationRepeats => "a service compensates again when it is asked again",
+            Self::AnnouncedIsPublished => "a message is published when it is announced",
+            Self::UntoldIsDropped => {
+                "a message of which nothing is heard is dropped without a question"
+            }
+            Self::SettledWithoutMark => {
+                "a source says that nothing has committed, and lets it commit afterwards"
+            }
         }
     }
 

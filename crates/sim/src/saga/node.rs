@@ -346,6 +346,11 @@ impl World {
                 }
             }
         }
+        if exhibit == Some(SagaExhibit::UntoldIsDropped)
+            && self.order_of(slot).is_local(step.index())
+        {
+            return self.stop_waiting(node, slot, step);
+        }
         let call = Call { slot, step: step.0 as u8, verb, number };
         self.after(CALL_PATIENCE_MS, Event::Timeout(node, call));
         self.send_call(node, slot, step, verb, number);

@@ -68,11 +68,15 @@ impl World {
         self.txns.push(Truth { order, cells, told: Told::default() });
         self.totals.txns += 1;
         self.note(|| format!("n{node}      {slot} begins for o{order}"));
+        let is_message = self.orders[usize::from(order)].is_local(0);
         let (machine, step) = SagaTxn::begin(begun, now);
         let known = self.node(node);
         known.insert(slot, Live::new(machine, 0));
         known.waiters.push((slot, order));
         let _ = self.take(node, slot, step, None);
+        if is_message && self.exhibit == Some(SagaExhibit::AnnouncedIsPublished) {
+            self.unbidden.push((node, slot, Input::CommitAsked(Vec::new())));
+        }
     }
 
     /// Answers with how far the saga has come.
@@ -113,6 +117,7 @@ impl World {
             Want::Cancel => (None, self.cancel(wished.number)),
             Want::CancelIf(version) => (Some(version), self.cancel(wished.number)),
             Want::Signal(step) => (None, signal(step, wished.number)),
+            Want::Commit => (None, Input::CommitAsked(Vec::new())),
         };
         let changed = conditional.is_some_and(|seen| usize::from(seen) != live.stored);
         if running && changed && self.exhibit != Some(SagaExhibit::CancelIgnoresVersion) {
@@ -126,6 +131,11 @@ impl World {
         let verdict = match (fed, wished.what) {
             (Fed::Lost, _) => return,
             (Fed::Taken, Want::Signal(_)) => Verdict::Signalled,
+            (Fed::Taken, Want::Commit) => match self.is_published(node, slot) {
+                true => Verdict::Published,
+                // The source is being asked.
+                false => Verdict::Other,
+            },
             (Fed::Taken, Want::Cancel | Want::CancelIf(_)) => {
                 match (running && changed, self.phase_seen(node, slot)) {
                     (true, _) => Verdict::Changed,
@@ -145,9 +155,10 @@ impl World {
                 }
                 Verdict::TooLate
             }
-            (Fed::Refused(Refusal::Decided(_)), Want::Cancel | Want::CancelIf(_)) => {
-                Verdict::TooLate
-            }
+            (
+                Fed::Refused(Refusal::Decided(_)),
+                Want::Cancel | Want::CancelIf(_) | Want::Commit,
+            ) => Verdict::TooLate,
             (Fed::Refused(_), _) => Verdict::Other,
         };
         self.reply_gated(node, slot, order, Reply::Granted(slot, wished, verdict));
@@ -167,6 +178,8 @@ impl World {
             (Some(Phase::Ended(Outcome::Aborted)), Want::Cancel | Want::CancelIf(_)) => {
                 Verdict::Cancelled
             }
+            (Some(Phase::Ended(Outcome::Committed)), Want::Commit) => Verdict::Published,
+            (Some(Phase::Ended(Outcome::Aborted)), Want::Commit) => Verdict::TooLate,
             (Some(_), _) => Verdict::Other,
         };
         self.reply_gated(node, slot, order, Reply::Granted(slot, wished, verdict));
@@ -192,6 +205,13 @@ impl World {
         match self.nodes[usize::from(node)].live(slot) {
             Some(live) => Some(live.machine.durable().phase()),
             None => self.stored_phase(slot),
+        }
+    }
+
+    fn is_published(&self, node: u8, slot: Slot) -> bool {
+        match self.nodes[usize::from(node)].live(slot) {
+            Some(live) => live.machine.durable().is_published(),
+            None => self.stored_phase(slot) == Some(Phase::Ended(Outcome::Committed)),
         }
     }
 

@@ -47,6 +47,8 @@ enum Is {
     RefusingRetriable,
     Signal,
     Pause,
+    /// A local transaction.
+    Local,
 }
 
 const PLAIN: Scenario = Scenario {
@@ -58,7 +60,7 @@ const PLAIN: Scenario = Scenario {
     down: false,
 };
 
-pub(crate) const SCENARIOS: [Scenario; 12] = [
+pub(crate) const SCENARIOS: [Scenario; 14] = [
     PLAIN,
     Scenario {
         name: "steps side by side, a pivot and a retriable one",
@@ -122,6 +124,17 @@ pub(crate) const SCENARIOS: [Scenario; 12] = [
         timeout_ms: Some(200),
         ..PLAIN
     },
+    Scenario {
+        name: "a message whose application dies after its commit",
+        steps: &[(&[], Is::Local), (&[0], Is::Retriable), (&[0], Is::Retriable)],
+        wish: Some((30, WishKind::CommitLocally)),
+        ..PLAIN
+    },
+    Scenario {
+        name: "a message whose local transaction never commits",
+        steps: &[(&[], Is::Local), (&[0], Is::Retriable)],
+        ..PLAIN
+    },
 ];
 
 impl Scenario {
@@ -159,7 +172,10 @@ fn plan(&(after, is): &Step, text: &Arc<str>) -> Plan {
     let retry = Retry { attempts_max: Some(2), backoff_ms: 10, backoff_max_ms: 50 };
     let work =
         Work { resource: Arc::clone(text), work: Opaque::default(), retry, timeout_ms: None };
-    let stays = matches!(is, Is::Staying | Is::Pivot | Is::RefusingPivot | Is::Signal | Is::Pause);
+    let stays = matches!(
+        is,
+        Is::Staying | Is::Pivot | Is::RefusingPivot | Is::Signal | Is::Pause | Is::Local
+    );
     Plan {
         name: Arc::clone(text),
         after: after.iter().map(|&it| BranchId(it)).collect(),
@@ -167,6 +183,7 @@ fn plan(&(after, is): &Step, text: &Arc<str>) -> Plan {
         action: match is {
             Is::Signal => Action::Signal(Some(100)),
             Is::Pause => Action::Pause(10),
+            Is::Local => Action::Local(work, 50),
             Is::Plain
             | Is::Elsewhere
             | Is::Refusing
@@ -178,7 +195,7 @@ fn plan(&(after, is): &Step, text: &Arc<str>) -> Plan {
             | Is::RefusingRetriable => Action::Call(work),
         },
         role: match is {
-            Is::Pivot | Is::RefusingPivot => Role::Pivot,
+            Is::Pivot | Is::RefusingPivot | Is::Local => Role::Pivot,
             Is::Retriable | Is::RefusingRetriable => Role::Retriable,
             Is::Plain
             | Is::Elsewhere

@@ -9,6 +9,7 @@ use unanimous_core::barrier::{Mark, Reply as Stored, Ruling, rule};
 use super::event::{Call, Event, Message, Party, Says, What};
 use super::exhibit::SagaExhibit;
 use super::world::World;
+use crate::event::Slot;
 
 /// A process that steps call.
 #[derive(Clone, Debug)]
@@ -120,8 +121,31 @@ impl World {
         }
     }
 
+    /// The application's local transaction commits, unless it is settled that it does not. Returns
+    /// whether that is over.
+    pub(super) fn commit_locally(&mut self, slot: Slot) -> bool {
+        let cell = &mut self.txns[slot.index()].cells[0];
+        if !self.services[usize::from(cell.service)].up {
+            return false;
+        }
+        if cell.mark == Mark::Absent {
+            cell.acted += 1;
+            cell.mark = Mark::Committed;
+        }
+        let mark = cell.mark;
+        self.note(|| format!("client    {slot} commits locally: {mark:?}"));
+        true
+    }
+
     fn act(&mut self, call: Call) -> Says {
         let Call { slot, step, .. } = call;
+        if self.order_of(slot).is_local(usize::from(step)) {
+            // It has not committed, and never will.
+            if self.exhibit != Some(SagaExhibit::SettledWithoutMark) {
+                self.cell_mut(slot, step).mark = Mark::Refused;
+            }
+            return Says::No;
+        }
         let cell = self.cell_mut(slot, step);
         let (refuses, service) = (cell.refuses, cell.service);
         if self.rng.chance(refuses) {

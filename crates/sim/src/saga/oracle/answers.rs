@@ -5,7 +5,7 @@ use unanimous_core::saga::{Phase, Record, SagaTxn};
 use unanimous_core::{Input, Outcome, Stage};
 
 use crate::event::Slot;
-use crate::saga::event::{Reply, Verdict};
+use crate::saga::event::{Reply, Verdict, Want};
 use crate::saga::world::World;
 
 /// What anybody was told of a saga.
@@ -107,6 +107,18 @@ impl World {
                                 "a cancel is told, and not durable".into()
                             });
                         }
+                    }
+                    Verdict::Published => {
+                        if kept.acted & 1 == 0 && !kept.resolved {
+                            self.violated("I3", slot, || {
+                                "it is told published, and a crash could forget why".into()
+                            });
+                        }
+                    }
+                    Verdict::TooLate if wished.what == Want::Commit => {
+                        self.violated("I1", slot, || {
+                            "the local transaction has committed, and was told too late".into()
+                        });
                     }
                     Verdict::TooLate => {
                         told.lost.push(wished.number);

@@ -18,7 +18,7 @@ impl World {
         let kept = self.kept(slot);
         let is_before = |it: &usize| order.is_before(*it, index);
         let not_acted = |it: &usize| {
-            order.has_call(*it) && truth.cells[*it].acted == 0 && !truth.cells[*it].settled
+            order.has_effect(*it) && truth.cells[*it].acted == 0 && !truth.cells[*it].settled
         };
         let undone = |it: &usize| {
             order.steps[*it].compensation.is_some() && truth.cells[*it].mark == Mark::RolledBack

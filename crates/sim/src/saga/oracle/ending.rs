@@ -56,7 +56,7 @@ impl World {
                 (true, true) => cell.is_in_effect(),
                 (true, false) => order.pivot() == Some(index) && cell.acted > 0,
             };
-            order.has_call(index) && wrong && !cell.settled
+            order.has_effect(index) && wrong && !cell.settled
         };
         let cells = &self.txns[slot.index()].cells;
         let found = cells.iter().enumerate().find(is_wrong).map(|(index, _)| index);

@@ -30,9 +30,9 @@ impl World {
 
     fn check_record(&mut self, slot: Slot, record: &Record) {
         let cell = |step: &BranchId| &self.txns[slot.index()].cells[step.index()];
-        let is_call = |step: &BranchId| self.order_of(slot).has_call(step.index());
+        let has_effect = |step: &BranchId| self.order_of(slot).has_effect(step.index());
         let wrong = match record {
-            Record::Acted(step, _) if is_call(step) => cell(step).acted == 0,
+            Record::Acted(step, _) if has_effect(step) => cell(step).acted == 0,
             Record::Acted(step, _) => {
                 let waits =
                     matches!(self.order_of(slot).steps[step.index()].action, Action::Signal(_));
