@@ -15,6 +15,7 @@ mod remote;
 mod resource;
 mod serve;
 mod sim;
+mod stats;
 mod table;
 mod txn;
 

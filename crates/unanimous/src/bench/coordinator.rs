@@ -14,10 +14,10 @@ use unanimous_server::Resources;
 use unanimous_server::driver::{BeginOrder, IfRunning};
 
 use super::loops::{Double, Simple};
-use super::stats::{cpu_of, median};
 use super::{Shape, folder, inside};
 use crate::exit::Failure;
 use crate::output::{self, Format};
+use crate::stats::{cpu_of, median};
 use crate::table::Table;
 
 const IN_FLIGHT: [usize; 4] = [1, 64, 1_024, 8_192];

@@ -11,10 +11,10 @@ use bytes::Bytes;
 use serde_json::json;
 
 use super::process::{self, HttpClient};
-use super::stats::{cpu_of, median, percentile, resident_of};
 use super::{Shape, folder};
 use crate::exit::Failure;
 use crate::output::{self, Format};
+use crate::stats::{cpu_of, median, percentile, resident_of};
 use crate::table::Table;
 
 const IN_FLIGHT: [usize; 3] = [1, 16, 64];

@@ -11,7 +11,6 @@ mod process;
 mod saga;
 mod sql;
 mod startup;
-mod stats;
 
 use std::path::PathBuf;
 

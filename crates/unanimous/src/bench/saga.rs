@@ -15,10 +15,10 @@ use unanimous_server::driver::{IfRunning, SagaOrder};
 
 use super::coordinator::measure;
 use super::http::{self, Load};
-use super::stats::median;
 use super::{Shape, folder, inside};
 use crate::exit::Failure;
 use crate::output::{self, Format};
+use crate::stats::median;
 
 /// So many that what one sync costs is shared by many.
 const IN_FLIGHT: usize = 1_024;

@@ -22,10 +22,10 @@ use unanimous_participants::{Call, Settings, Trace, Turn, Unobserved, open};
 use unanimous_server::Resources;
 use unanimous_server::driver::{BeginOrder, Coordinator, IfRunning};
 
-use super::stats::{cpu_of, median, percentile};
 use super::{Shape, folder, inside, process};
 use crate::exit::Failure;
 use crate::output::{self, Format};
+use crate::stats::{cpu_of, median, percentile};
 use crate::table::Table;
 
 const IN_FLIGHT: [usize; 4] = [1, 16, 64, 256];

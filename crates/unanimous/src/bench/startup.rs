@@ -18,10 +18,10 @@ use unanimous_server::Resources;
 use unanimous_server::driver::{BeginOrder, Coordinator, IfRunning};
 
 use super::process;
-use super::stats::{median, resident_of};
 use super::{folder, inside};
 use crate::exit::Failure;
 use crate::output::{self, Format};
+use crate::stats::{median, resident_of};
 use crate::table::Table;
 
 /// Arguments of `unanimous bench startup`.

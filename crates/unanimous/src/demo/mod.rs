@@ -16,6 +16,8 @@ mod pay;
 mod plan;
 mod report;
 mod settle;
+mod stage;
+mod stock;
 mod work;
 
 use std::fs::Permissions;

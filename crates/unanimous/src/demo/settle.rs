@@ -11,16 +11,21 @@ use super::party::Cast;
 /// How long the processes may take until nothing is in doubt, once nothing is killed any more.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The same for scenarios whose calls are repeated until they are answered.
+const LONG_PATIENCE: Duration = Duration::from_secs(60);
+
 /// Pause between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Where transactions stand that have not ended.
-const UNFINISHED: [StatusWord; 5] = [
+const UNFINISHED: [StatusWord; 7] = [
     StatusWord::Initiated,
     StatusWord::Preparing,
     StatusWord::Prepared,
     StatusWord::Committing,
     StatusWord::Aborting,
+    StatusWord::Running,
+    StatusWord::Compensating,
 ];
 
 /// How it came out.
@@ -28,6 +33,14 @@ pub(super) struct Settled {
     pub(super) took: Duration,
     /// Transactions that had not ended when the patience did.
     pub(super) unfinished: u64,
+}
+
+/// How the coordinator stood when it had nothing left to do, or the patience was at its end.
+pub(super) struct Ended {
+    pub(super) took: Duration,
+    pub(super) unfinished: u64,
+    /// Transactions that wait for an operator.
+    pub(super) stuck: u64,
 }
 
 /// Waits until no party holds a branch prepared and the coordinator, if there is one, has nothing
@@ -47,15 +60,30 @@ pub(super) async fn settle(cast: &Cast<'_>, client: Option<&Client>) -> Settled 
     }
 }
 
+/// Waits until the coordinator has nothing left to do.
+pub(super) async fn to_the_end(client: &Client) -> Ended {
+    let started = Instant::now();
+    loop {
+        let unfinished = unfinished(client).await;
+        let took = started.elapsed();
+        if unfinished == 0 || took > LONG_PATIENCE {
+            let stuck = standing(client, StatusWord::NeedsAttention).await;
+            return Ended { took, unfinished, stuck };
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}
+
 async fn unfinished(client: &Client) -> u64 {
     let mut unfinished = 0;
     for status in UNFINISHED {
-        let filter = Filter { status: Some(status), ..Filter::default() };
-        unfinished += match client.list(&filter).await {
-            Ok(page) => page.transactions.len() as u64,
-            // A coordinator that does not answer has something left to do.
-            Err(_) => 1,
-        };
+        unfinished += standing(client, status).await;
     }
     unfinished
+}
+
+/// Transactions that stand there. A coordinator that does not answer has something left to do.
+async fn standing(client: &Client, status: StatusWord) -> u64 {
+    let filter = Filter { status: Some(status), ..Filter::default() };
+    client.list(&filter).await.map_or(1, |page| page.transactions.len() as u64)
 }

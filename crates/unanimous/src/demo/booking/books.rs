@@ -1,108 +1,14 @@
 //! The count: what each service has done, and whether that agrees with the plan and with what users were
 //! told.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::collections::BTreeMap;
 
-use rusqlite::{Connection, OpenFlags, Row};
 use serde::Serialize;
 
+use super::super::stock::{Book, Deed, Done};
 use super::load::Told;
 use super::plan::{Booking, Plan};
-use super::service::{Deed, ServiceName};
-use crate::exit::Failure;
-
-/// One thing that a service did.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Done {
-    booking: String,
-    deed: Deed,
-    item: u32,
-    amount: u64,
-    number: Option<String>,
-}
-
-/// What each item has, and what it started with.
-type Stock = BTreeMap<u32, (i64, i64)>;
-
-/// All that one service has done.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Book {
-    /// In order.
-    done: Vec<Done>,
-    stock: Stock,
-}
-
-impl Book {
-    /// Reads the file of a service that has stopped.
-    pub(super) fn read(path: &Path) -> Result<Self, Failure> {
-        let failed =
-            |why: &dyn std::fmt::Display| Failure::not_done(format!("{}: {why}", path.display()));
-        let (rows, stock) = Self::rows(path).map_err(|error| failed(&error))?;
-        let done = rows.into_iter().map(|(word, done)| match Deed::parse(&word) {
-            Some(deed) => Ok(Done { deed, ..done }),
-            None => Err(failed(&format_args!("{word:?} is nothing that a service does"))),
-        });
-        Ok(Self { done: done.collect::<Result<_, _>>()?, stock })
-    }
-
-    fn rows(path: &Path) -> rusqlite::Result<(Vec<(String, Done)>, Stock)> {
-        let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        let mut query =
-            db.prepare("SELECT deed, booking, item, amount, number FROM deed ORDER BY rowid")?;
-        let read = |row: &Row<'_>| {
-            let amount: i64 = row.get(3)?;
-            let done = Done {
-                booking: row.get(1)?,
-                deed: Deed::Taken,
-                item: row.get(2)?,
-                amount: amount.cast_unsigned(),
-                number: row.get(4)?,
-            };
-            Ok((row.get(0)?, done))
-        };
-        let done = query.query_map([], read)?.collect::<Result<_, _>>()?;
-        let mut query = db.prepare("SELECT item, has, opening FROM stock")?;
-        let stock = query.query_map([], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?))))?;
-        Ok((done, stock.collect::<Result<_, _>>()?))
-    }
-
-    fn total(&self, deed: Deed) -> u64 {
-        self.done.iter().filter(|done| done.deed == deed).map(|done| done.amount).sum()
-    }
-
-    /// Items of which more was taken than there was, at any time.
-    fn oversold(&self) -> u64 {
-        let mut left: BTreeMap<u32, i64> =
-            self.stock.iter().map(|(&item, &(_, opening))| (item, opening)).collect();
-        let mut oversold = BTreeSet::new();
-        for done in &self.done {
-            let left = left.entry(done.item).or_default();
-            match done.deed {
-                Deed::Taken => *left -= done.amount.cast_signed(),
-                Deed::GivenBack => *left += done.amount.cast_signed(),
-                Deed::Confirmed => {}
-            }
-            if *left < 0 {
-                oversold.insert(done.item);
-            }
-        }
-        oversold.len() as u64
-    }
-
-    /// Items that do not have what is left of their openings.
-    fn unbalanced(&self) -> u64 {
-        let is_balanced = |item: u32, has: i64, opening: i64| {
-            let of = |deed| {
-                let done = self.done.iter().filter(|done| done.item == item && done.deed == deed);
-                done.map(|done| done.amount.cast_signed()).sum::<i64>()
-            };
-            has == opening - of(Deed::Taken) + of(Deed::GivenBack)
-        };
-        let items = self.stock.iter();
-        items.filter(|&(&item, &(has, opening))| !is_balanced(item, has, opening)).count() as u64
-    }
-}
+use super::service::ServiceName;
 
 /// What the count found.
 #[derive(Clone, Debug, Serialize)]

@@ -13,9 +13,9 @@ use tokio::time::{Instant, sleep};
 use unanimous_client::api::{Code, RetryRequest, TransactionView};
 use unanimous_client::{Client, Completed, Error, Saga, Step};
 
+use super::super::stock::Confirmation;
 use super::Cast;
 use super::plan::{Actor, Booking, Manner, Plan};
-use super::service::Confirmation;
 use crate::exit::Failure;
 
 /// Bookings under way at once.

@@ -10,27 +10,21 @@ mod plan;
 mod report;
 mod service;
 
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
-use tokio::time::{Instant, sleep};
-use unanimous_api::{Kind, StatusWord};
-use unanimous_client::{Client, Filter};
+use tokio::time::Instant;
+use unanimous_client::Client;
 
-use self::books::{Audit, Book};
+use self::books::Audit;
 use self::plan::{Actor, Plan};
 use self::report::Report;
 pub(crate) use self::service::{ServiceName, serve};
 use super::child::{Ports, Process};
-use super::{Place, coordinator_arguments, unwritable};
+use super::stage::Stage;
+use super::stock::Book;
+use super::{Place, settle};
 use crate::exit::Failure;
 use crate::output::{self, Format};
-
-/// How long sagas may take to end, once nothing is killed any more.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Pause between two looks.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Runs the demo, and succeeds only if every booking is whole.
 pub(super) async fn demo(
@@ -51,102 +45,35 @@ pub(super) async fn demo(
 }
 
 /// Everybody who can be killed.
-struct Cast {
-    coordinator: Process,
-    services: Vec<Service>,
-}
-
-/// One service, and the file with what it has done.
-struct Service {
-    name: ServiceName,
-    process: Process,
-    file: PathBuf,
-}
+struct Cast(Stage);
 
 impl Cast {
     fn process(&mut self, actor: Actor) -> &mut Process {
         match actor {
-            Actor::Coordinator => &mut self.coordinator,
-            Actor::Service(name) => {
-                let found = self.services.iter_mut().find(|it| it.name == name);
-                &mut found.expect("there is one of each").process
-            }
+            Actor::Coordinator => &mut self.0.coordinator,
+            Actor::Service(name) => &mut self.0.service(name.as_str()).process,
         }
     }
 }
 
 async fn play(plan: &Plan, folder: &Path) -> Result<Report, Failure> {
+    let names = ServiceName::ALL.map(ServiceName::as_str);
     let mut ports = Ports::new();
-    let mut cast = start(plan, folder, &mut ports).await?;
-    let client = Client::connect(&format!("http://{}", cast.coordinator.address))?;
+    let stage = Stage::start("__travel", &names, folder, &mut ports, |name, _| {
+        let name = ServiceName::ALL.into_iter().find(|it| it.as_str() == name);
+        let name = name.expect("it is one of them");
+        let (items, each) = (name.items().to_string(), plan.opening(name).to_string());
+        vec!["--items".to_owned(), items, "--each".to_owned(), each]
+    });
+    let mut cast = Cast(stage.await?);
+    let client = Client::connect(&cast.0.url())?;
     let started = Instant::now();
     let load = load::run(plan, &client, &mut cast).await?;
     let took = started.elapsed();
-    let settled = settle(&client).await;
-    cast.coordinator.kill().await;
-    let mut books = Vec::new();
-    for service in &mut cast.services {
-        service.process.kill().await;
-        books.push((service.name, Book::read(&service.file)?));
-    }
-    Ok(Report::new(plan, &load, Audit::of(plan, &books, &load.told), took, settled))
-}
-
-async fn start(plan: &Plan, folder: &Path, ports: &mut Ports) -> Result<Cast, Failure> {
-    let mut services = Vec::new();
-    let mut resources = String::new();
-    for name in ServiceName::ALL {
-        let address = ports.take().await?;
-        let file = folder.join(format!("{}.sqlite", name.as_str()));
-        let arguments = [
-            "__travel",
-            name.as_str(),
-            "--listen",
-            &address.to_string(),
-            "--data",
-            &file.display().to_string(),
-            "--items",
-            &name.items().to_string(),
-            "--each",
-            &plan.opening(name).to_string(),
-        ];
-        let arguments = arguments.map(str::to_owned).to_vec();
-        let process = Process::start(name.as_str(), address, arguments, folder).await?;
-        resources += &format!("[resources.{}]\nurl = \"http://{address}\"\n", name.as_str());
-        services.push(Service { name, process, file });
-    }
-    let config = folder.join("unanimous.toml");
-    std::fs::write(&config, resources).map_err(unwritable(folder))?;
-    let address = ports.take().await?;
-    let arguments = coordinator_arguments(address, &config, folder);
-    let name = Actor::Coordinator.as_str();
-    let coordinator = Process::start(name, address, arguments, folder).await?;
-    Ok(Cast { coordinator, services })
-}
-
-/// How it stood when nothing was left to do, or the patience was at its end.
-struct Settled {
-    took: Duration,
-    unfinished: u64,
-    stuck: u64,
-}
-
-async fn settle(client: &Client) -> Settled {
-    let started = Instant::now();
-    loop {
-        let running = standing(client, StatusWord::Running).await;
-        let unfinished = running + standing(client, StatusWord::Compensating).await;
-        let took = started.elapsed();
-        if unfinished == 0 || took > PATIENCE {
-            let stuck = standing(client, StatusWord::NeedsAttention).await;
-            return Settled { took, unfinished, stuck };
-        }
-        sleep(LOOK_EVERY).await;
-    }
-}
-
-/// Sagas that stand there. A coordinator that does not answer has something left to do.
-async fn standing(client: &Client, status: StatusWord) -> u64 {
-    let filter = Filter { kind: Some(Kind::Saga), status: Some(status), ..Filter::default() };
-    client.list(&filter).await.map_or(1, |page| page.transactions.len() as u64)
+    let ended = settle::to_the_end(&client).await;
+    cast.0.stop().await;
+    let books =
+        ServiceName::ALL.map(|name| Ok((name, Book::read(&cast.0.service(name.as_str()).file)?)));
+    let books = books.into_iter().collect::<Result<Vec<_>, Failure>>()?;
+    Ok(Report::new(plan, &load, Audit::of(plan, &books, &load.told), took, ended))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::Settled;
+use super::super::settle::Ended;
 use super::books::Audit;
 use super::load::{Load, Told};
 use super::plan::{Actor, Manner, Plan};
@@ -48,16 +48,16 @@ impl Report {
         load: &Load,
         audit: Audit,
         took: Duration,
-        settled: Settled,
+        ended: Ended,
     ) -> Self {
         let twice = plan.bookings.iter().filter(|it| it.manner == Manner::AsksTwice);
         let mut report = Self {
             seed: plan.seed,
             bookings: plan.bookings.len() as u64,
             took_ms: ms(took),
-            settled_in_ms: ms(settled.took),
-            unfinished: settled.unfinished,
-            stuck: settled.stuck,
+            settled_in_ms: ms(ended.took),
+            unfinished: ended.unfinished,
+            stuck: ended.stuck,
             made: 0,
             refused: BTreeMap::new(),
             cancelled: 0,

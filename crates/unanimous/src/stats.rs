@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 /// The middle value; zero of none.
-pub(super) fn median(values: &[f64]) -> f64 {
+pub(crate) fn median(values: &[f64]) -> f64 {
     percentile(values, 50.0)
 }
 
 /// The value that `percent` of the values do not exceed; zero of none.
-pub(super) fn percentile(values: &[f64], percent: f64) -> f64 {
+pub(crate) fn percentile(values: &[f64], percent: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let last = sorted.len().saturating_sub(1);
@@ -16,7 +16,7 @@ pub(super) fn percentile(values: &[f64], percent: f64) -> f64 {
 }
 
 /// Processor time that a process has used so far, from `/proc/PID/stat`.
-pub(super) fn cpu_of(pid: u32) -> Option<Duration> {
+pub(crate) fn cpu_of(pid: u32) -> Option<Duration> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name of the program, in brackets, may hold spaces.
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
@@ -26,7 +26,7 @@ pub(super) fn cpu_of(pid: u32) -> Option<Duration> {
 }
 
 /// Resident memory of a process in bytes, from `/proc/PID/status`.
-pub(super) fn resident_of(pid: u32) -> Option<u64> {
+pub(crate) fn resident_of(pid: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
