@@ -50,7 +50,9 @@ pub(crate) enum Command {
     #[command(after_help = "Example:
   unanimous demo --transfers 5000 --seed 7
   unanimous demo --resources postgres,mariadb,redis
-  unanimous demo --bookings 600
+  unanimous demo booking             a flight, a hotel and a payment by saga, with everything killed
+  unanimous demo order               one order as 2PC, as a naive saga and as authorise and capture
+  unanimous demo seats               seats by saga, as many a second as the machine gives
 
 Exits with 0 only if the books balance.")]
     Demo(DemoArgs),
@@ -114,6 +116,14 @@ Exits with 1 if one cannot take part; warnings do not count.")]
     #[command(name = "__travel", hide = true)]
     Travel(TravelArgs),
 
+    /// One service of the demo with orders.
+    #[command(name = "__shop", hide = true)]
+    Shop(crate::demo::order::ServiceArgs),
+
+    /// One service of the demo with seats.
+    #[command(name = "__seats", hide = true)]
+    Seats(crate::demo::seats::ServiceArgs),
+
     /// Removes the folder of a demo that was killed.
     #[command(name = "__janitor", hide = true)]
     Janitor {
@@ -156,10 +166,13 @@ pub(crate) enum LogFormat {
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct DemoArgs {
+    /// Something else than transfers.
+    #[command(subcommand)]
+    pub(crate) scenario: Option<Scenario>,
     /// How many transfers to make: 1,000 unless set, 600 with databases.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) transfers: Option<u32>,
-    /// Instead of transfers, so many bookings by saga over a flight, a hotel and a payment service.
+    /// Instead of transfers, so many bookings: the same as `unanimous demo booking --bookings N`.
     #[arg(long, value_name = "N", conflicts_with_all = ["transfers", "resources"],
         value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) bookings: Option<u32>,
@@ -170,6 +183,40 @@ pub(crate) struct DemoArgs {
     /// a private server, started for the demo from the programs that are installed here.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "NAMES")]
     pub(crate) resources: Vec<crate::demo::party::Engine>,
+    /// Keep the folder with the databases, the journal and the logs.
+    #[arg(long)]
+    pub(crate) keep: bool,
+}
+
+/// What a demo is about, if not about transfers.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum Scenario {
+    /// Book trips by saga over a flight, a hotel and a payment service, while all of them are killed.
+    #[command(after_help = "Example:
+  unanimous demo booking --bookings 600 --seed 7")]
+    Booking(BookingArgs),
+
+    /// Place the same orders in three ways, by 2PC, by a naive saga and by authorise and capture, and
+    /// compare how long the hot row is locked, how long it takes, and what the customers see.
+    #[command(after_help = "Example:
+  unanimous demo order --orders 40")]
+    Order(crate::demo::order::OrderArgs),
+
+    /// Book seats by saga, as many as the machine gives and half as many: attempts a second, and how
+    /// long others see a seat taken whose booking fails.
+    #[command(after_help = "Example:
+  unanimous demo seats --seconds 10 --in-flight 64")]
+    Seats(crate::demo::seats::SeatsArgs),
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct BookingArgs {
+    /// How many bookings to make.
+    #[arg(long, value_name = "N", default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) bookings: u32,
+    /// What decides who books what and what is killed when. A random one if not given.
+    #[arg(long, value_name = "S")]
+    pub(crate) seed: Option<u64>,
     /// Keep the folder with the databases, the journal and the logs.
     #[arg(long)]
     pub(crate) keep: bool,

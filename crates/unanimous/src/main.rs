@@ -58,6 +58,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
         }
         Command::Bank(args) => in_runtime(demo::bank::run(args)),
         Command::Travel(args) => in_runtime(demo::booking::serve(args)),
+        Command::Shop(args) => in_runtime(demo::order::serve(args)),
+        Command::Seats(args) => in_runtime(demo::seats::serve(args)),
         Command::Janitor { folder } => {
             demo::child::sweep_after_parent(&folder);
             Ok(())

@@ -68,7 +68,7 @@ fn every_booking_is_whole_or_undone_after_hundreds_of_kills() {
 #[test]
 fn bookings_are_one_screen_for_people_and_no_transfers() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let (code, said) = demo(folder.path(), &["--bookings", "40", "--seed", "2"]);
+    let (code, said) = demo(folder.path(), &["booking", "--bookings", "40", "--seed", "2"]);
     assert_eq!(code, Some(0), "{said}");
     for line in [
         "12 times: coordinator 3, flight 3, hotel 3, payment 3;",

@@ -73,6 +73,11 @@ impl Process {
         Ok(dead_since.elapsed())
     }
 
+    /// The process, while it lives.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
     /// Kills the child with -9.
     pub(crate) async fn kill(&mut self) {
         // It fails only for a child that is dead already.

@@ -11,10 +11,12 @@ mod books;
 pub(crate) mod child;
 mod database;
 mod load;
+pub(crate) mod order;
 pub(crate) mod party;
 mod pay;
 mod plan;
 mod report;
+pub(crate) mod seats;
 mod settle;
 mod stage;
 mod stock;
@@ -41,7 +43,7 @@ use self::party::{Cast, Engine, Party, Way};
 use self::pay::{Naively, Unanimously};
 use self::plan::{Plan, Role};
 use self::report::{Report, Run};
-use crate::cli::DemoArgs;
+use crate::cli::{BookingArgs, DemoArgs, Scenario};
 use crate::exit::Failure;
 use crate::output::{self, Format};
 
@@ -53,7 +55,17 @@ const DATABASE_TRANSFERS: u32 = 600;
 
 /// Runs the demo, and succeeds only if the books balance.
 pub(crate) async fn demo(args: DemoArgs, format: Format) -> Result<(), Failure> {
-    let seed = args.seed.unwrap_or_else(|| output::now_ms() % 1_000_000);
+    check(&args)?;
+    let random = |seed: Option<u64>| seed.unwrap_or_else(|| output::now_ms() % 1_000_000);
+    match args.scenario {
+        Some(Scenario::Booking(BookingArgs { bookings, seed, keep })) => {
+            return booking::demo(random(seed), bookings, keep, format).await;
+        }
+        Some(Scenario::Order(args)) => return order::demo(args, format).await,
+        Some(Scenario::Seats(args)) => return seats::demo(args, format).await,
+        None => {}
+    }
+    let seed = random(args.seed);
     if let Some(bookings) = args.bookings {
         return booking::demo(seed, bookings, args.keep, format).await;
     }
@@ -69,6 +81,18 @@ pub(crate) async fn demo(args: DemoArgs, format: Format) -> Result<(), Failure> 
         Format::Text => output::line(&report.text()),
     }
     if report.balances() { Ok(()) } else { Err(Failure::shown()) }
+}
+
+/// Options of transfers say nothing to another scenario.
+fn check(args: &DemoArgs) -> Result<(), Failure> {
+    let DemoArgs { scenario, transfers, bookings, seed, resources, keep } = args;
+    let is_plain = transfers.is_none() && bookings.is_none() && seed.is_none();
+    match scenario {
+        Some(_) if !is_plain || !resources.is_empty() || *keep => Err(Failure::usage(
+            "options of a scenario come behind its name, as in unanimous demo order --keep",
+        )),
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// The databases that were asked for, if they can all be started.
