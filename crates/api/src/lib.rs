@@ -22,7 +22,8 @@ pub use request::{
     ResolveRequest, StatementRequest, VoteWord, Wait,
 };
 pub use saga::{
-    AttentionView, CallRequest, RetryRequest, SignalRequest, StepRequest, StepView, StepWord,
+    AttentionView, CallRequest, ChildRequest, RetryRequest, SignalRequest, StepRequest, StepView,
+    StepWord, TccRequest,
 };
 pub use view::{
     BranchInDoubt, CheckAnswer, CheckFinding, Disagreement, EnlistedView, EventView, LogEvent,

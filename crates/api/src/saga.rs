@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use crate::request::StatementRequest;
 
-/// One step of a saga: an `action`, a `signal` to wait for or a `pause_ms`.
+/// One step of a saga: an `action`, something to be tried by `tcc`, a `signal` to wait for, a `pause_ms`, or
+/// a `saga` within the saga.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields, bound(deserialize = "B: Deserialize<'de>"))]
 pub struct StepRequest<B = Value> {
@@ -19,6 +20,13 @@ pub struct StepRequest<B = Value> {
     /// What it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub action: Option<CallRequest<B>>,
+    /// Instead of an action: a service sets something aside, and confirms it when the saga can only go
+    /// on, or cancels it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcc: Option<TccRequest<B>>,
+    /// Instead of an action: steps of its own, which are steps of this saga.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saga: Option<ChildRequest<B>>,
     /// How it is undone. Without it, whatever the step does stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compensation: Option<CallRequest<B>>,
@@ -79,6 +87,29 @@ pub struct CallRequest<B = Value> {
     /// For a compensation: milliseconds that one call may take; as the step says unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
+}
+
+/// What a service is asked to try. It is called like a participant of a transaction of kind `tcc`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields, bound(deserialize = "B: Deserialize<'de>"))]
+pub struct TccRequest<B = Value> {
+    /// The configured resource.
+    pub resource: String,
+    /// The JSON body of its `try` call. The saga's input unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<B>,
+}
+
+/// A saga within a saga: its steps act, and are undone, as steps of the saga around it.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields, bound(deserialize = "B: Deserialize<'de>"))]
+pub struct ChildRequest<B = Value> {
+    /// What its steps are given. The input of the saga around it unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<B>,
+    /// Its steps, which see each other, and nothing of the saga around them.
+    #[serde(deserialize_with = "crate::object::list")]
+    pub steps: Vec<StepRequest<B>>,
 }
 
 /// When a call that brought no answer is repeated.

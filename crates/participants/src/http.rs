@@ -124,7 +124,7 @@ impl HttpAdapter {
         if call.verb == Verb::CommitOnePhase {
             headers.insert(PHASES, HeaderValue::from_static("one"));
         }
-        if call.shape == Shape::Tcc && call.verb == Verb::Prepare {
+        if call.shape == Shape::Tcc && call.verb == Verb::Prepare && call.deadline.0 > 0 {
             headers.insert(EXPIRES, HeaderValue::from(call.deadline.0));
         }
         if carries_work {

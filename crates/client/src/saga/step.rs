@@ -1,7 +1,10 @@
 //! One step of a saga, put together word by word.
 
 use serde_json::Value;
-use unanimous_api::{CallRequest, RetryRequest, SignalRequest, StatementRequest, StepRequest};
+use unanimous_api::{
+    CallRequest, ChildRequest, RetryRequest, SignalRequest, StatementRequest, StepRequest,
+    TccRequest,
+};
 
 /// One step of a saga.
 ///
@@ -22,12 +25,14 @@ pub struct Step(StepRequest);
 
 impl Step {
     /// A step by its name, unique within the saga. It needs one of [`Step::calls`], [`Step::runs`],
-    /// [`Step::waits_for_signal`] and [`Step::pauses_ms`].
+    /// [`Step::tries`], [`Step::waits_for_signal`], [`Step::pauses_ms`] and [`Step::steps`].
     pub fn new(name: impl Into<String>) -> Self {
         Self(StepRequest {
             name: name.into(),
             after: Vec::new(),
             action: None,
+            tcc: None,
+            saga: None,
             compensation: None,
             signal: None,
             pause_ms: None,
@@ -65,13 +70,32 @@ impl Step {
         self
     }
 
+    /// Instead of a call: a participant of try, confirm and cancel sets something aside. It is
+    /// confirmed when the saga can only go on, and cancelled if that is undone.
+    pub fn tries(mut self, resource: impl Into<String>) -> Self {
+        self.0.tcc = Some(TccRequest { resource: resource.into(), body: None });
+        self
+    }
+
+    /// Instead of a call: steps of its own. They see each other's results, and nothing of the steps
+    /// around them; their `{{input}}` is this, whose texts may hold templates, or the saga's own.
+    pub fn steps(mut self, input: Option<Value>, steps: impl IntoIterator<Item = Self>) -> Self {
+        let steps = steps.into_iter().map(Self::into_request).collect();
+        self.0.saga = Some(ChildRequest { input, steps });
+        self
+    }
+
     /// The JSON body of the service's call: the saga's input unless set.
     ///
     /// # Panics
     ///
-    /// Before [`Step::calls`].
+    /// Before [`Step::calls`] or [`Step::tries`].
     pub fn body(mut self, body: Value) -> Self {
-        self.0.action.as_mut().expect("a body belongs to a call").body = Some(body);
+        match (&mut self.0.action, &mut self.0.tcc) {
+            (Some(call), _) => call.body = Some(body),
+            (None, Some(tcc)) => tcc.body = Some(body),
+            (None, None) => panic!("a body belongs to a call"),
+        }
         self
     }
 

@@ -26,6 +26,7 @@ use super::order::{self, Next};
 use super::run::{Driver, Live};
 use super::view::{self, Frame};
 use crate::limits::{CALL_TIMEOUT_MS_MIN, JITTER_MS_MAX};
+use crate::saga::sent::Tried;
 use crate::saga::work;
 
 /// What waits at the gate.
@@ -285,8 +286,8 @@ impl Driver {
         };
         let patience = Duration::from_millis(timeout_ms);
         let call = Call {
-            name: view::branch_name(&self.shared.cluster, txn, branch),
-            verb,
+            name: view::branch_name(&self.shared.cluster, txn, asked.branch),
+            verb: asked.verb,
             shape: asked.shape,
             work,
             returned: asked.returned,
@@ -296,9 +297,13 @@ impl Driver {
             patience,
             turn: turn.clone(),
         };
-        let calling = match turn.is_awaited() {
-            true => Box::pin(order::in_turn(resource, call)),
-            false => resource.call(call),
+        let calling = match (turn.is_awaited(), asked.tried) {
+            (true, _) => Box::pin(order::in_turn(resource, call)),
+            (false, None) => resource.call(call),
+            (false, Some(tried)) => {
+                let calling = resource.call(call);
+                Box::pin(async move { tried.heard(calling.await) })
+            }
         };
         let watched = watched.then_some(asked.resource);
         self.hear((txn, branch, verb), calling, patience, watched, turn);
@@ -357,6 +362,12 @@ struct Asked {
     /// What to send, or what to answer without sending anything.
     work: Result<Opaque, Answer>,
     returned: Opaque,
+    /// Under whose identifier the resource is asked.
+    branch: BranchId,
+    /// What the resource is asked.
+    verb: Verb,
+    /// Whether it has to be told from its answer what the step's is.
+    tried: Option<Tried>,
     shape: Shape,
     deadline: Timestamp,
     /// The step's own bound.
@@ -375,6 +386,9 @@ impl Asked {
                     resource: Arc::clone(&about.resource),
                     work: Ok(about.work.clone()),
                     returned: durable.result(branch).cloned().unwrap_or_default(),
+                    branch,
+                    verb,
+                    tried: None,
                     shape: durable.begun().shape,
                     deadline: durable.begun().deadline,
                     timeout_ms: None,
@@ -384,11 +398,18 @@ impl Asked {
             Txn::Saga(saga) => {
                 let durable = saga.durable();
                 let work = work::of(durable, branch, verb);
+                let tried = work::tried(work);
                 Self {
                     resource: Arc::clone(&work.resource),
                     work: work::rendered(txn, durable, work),
                     returned: Opaque::default(),
-                    shape: Shape::Atomic,
+                    branch: tried.map_or(branch, |(_, of)| of),
+                    verb: tried.map_or(verb, |(tried, _)| tried.verb()),
+                    tried: tried.map(|(tried, _)| tried),
+                    shape: match tried {
+                        Some(_) => Shape::Tcc,
+                        None => Shape::Atomic,
+                    },
                     deadline: durable.begun().deadline.unwrap_or_default(),
                     timeout_ms: work.timeout_ms,
                     attempts: saga.progress(branch).map_or(0, |progress| progress.attempts()),

@@ -9,7 +9,8 @@ use unanimous_core::saga::{Durable, Work};
 use unanimous_core::{Answer, Opaque, Reason, Verb};
 use unanimous_participants::step;
 
-use super::template::{Scope, Template, Values};
+use super::sent::{Sent, Tried};
+use super::template::{Scope, Template, TooLarge, Values};
 
 /// The call that a verb makes to a step's resource.
 pub(crate) fn of(saga: &Durable, step: BranchId, verb: Verb) -> &Work {
@@ -23,28 +24,45 @@ pub(crate) fn of(saga: &Durable, step: BranchId, verb: Verb) -> &Work {
     work.expect("machines call only for what there is")
 }
 
+/// Set for a resource that tries, confirms and cancels: which of these it is asked for, and of which
+/// step.
+pub(crate) fn tried(work: &Work) -> Option<(Tried, BranchId)> {
+    Sent::read(&work.work)?.tried
+}
+
 /// What to send, or what the step has to be taken to answer because nothing can be sent.
 pub(crate) fn rendered(txn: TxnId, saga: &Durable, work: &Work) -> Result<Opaque, Answer> {
     if work.work.bytes() == step::SETTLE.as_bytes() {
         return Ok(work.work.clone());
     }
-    let text = std::str::from_utf8(work.work.bytes()).ok();
-    let raw = text.and_then(|text| serde_json::from_str::<&RawValue>(text).ok());
     let unreadable =
         || Answer::Silent("what the step sends cannot be read from the journal".into());
-    let raw = raw.ok_or_else(unreadable)?;
-    let template = template(raw).map_err(|_| unreadable())?;
-    let known = Known { id: txn.to_string(), input: json(&saga.begun().input), saga };
+    let sent = Sent::read(&work.work).ok_or_else(unreadable)?;
+    let id = txn.to_string();
+    let own = json(&saga.begun().input).map(|input| input.get().to_owned());
+    let too_large = |error: TooLarge| Answer::No(Reason::new("too_large", &error.to_string()));
+    let mut known = Known { id: &id, input: own, prefix: String::new(), saga };
+    for child in &sent.around {
+        if let Some(input) = child.input {
+            let input = Template::json(input, &Anything).map_err(|_| unreadable())?;
+            known.input = Some(input.render(&known).map_err(too_large)?);
+        }
+        known.prefix = format!("{}.", child.name);
+    }
+    let template = template(&sent).map_err(|_| unreadable())?;
     match template.render(&known) {
+        Ok(json) if sent.tried.is_some() && json == "null" => Ok(Opaque::default()),
         Ok(json) => Ok(Opaque::new(json.as_bytes())),
-        Err(error) => Err(Answer::No(Reason::new("too_large", &error.to_string()))),
+        Err(error) => Err(too_large(error)),
     }
 }
 
-fn template(raw: &RawValue) -> Result<Template, super::template::BadTemplate> {
-    match raw.get().starts_with('[') {
-        true => Template::statements(raw, &Anything),
-        false => Template::request(raw, &Anything),
+fn template(sent: &Sent<'_>) -> Result<Template, super::template::BadTemplate> {
+    let raw = sent.template;
+    match (sent.tried, raw.get().starts_with('[')) {
+        (Some(_), _) => Template::json(raw, &Anything),
+        (None, true) => Template::statements(raw, &Anything),
+        (None, false) => Template::request(raw, &Anything),
     }
 }
 
@@ -58,23 +76,26 @@ impl Scope for Anything {
 }
 
 struct Known<'a> {
-    id: String,
-    input: Option<&'a RawValue>,
+    id: &'a str,
+    input: Option<String>,
+    /// Before the names of its steps.
+    prefix: String,
     saga: &'a Durable,
 }
 
 impl Values for Known<'_> {
     fn input(&self) -> Option<&RawValue> {
-        self.input
+        serde_json::from_str(self.input.as_deref()?).ok()
     }
 
     fn result(&self, step: &str) -> Option<&RawValue> {
-        let found = self.saga.begun().steps.iter().position(|plan| *plan.name == *step)?;
+        let is_it = |name: &str| name.strip_prefix(&*self.prefix) == Some(step);
+        let found = self.saga.begun().steps.iter().position(|plan| is_it(&plan.name))?;
         json(self.saga.result(BranchId(found as u16))?)
     }
 
     fn id(&self) -> &str {
-        &self.id
+        self.id
     }
 }
 

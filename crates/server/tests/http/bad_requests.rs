@@ -206,7 +206,7 @@ fn paths_and_queries() -> Vec<Bad> {
         get("/v1/transactions?status=aborting%20", 400, "UNA0109"),
         get("/v1/transactions?status=", 400, "UNA0109"),
         get("/v1/transactions?status=ABORTED&status=COMMITTED", 400, "UNA0109"),
-        get("/v1/transactions?kind=message", 400, "UNA0109"),
+        get("/v1/transactions?kind=workflow", 400, "UNA0109"),
         get("/v1/transactions?older_than_ms=-1", 400, "UNA0109"),
         get("/v1/transactions?older_than_ms=soon", 400, "UNA0109"),
         get("/v1/transactions?limit=0", 400, "UNA0109"),
@@ -341,7 +341,7 @@ async fn bad_requests_about_a_transaction_change_nothing_in_it() {
 #[tokio::test]
 async fn a_kind_that_does_not_exist_yet_is_told_which_kinds_exist() {
     let (coordinator, wallet, ledger) = two().await;
-    for kind in ["message", "xa", "TCC"] {
+    for kind in ["xa", "TCC"] {
         let body = format!(r#"{{"kind":"{kind}"}}"#);
         let reply = coordinator.post(BEGIN, &body).await;
         assert_eq!(reply.problem(), (400, "UNA0102".into()));

@@ -24,6 +24,7 @@ mod postgres;
 mod postgres_kills;
 mod races;
 mod saga;
+mod saga_parts;
 mod saga_races;
 mod saga_refusals;
 mod services;

@@ -6,12 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 use unanimous_api::{
     AbortRequest, AttentionView, BeginRequest, BranchInDoubt, BranchRequest, CallRequest,
-    CheckAnswer, CheckFinding, Code, CommitRequest, Disagreement, EnlistRequest, EnlistedView,
-    EventView, InvariantQuery, InvariantResult, InvariantView, InvariantsView, Kind, LogEvent,
-    LogView, OutcomeWord, ParticipantView, Problem, ReasonView, ResolutionView, ResolveOutcome,
-    ResolveRequest, ResourceCheck, ResourceView, ResourcesView, RetryRequest, SignalRequest,
-    StatementRequest, StatusWord, StepRequest, StepView, StepWord, SummaryView, TransactionList,
-    TransactionView, VoteWord, Wait,
+    CheckAnswer, CheckFinding, ChildRequest, Code, CommitRequest, Disagreement, EnlistRequest,
+    EnlistedView, EventView, InvariantQuery, InvariantResult, InvariantView, InvariantsView, Kind,
+    LogEvent, LogView, OutcomeWord, ParticipantView, Problem, ReasonView, ResolutionView,
+    ResolveOutcome, ResolveRequest, ResourceCheck, ResourceView, ResourcesView, RetryRequest,
+    SignalRequest, StatementRequest, StatusWord, StepRequest, StepView, StepWord, SummaryView,
+    TccRequest, TransactionList, TransactionView, VoteWord, Wait,
 };
 
 use crate::common::two;
@@ -384,10 +384,14 @@ fn requests() -> Vec<(&'static str, Value)> {
         timeout_ms: Some(1),
     };
     let signal = SignalRequest { timeout_ms: Some(1) };
+    let tcc = TccRequest { resource: text(), body: body() };
+    let child = ChildRequest { input: body(), steps: Vec::new() };
     let step = StepRequest {
         name: text(),
         after: vec![text()],
         action: Some(call.clone()),
+        tcc: Some(tcc.clone()),
+        saga: Some(child.clone()),
         compensation: Some(call.clone()),
         signal: Some(signal),
         pause_ms: Some(1),
@@ -425,6 +429,8 @@ fn requests() -> Vec<(&'static str, Value)> {
         ("CallRequest", json!(call)),
         ("RetryRequest", json!(retry)),
         ("SignalRequest", json!(signal)),
+        ("TccRequest", json!(tcc)),
+        ("ChildRequest", json!(child)),
         ("EnlistRequest", json!(enlist)),
         ("CommitRequest", json!(commit)),
         ("AbortRequest", json!(abort)),
@@ -459,6 +465,8 @@ fn requests_are_documented_as_closed_and_with_the_fields_they_need() {
                 "CallRequest" => serde_json::from_str::<CallRequest>(&text).is_ok(),
                 "RetryRequest" => serde_json::from_str::<RetryRequest>(&text).is_ok(),
                 "SignalRequest" => serde_json::from_str::<SignalRequest>(&text).is_ok(),
+                "TccRequest" => serde_json::from_str::<TccRequest>(&text).is_ok(),
+                "ChildRequest" => serde_json::from_str::<ChildRequest>(&text).is_ok(),
                 "StatementRequest" => serde_json::from_str::<StatementRequest>(&text).is_ok(),
                 "EnlistRequest" => serde_json::from_str::<EnlistRequest>(&text).is_ok(),
                 "CommitRequest" => serde_json::from_str::<CommitRequest>(&text).is_ok(),
