@@ -141,7 +141,7 @@ mod message;
 #[cfg(any(feature = "tokio-postgres", feature = "mysql_async"))]
 mod own;
 pub mod participant;
-#[cfg(all(feature = "idempotency", feature = "tokio-postgres"))]
+#[cfg(feature = "tokio-postgres")]
 mod pool;
 mod saga;
 mod task;
@@ -171,7 +171,7 @@ pub use own::Branch;
 pub use own::mysql::MysqlBranch;
 #[cfg(feature = "tokio-postgres")]
 pub use own::postgres::PostgresBranch;
-#[cfg(all(feature = "idempotency", feature = "tokio-postgres"))]
+#[cfg(feature = "tokio-postgres")]
 pub use pool::PostgresPool;
 pub use saga::{BegunSaga, Completed, Saga, Step};
 pub use transaction::{Run, Transaction, Txn};

@@ -61,6 +61,12 @@ pub const STEP_AGE_MS_MAX: u64 = STEP_RETENTION_MS - 86_400_000;
 /// Bytes of a step's result, as JSON. What coordinators take.
 pub const RESULT_BYTES_MAX: usize = 64 * 1024;
 
+/// Attempts at a step of which the row was seen, and gone when it was looked at.
+pub const STEP_ATTEMPTS_MAX: u32 = 4;
+
+/// Clusters of coordinators that call one service, and whose old marks it removes.
+pub const CLUSTERS_MAX: usize = 64;
+
 /// Milliseconds between two looks for marks that are past their retention.
 pub const PRUNE_EVERY_MS: u64 = 60_000;
 

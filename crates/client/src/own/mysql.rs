@@ -73,7 +73,7 @@ impl Txn {
     /// As [`Txn::enlist`]; [`Error::NotPrepared`] if the connection refuses.
     pub async fn enlist_mysql(&self, resource: &str, conn: Conn) -> Result<MysqlBranch, Error> {
         // Whatever fails, the connection is closed with it.
-        let conn = Closing(Some(conn));
+        let conn = Closing::new(conn);
         let seat = Seat::take(self, resource).await?;
         let mut branch = MysqlBranch { conn: conn.keep(), seat, state: State::Open };
         match branch.begin().await {
@@ -84,10 +84,19 @@ impl Txn {
 }
 
 /// A connection that is closed when this goes.
-struct Closing(Option<Conn>);
+pub(crate) struct Closing(Option<Conn>);
 
 impl Closing {
-    fn keep(mut self) -> Option<Conn> {
+    pub(crate) fn new(conn: Conn) -> Self {
+        Self(Some(conn))
+    }
+
+    pub(crate) fn conn(&mut self) -> &mut Conn {
+        self.0.as_mut().expect("it is there until it is kept")
+    }
+
+    /// Nothing is open on it.
+    pub(crate) fn keep(mut self) -> Option<Conn> {
         self.0.take()
     }
 }
@@ -327,7 +336,7 @@ impl Drop for MysqlBranch {
     }
 }
 
-fn code(error: &mysql_async::Error) -> Option<u16> {
+pub(crate) fn code(error: &mysql_async::Error) -> Option<u16> {
     let mysql_async::Error::Server(refused) = error else { return None };
     Some(refused.code)
 }

@@ -22,7 +22,6 @@ mod doubt;
 mod http;
 #[cfg(feature = "sqlite")]
 mod sqlite;
-#[cfg(feature = "sqlite")]
 mod steps;
 mod store;
 mod work;
@@ -31,14 +30,21 @@ pub use branch::{Entry, Plan};
 pub use http::Service;
 #[cfg(feature = "testing")]
 pub(crate) use http::callbacks;
-#[cfg(all(feature = "idempotency", feature = "sqlite"))]
+#[cfg(any(feature = "testing", all(feature = "idempotency", feature = "sqlite")))]
 pub(crate) use http::now;
 #[cfg(feature = "testing")]
 pub(crate) use sqlite::Point;
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteParticipant, SqliteStore};
+#[cfg(feature = "testing")]
+pub(crate) use steps::Spoiled;
 #[cfg(feature = "sqlite")]
-pub use steps::{StepCall, Steps};
+pub use steps::SqliteDeed;
+pub use steps::{Half, StepCall, StepOrder, StepStore, Steps};
+#[cfg(feature = "mysql_async")]
+pub use steps::{MysqlDeed, MysqlSteps};
+#[cfg(feature = "tokio-postgres")]
+pub use steps::{PostgresDeed, PostgresSteps};
 pub use store::{Call, InDoubt, Order, Store, StoreError};
 pub use unanimous_core::barrier::Policy;
 pub use unanimous_core::id::BranchName;

@@ -9,14 +9,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rusqlite::Connection;
-use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use unanimous_core::Answer;
 use unanimous_core::id::Timestamp;
 
 use self::books::Books;
-pub(crate) use self::step::{Deed, Order as StepOrder};
-use super::steps::StepCall;
+use super::steps::{SqliteDeed, StepOrder};
 use super::store::{Call, InDoubt, Store, StoreError};
 use super::work::{BoxError, No, Vote, Work};
 use crate::limits::{BATCH_LEN_MAX, QUEUE_LEN_MAX};
@@ -136,17 +134,15 @@ impl SqliteStore {
         Self::open(path, StepsOnly(set_up))
     }
 
-    /// Carries out one call to a step by `deed`, and answers when its effects are durable.
-    pub(crate) async fn step(
+    pub(super) async fn carry_out_step(
         &self,
         order: StepOrder,
-        deed: impl Fn(&Connection, &StepCall) -> Result<Value, No> + Send + Sync + 'static,
+        deed: Arc<SqliteDeed>,
     ) -> Result<Answer, StoreError> {
-        self.submit(move |books| books.step(order, &deed)).await
+        self.submit(move |books| books.step(&order, &*deed)).await
     }
 
-    /// Forgets up to `limit` steps that ended before `before`, and says how many.
-    pub(crate) async fn prune_steps(
+    pub(super) async fn prune_steps_before(
         &self,
         before: Timestamp,
         limit: usize,

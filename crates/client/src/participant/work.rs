@@ -126,6 +126,20 @@ impl From<rusqlite::Error> for No {
     }
 }
 
+#[cfg(feature = "tokio-postgres")]
+impl From<tokio_postgres::Error> for No {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Failed(Box::new(error))
+    }
+}
+
+#[cfg(feature = "mysql_async")]
+impl From<mysql_async::Error> for No {
+    fn from(error: mysql_async::Error) -> Self {
+        Self::Failed(Box::new(error))
+    }
+}
+
 impl fmt::Display for No {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,8 +1,9 @@
 //! What of the SDK works in databases, against real ones: branches on connections of the application's
-//! own, and idempotency keys.
+//! own, steps of sagas, and idempotency keys.
 
 mod again;
 mod keys;
 mod mixed;
 mod postgres;
 mod scene;
+mod steps;

@@ -3,19 +3,16 @@
 //! A mark holds what its step is answered with, so that a repeated call does nothing. What undoes a
 //! step that never acted leaves a mark too, which bars the action behind it.
 
-use bytes::Bytes;
-use http::HeaderMap;
-use rusqlite::{Connection, OptionalExtension, named_params};
+use rusqlite::{OptionalExtension, named_params};
 use serde_json::Value;
 use unanimous_core::barrier::{Mark, Reply, Ruling, rule};
-use unanimous_core::id::{BranchName, Timestamp};
-use unanimous_core::{Answer, Opaque, Reason, Verb};
+use unanimous_core::id::Timestamp;
+use unanimous_core::{Answer, Opaque, Reason};
 
 use super::books::{Books, damaged, mark, millis, word};
 use super::{failed, unavailable};
-use crate::limits::{RESULT_BYTES_MAX, STEP_AGE_MS_MAX};
 use crate::participant::branch::json;
-use crate::participant::steps::StepCall;
+use crate::participant::steps::{Half, SqliteDeed, StepOrder};
 use crate::participant::store::StoreError;
 use crate::participant::work::No;
 
@@ -45,19 +42,6 @@ const PRUNE: &str = "
         SELECT branch FROM unanimous_step WHERE ended_at_ms < :before
         ORDER BY ended_at_ms LIMIT :limit)";
 
-/// What one path does.
-pub(crate) type Deed = dyn Fn(&Connection, &StepCall) -> Result<Value, No> + Send + Sync;
-
-/// One call to a step.
-pub(crate) struct Order {
-    pub(crate) branch: BranchName,
-    /// [`Verb::Act`] or [`Verb::Compensate`].
-    pub(crate) verb: Verb,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Bytes,
-    pub(crate) now: Timestamp,
-}
-
 /// What is kept of one step.
 #[derive(Default)]
 struct Kept {
@@ -68,19 +52,14 @@ struct Kept {
 
 impl Books {
     /// Carries out a call, or answers as before.
-    pub(super) fn step(&self, order: Order, deed: &Deed) -> Result<Answer, StoreError> {
+    pub(super) fn step(&self, order: &StepOrder, deed: &SqliteDeed) -> Result<Answer, StoreError> {
         let name = order.branch.to_string();
         let kept = self.kept(&name)?;
-        let (verb, now) = (order.verb, order.now);
-        match rule(kept.mark, verb) {
-            Ruling::Repeat(reply) => Ok(answer(verb, reply, &kept)),
-            Ruling::Bar(_) if now.since_ms(order.branch.txn.minted_at()) > STEP_AGE_MS_MAX => {
-                let days = STEP_AGE_MS_MAX / 86_400_000;
-                let detail = format!("after {days} days it is not known any more whether it acted");
-                Ok(Answer::No(Reason::new("forgotten", &detail)))
-            }
+        match rule(kept.mark, order.half.verb()) {
+            Ruling::Repeat(reply) => Ok(answer(order.half, reply, &kept)),
+            Ruling::Bar(_) if order.may_be_forgotten() => Ok(Answer::No(StepOrder::forgotten())),
             Ruling::Bar(mark) => {
-                self.keep(&name, &Kept { mark, ..Kept::default() }, now)?;
+                self.keep(&name, &Kept { mark, ..Kept::default() }, order.now)?;
                 Ok(Answer::Done(Opaque::default()))
             }
             Ruling::Perform => self.perform(&name, order, &kept, deed),
@@ -90,34 +69,35 @@ impl Books {
     fn perform(
         &self,
         name: &str,
-        order: Order,
-        kept: &Kept,
-        deed: &Deed,
+        order: &StepOrder,
+        known: &Kept,
+        deed: &SqliteDeed,
     ) -> Result<Answer, StoreError> {
-        let (verb, now) = (order.verb, order.now);
-        let acted = json(&kept.result).unwrap_or(Value::Null);
-        let call = StepCall::new(order.branch, order.headers, order.body, acted);
-        let next = match self.in_users_hands(|db| deed(db, &call)) {
-            Ok(result) if verb == Verb::Act => {
-                Kept { mark: Mark::Committed, result: opaque(&result)?, reason: None }
+        let call = order.call(json(&known.result).unwrap_or(Value::Null));
+        let done = order.came(self.in_users_hands(|db| deed(db, &call)));
+        let next = match (done, order.half) {
+            (Ok(result), Half::Act) => {
+                Kept { mark: Mark::Committed, result: StepOrder::kept(&result)?, reason: None }
             }
-            Ok(_) => Kept { mark: Mark::RolledBack, ..Kept::default() },
-            Err(No::Refused { kind, detail }) => {
+            (Ok(_), Half::Compensate) => Kept { mark: Mark::RolledBack, ..Kept::default() },
+            (Err(No::Refused { kind, detail }), half) => {
                 self.run("ROLLBACK TO unanimous")?;
                 let reason = Reason::new(&kind, &detail);
-                // A compensation may be asked for again when somebody has mended what it met.
-                if verb != Verb::Act {
-                    return Ok(Answer::No(reason));
+                match half {
+                    Half::Act => {
+                        Kept { mark: Mark::Refused, reason: Some(reason), ..Kept::default() }
+                    }
+                    // It may be asked for again when somebody has mended what it met.
+                    Half::Compensate => return Ok(Answer::No(reason)),
                 }
-                Kept { mark: Mark::Refused, reason: Some(reason), ..Kept::default() }
             }
-            Err(No::Failed(error)) => return Err(failed(&*error)),
+            (Err(No::Failed(error)), _) => return Err(failed(&*error)),
         };
-        self.keep(name, &next, now)?;
-        match rule(next.mark, verb) {
-            Ruling::Repeat(reply) => Ok(answer(verb, reply, &next)),
+        self.keep(name, &next, order.now)?;
+        match rule(next.mark, order.half.verb()) {
+            Ruling::Repeat(reply) => Ok(answer(order.half, reply, &next)),
             Ruling::Perform | Ruling::Bar(_) => {
-                unreachable!("{:?} does not follow from {verb:?}", next.mark)
+                unreachable!("{:?} does not follow from {:?}", next.mark, order.half)
             }
         }
     }
@@ -166,29 +146,13 @@ impl Books {
     }
 }
 
-fn opaque(result: &Value) -> Result<Opaque, StoreError> {
-    if result.is_null() {
-        return Ok(Opaque::default());
-    }
-    let text = result.to_string();
-    match text.len() {
-        0..=RESULT_BYTES_MAX => Ok(Opaque::new(text.as_bytes())),
-        bytes => {
-            let what = format!("a result of {bytes} bytes; no more than {RESULT_BYTES_MAX} fit");
-            Err(StoreError::Work(what.into()))
-        }
-    }
-}
-
-fn answer(verb: Verb, reply: Reply, kept: &Kept) -> Answer {
-    match reply {
-        Reply::Done if verb == Verb::Act => Answer::Done(kept.result.clone()),
-        Reply::Done => Answer::Done(Opaque::default()),
-        Reply::No => Answer::No(kept.reason.clone().unwrap_or_else(|| {
-            Reason::new("barred", "the step was compensated before this call came")
-        })),
-        Reply::Yes | Reply::ReadOnly | Reply::Heuristic(_) => {
-            unreachable!("{reply:?} to {verb:?}: a step has one phase")
+fn answer(half: Half, reply: Reply, kept: &Kept) -> Answer {
+    match (reply, half) {
+        (Reply::Done, Half::Act) => Answer::Done(kept.result.clone()),
+        (Reply::Done, Half::Compensate) => Answer::Done(Opaque::default()),
+        (Reply::No, _) => Answer::No(kept.reason.clone().unwrap_or_else(StepOrder::barred)),
+        (Reply::Yes | Reply::ReadOnly | Reply::Heuristic(_), _) => {
+            unreachable!("{reply:?} to {half:?}: a step has one phase")
         }
     }
 }

@@ -5,21 +5,38 @@
 //! mark of the step. A repeated call is answered with what was answered before, the action's result
 //! included. A compensation for what never acted does nothing but bar the action behind it.
 
+#[cfg(feature = "mysql_async")]
+mod mysql;
+#[cfg(feature = "tokio-postgres")]
+mod postgres;
+#[cfg(any(feature = "mysql_async", feature = "tokio-postgres"))]
+mod rows;
 mod serve;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+mod store;
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::HeaderMap;
-use rusqlite::Connection;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use unanimous_core::Verb;
 use unanimous_core::id::BranchName;
 
-use super::sqlite::{Deed, SqliteStore};
-use super::work::{BadBody, BoxError, No};
+#[cfg(feature = "mysql_async")]
+pub use self::mysql::{MysqlDeed, MysqlSteps};
+#[cfg(feature = "tokio-postgres")]
+pub use self::postgres::{PostgresDeed, PostgresSteps};
+#[cfg(feature = "sqlite")]
+pub use self::sqlite::SqliteDeed;
+#[cfg(feature = "testing")]
+pub(crate) use self::store::Spoiled;
+pub use self::store::{Half, StepOrder, StepStore};
+use super::work::{BadBody, BoxError};
 
-/// The steps that a service takes, by path.
+/// The steps that a service takes, by path: in SQLite as here, and in the same way in PostgreSQL
+/// (`PostgresSteps`), in MariaDB or MySQL (`MysqlSteps`), and in any other [`StepStore`].
 ///
 /// ```no_run
 /// use rusqlite::params;
@@ -50,15 +67,15 @@ use super::work::{BadBody, BoxError, No};
 /// # }
 /// ```
 #[must_use = "it does nothing until its router is served"]
-pub struct Steps {
-    store: SqliteStore,
-    paths: Vec<Path>,
+pub struct Steps<S: StepStore> {
+    store: S,
+    paths: Vec<Path<S>>,
 }
 
-struct Path {
+struct Path<S: StepStore> {
     path: String,
-    verb: Verb,
-    deed: Box<Deed>,
+    half: Half,
+    deed: Arc<S::Deed>,
 }
 
 /// One call to a step: what it is asked to do, and what is known of it.
@@ -70,60 +87,34 @@ pub struct StepCall {
     acted: Value,
 }
 
-impl Steps {
+impl<S: StepStore> Steps<S> {
     /// Steps whose work and marks are in `store`.
-    pub fn new(store: SqliteStore) -> Self {
+    pub fn new(store: S) -> Self {
         Self { store, paths: Vec::new() }
     }
 
-    /// What an action does: within a transaction that belongs to the store, at most once for each
-    /// step. Its result goes to the saga, and is kept for repeated calls: at most
-    /// [`crate::limits::RESULT_BYTES_MAX`] bytes of JSON.
-    ///
-    /// [`No::Refused`] is final: nothing of the work is left, and whoever asks again is told the same.
-    /// After [`No::Failed`] nothing is left either, and the call is made again; so a step that is
-    /// retriable should fail where another would refuse.
-    pub fn act<R: Serialize>(
-        self,
-        path: impl Into<String>,
-        deed: impl Fn(&Connection, &StepCall) -> Result<R, No> + Send + Sync + 'static,
-    ) -> Self {
-        self.with(path.into(), Verb::Act, move |db, call| {
-            let result = deed(db, call)?;
-            serde_json::to_value(result).map_err(|error| No::Failed(error.into()))
-        })
-    }
-
-    /// What undoes an action: called at most once with success for each step, and only if it has acted.
-    /// [`StepCall::result`] has what the action returned.
-    ///
-    /// [`No::Refused`] stops the saga until an operator has it asked again; nothing of the work is left.
-    pub fn compensate(
-        self,
-        path: impl Into<String>,
-        deed: impl Fn(&Connection, &StepCall) -> Result<(), No> + Send + Sync + 'static,
-    ) -> Self {
-        self.with(path.into(), Verb::Compensate, move |db, call| {
-            deed(db, call).map(|()| Value::Null)
-        })
-    }
-
-    fn with(
-        mut self,
-        path: String,
-        verb: Verb,
-        deed: impl Fn(&Connection, &StepCall) -> Result<Value, No> + Send + Sync + 'static,
-    ) -> Self {
-        self.paths.push(Path { path, verb, deed: Box::new(deed) });
+    /// The path `path` is for this half of a step, and does this. `act` and `compensate` of the stores
+    /// that come with the SDK are easier to call.
+    pub fn path(mut self, path: impl Into<String>, half: Half, deed: Arc<S::Deed>) -> Self {
+        self.paths.push(Path { path: path.into(), half, deed });
         self
     }
 }
 
-impl StepCall {
-    pub(super) fn new(branch: BranchName, headers: HeaderMap, body: Bytes, acted: Value) -> Self {
-        Self { branch, headers, body, acted }
+#[cfg(feature = "testing")]
+impl<S: StepStore> Steps<S> {
+    pub(crate) fn store(&self) -> &S {
+        &self.store
     }
 
+    /// What a path does for this half, if it is for it.
+    pub(crate) fn deed(&self, path: &str, half: Half) -> Option<Arc<S::Deed>> {
+        let found = self.paths.iter().find(|it| it.path == path && it.half == half);
+        found.map(|it| Arc::clone(&it.deed))
+    }
+}
+
+impl StepCall {
     /// The step, unique for ever and the same in the action and what undoes it. Its text is a good
     /// primary key for what the step does.
     pub fn branch(&self) -> &BranchName {

@@ -15,23 +15,22 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use tracing::Instrument;
 use unanimous_api::header;
+use unanimous_core::Answer;
 use unanimous_core::id::{BranchName, Timestamp};
-use unanimous_core::{Answer, Verb};
 
-use super::{Path, Steps};
+use super::{Half, Path, StepOrder, StepStore, Steps};
 use crate::limits::{CALL_BYTES_MAX, PRUNE_EVERY_MS, PRUNE_MAX, STEP_RETENTION_MS};
 use crate::participant::branch::json;
 use crate::participant::http::{branch_of, malformed, not_carried_out, now, refusal, with};
-use crate::participant::sqlite::{SqliteStore, StepOrder};
 use crate::task::AbortOnDrop;
 
-struct Served {
-    store: SqliteStore,
-    path: Path,
+struct Served<S: StepStore> {
+    store: S,
+    path: Path<S>,
     _pruning: Arc<AbortOnDrop>,
 }
 
-impl Steps {
+impl<S: StepStore> Steps<S> {
     /// The routes, for any method. What is kept of steps that ended
     /// [`crate::limits::STEP_RETENTION_MS`] ago is removed while the router or a clone of it lives.
     ///
@@ -48,13 +47,13 @@ impl Steps {
             let at = path.path.clone();
             let (store, _pruning) = (self.store.clone(), Arc::clone(&pruning));
             let served = Arc::new(Served { store, path, _pruning });
-            router = router.route(&at, any(serve).with_state(served));
+            router = router.route(&at, any(serve::<S>).with_state(served));
         }
         router.layer(DefaultBodyLimit::max(CALL_BYTES_MAX))
     }
 }
 
-async fn prune(store: SqliteStore) {
+async fn prune<S: StepStore>(store: S) {
     loop {
         let before = Timestamp(now().0.saturating_sub(STEP_RETENTION_MS));
         loop {
@@ -71,23 +70,23 @@ async fn prune(store: SqliteStore) {
     }
 }
 
-async fn serve(
-    State(served): State<Arc<Served>>,
+async fn serve<S: StepStore>(
+    State(served): State<Arc<Served<S>>>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    let verb = served.path.verb;
+    let half = served.path.half;
     let branch = match branch_of(&headers) {
         Ok(branch) => branch,
         Err(why) => return malformed(&why),
     };
     let traceparent = headers.get(header::TRACEPARENT).and_then(|value| value.to_str().ok());
-    let span = tracing::info_span!("call", %branch, ?verb, traceparent);
+    let span = tracing::info_span!("call", %branch, ?half, traceparent);
     match meant(&branch, &headers) {
-        Some(meant) if meant == verb => {}
+        Some(meant) if meant == half => {}
         // From its mark it would be answered that it is done, and nothing would be.
         Some(meant) => {
-            let detail = format!("this path is for {verb:?}, and the saga calls it for {meant:?}");
+            let detail = format!("this path is for {half:?}, and the saga calls it for {meant:?}");
             return with(StatusCode::CONFLICT, &refusal("wrong_path", &detail));
         }
         None => return malformed(&format!("{}: not that of a step", header::IDEMPOTENCY_KEY)),
@@ -96,21 +95,20 @@ async fn serve(
         Ok(body) => body,
         Err(rejection) => return rejection.into_response(),
     };
-    let order = StepOrder { branch, verb, headers, body, now: now() };
-    let store = served.store.clone();
-    let carried_out = store.step(order, move |db, call| (served.path.deed)(db, call));
-    match carried_out.instrument(span).await {
+    let order = StepOrder::new(branch, half, (headers, body));
+    let deed = Arc::clone(&served.path.deed);
+    match served.store.step(order, deed).instrument(span).await {
         Ok(answer) => reply(&answer),
         Err(error) => not_carried_out(&error),
     }
 }
 
 /// What the saga means by the call, as its key has it.
-fn meant(branch: &BranchName, headers: &HeaderMap) -> Option<Verb> {
+fn meant(branch: &BranchName, headers: &HeaderMap) -> Option<Half> {
     let key = headers.get(header::IDEMPOTENCY_KEY)?.to_str().ok()?;
     match key.strip_prefix(&branch.to_string())? {
-        ":act" => Some(Verb::Act),
-        ":compensate" => Some(Verb::Compensate),
+        ":act" => Some(Half::Act),
+        ":compensate" => Some(Half::Compensate),
         _ => None,
     }
 }
