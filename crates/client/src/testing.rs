@@ -1,4 +1,5 @@
-//! For the tests of a participant: every crash and every repeat that it has to survive.
+//! For the tests of a participant: every crash and every repeat that it has to survive. [`steps`] has the
+//! same for the steps of a saga.
 //!
 //! A participant that works within the connection it is given cannot get these wrong by itself; one
 //! that keeps something elsewhere, or whose `rollback` does not quite undo its `prepare`, does.
@@ -49,6 +50,7 @@
 
 #[cfg(feature = "idempotency")]
 mod keys;
+pub mod steps;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
