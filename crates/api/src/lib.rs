@@ -19,7 +19,7 @@ pub use object::Object;
 pub use problem::Problem;
 pub use request::{
     AbortRequest, BeginRequest, BranchRequest, CommitRequest, EnlistRequest, Kind, ResolveOutcome,
-    ResolveRequest, StatementRequest, VoteWord, Wait,
+    ResolveRequest, StatementRequest, VoteWord, Wait, WebhookRequest,
 };
 pub use saga::{
     AttentionView, CallRequest, ChildRequest, RetryRequest, SignalRequest, StepRequest, StepView,

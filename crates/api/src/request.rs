@@ -45,9 +45,22 @@ pub struct BeginRequest<B = Value> {
     /// For a message: the database in which the application's local transaction commits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
+    /// Who is told of its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<WebhookRequest>,
     /// For a saga: milliseconds before it starts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delay_ms: Option<u64>,
+}
+
+/// A service that is told how a transaction has ended.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct WebhookRequest {
+    /// The configured resource, which has a signing secret.
+    pub resource: String,
+    /// The path below its url.
+    pub path: String,
 }
 
 /// The shape of a transaction.

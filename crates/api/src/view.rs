@@ -34,6 +34,9 @@ pub struct TransactionView {
     pub state: Option<String>,
     /// Who takes part, in the order they were enlisted.
     pub participants: Vec<ParticipantView>,
+    /// The transaction that tells a service of the end of this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<String>,
     /// For a saga: its steps, in the order of the request.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<StepView>,

@@ -85,6 +85,13 @@ impl Message {
         self
     }
 
+    /// A service to be told how it ended: `POST` to a path below the url of a resource that has a
+    /// signing secret.
+    pub fn webhook(mut self, resource: impl Into<String>, path: impl Into<String>) -> Self {
+        self.of = self.of.webhook(resource, path);
+        self
+    }
+
     /// Announces it, before the local transaction.
     ///
     /// # Errors
@@ -103,6 +110,7 @@ impl Message {
             steps: self.steps.into_iter().map(Step::into_request).collect(),
             source: Some(self.source),
             delay_ms: None,
+            webhook: self.of.own_webhook(),
         };
         let call = self.of.post("/v1/transactions".to_owned(), &key, &request)?;
         let body = self.of.client().ask(&call, Repeat::Keyed(&key), self.of.until()).await?;

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, timeout};
 use unanimous_api::{
     AbortRequest, BeginRequest, BranchRequest, Code, CommitRequest, EnlistRequest, EnlistedView,
     Kind, LogView, OutcomeWord, Problem, TIMEOUT_MS_DEFAULT, TransactionView, VoteWord, Wait,
-    header,
+    WebhookRequest, header,
 };
 
 use crate::chance;
@@ -31,6 +31,7 @@ pub struct Transaction {
     wait: Wait,
     key: Option<String>,
     traceparent: Option<String>,
+    webhook: Option<WebhookRequest>,
 }
 
 /// A transaction with its branches, for the coordinator to run.
@@ -68,6 +69,7 @@ impl Transaction {
             wait: Wait::default(),
             key: None,
             traceparent: None,
+            webhook: None,
         }
     }
 
@@ -107,6 +109,13 @@ impl Transaction {
     /// W3C trace context to pass on to the coordinator and the participants.
     pub fn traceparent(mut self, traceparent: impl Into<String>) -> Self {
         self.traceparent = Some(traceparent.into());
+        self
+    }
+
+    /// A service to be told how it ended: `POST` to a path below the url of a resource that has a
+    /// signing secret.
+    pub fn webhook(mut self, resource: impl Into<String>, path: impl Into<String>) -> Self {
+        self.webhook = Some(WebhookRequest { resource: resource.into(), path: path.into() });
         self
     }
 
@@ -157,6 +166,7 @@ impl Transaction {
             steps: Vec::new(),
             source: None,
             delay_ms: None,
+            webhook: self.webhook.clone(),
         };
         self.post("/v1/transactions".to_owned(), key, &request)
     }
@@ -177,6 +187,10 @@ impl Transaction {
     /// Its key, or a random one.
     pub(crate) fn take_key(&mut self) -> String {
         self.key.take().unwrap_or_else(chance::key)
+    }
+
+    pub(crate) fn own_webhook(&self) -> Option<WebhookRequest> {
+        self.webhook.clone()
     }
 
     pub(crate) fn own_timeout_ms(&self) -> Option<u64> {

@@ -46,6 +46,11 @@ pub trait Adapter: Send + Sync + 'static {
         false
     }
 
+    /// As [`Resource::signs`].
+    fn signs(&self) -> bool {
+        false
+    }
+
     /// As [`Resource::in_doubt`], and ends within `patience`.
     fn in_doubt(&self, _patience: Duration) -> Listing {
         Box::pin(std::future::ready(Ok(None)))
@@ -231,6 +236,10 @@ impl Resource for Guarded {
 
     fn steps(&self) -> bool {
         self.shared.adapter.steps()
+    }
+
+    fn signs(&self) -> bool {
+        self.shared.adapter.signs()
     }
 
     fn in_doubt(&self, patience: Duration) -> Listing {

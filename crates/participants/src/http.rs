@@ -34,6 +34,7 @@ use self::step::Step;
 use crate::guard::{Adapter, Contact, Heard, Hearing};
 use crate::limits::{IDLE_CONNECTION_KEPT, REASON_KIND_LEN_MAX, REPLY_BYTES_MAX};
 use crate::open::Settings;
+use crate::signing::SigningSecret;
 use crate::step::Half;
 use crate::tls::{self, Connector};
 use crate::{Call, Examining, Finding};
@@ -57,6 +58,7 @@ pub struct HttpAdapter {
     atomic: Endpoints,
     tcc: Endpoints,
     requests: Requests,
+    signing: Option<SigningSecret>,
 }
 
 type Requests = Client<Dialer, Full<Bytes>>;
@@ -99,13 +101,19 @@ impl HttpAdapter {
             atomic: Endpoints::below(&base, ["prepare", "commit", "rollback"])?,
             tcc: Endpoints::below(&base, ["try", "confirm", "cancel"])?,
             location: base,
+            signing: settings.signing.clone(),
             phases: settings.phases,
             requests: client(calls_max, tls),
         })
     }
 
     fn step(&self, half: Half) -> Step {
-        Step { requests: self.requests.clone(), base: self.location.clone(), half }
+        Step {
+            requests: self.requests.clone(),
+            base: self.location.clone(),
+            signing: self.signing.clone(),
+            half,
+        }
     }
 
     fn request(&self, call: &Call, Endpoint { word, uri }: &Endpoint) -> Request<Full<Bytes>> {
@@ -119,7 +127,11 @@ impl HttpAdapter {
         *request.uri_mut() = uri.clone();
         let headers = request.headers_mut();
         headers.reserve(9);
-        headers.insert(IDEMPOTENCY_KEY, ours(format!("{}:{word}", call.name)));
+        let key = format!("{}:{word}", call.name);
+        if let Some(secret) = &self.signing {
+            secret.sign(headers, &key, work);
+        }
+        headers.insert(IDEMPOTENCY_KEY, ours(key));
         contract(headers, call);
         if call.verb == Verb::CommitOnePhase {
             headers.insert(PHASES, HeaderValue::from_static("one"));
@@ -190,6 +202,10 @@ impl Adapter for HttpAdapter {
 
     fn steps(&self) -> bool {
         true
+    }
+
+    fn signs(&self) -> bool {
+        self.signing.is_some()
     }
 
     fn examine(&self, patience: Duration) -> Examining {

@@ -30,6 +30,7 @@ mod pool;
 pub mod postgres;
 pub mod redis;
 pub mod returned;
+mod signing;
 pub mod statement;
 pub mod step;
 #[cfg(feature = "servers")]
@@ -42,6 +43,7 @@ mod url;
 pub use finding::{Examining, Finding, Fitness};
 pub use guard::{AnswerKind, Observer, Unobserved};
 pub use open::{OpenError, Password, Settings, open};
+pub use signing::SigningSecret;
 pub use tls::TlsFiles;
 pub use trace::{NotATrace, Trace};
 pub use turn::{Closed, Line, Turn};
@@ -87,6 +89,11 @@ pub trait Resource: Send + Sync + 'static {
     /// Whether it carries out steps of sagas: [`Verb::Act`] and [`Verb::Compensate`]. What they are
     /// written as is checked by [`step::check`].
     fn steps(&self) -> bool {
+        false
+    }
+
+    /// Whether calls to it are signed.
+    fn signs(&self) -> bool {
         false
     }
 

@@ -12,6 +12,7 @@ use crate::limits::{FIRST_PHASE_CALLS_MAX, SECOND_PHASE_CALLS_MAX, WAITING_MAX};
 use crate::mysql::MysqlAdapter;
 use crate::postgres::PostgresAdapter;
 use crate::redis::RedisAdapter;
+use crate::signing::SigningSecret;
 use crate::tls::TlsFiles;
 
 /// What can be set for one resource.
@@ -31,6 +32,8 @@ pub struct Settings {
     pub password: Option<Password>,
     /// Files for TLS, if its URL asks for that.
     pub tls: TlsFiles,
+    /// What calls to it are signed with, if it is a service.
+    pub signing: Option<SigningSecret>,
 }
 
 /// A password, which is never shown.
@@ -64,6 +67,7 @@ impl Default for Settings {
             phases: Phases::Two,
             password: None,
             tls: TlsFiles::default(),
+            signing: None,
         }
     }
 }

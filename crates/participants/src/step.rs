@@ -258,6 +258,7 @@ fn reserved(name: &HeaderName) -> Option<&'static str> {
     let hop_by_hop = [CONNECTION, EXPECT, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
     let word = name.as_str();
     let ours = word.starts_with("unanimous-")
+        || matches!(word, "webhook-id" | "webhook-timestamp" | "webhook-signature")
         || matches!(word, header::IDEMPOTENCY_KEY | header::TRACEPARENT | "tracestate");
     if ours {
         Some("it is always the coordinator's: a service recognises repeats by it")

@@ -13,7 +13,7 @@ use unanimous_api::{BODY_BYTES_MAX_DEFAULT, DEFAULT_LISTEN, TIMEOUT_MS_MAX};
 use unanimous_core::commit::Phases;
 use unanimous_core::id::is_cluster_name;
 use unanimous_core::limits::NAME_LEN_MAX;
-use unanimous_participants::{Password, TlsFiles};
+use unanimous_participants::{Password, SigningSecret, TlsFiles};
 
 use crate::driver::BranchOrder;
 use crate::invariants::InvariantConfig;
@@ -78,6 +78,8 @@ pub struct ResourceConfig {
     pub password: Option<Password>,
     /// Files for TLS. They are read when the resource is made.
     pub tls: TlsFiles,
+    /// What calls to a service are signed with.
+    pub signing: Option<SigningSecret>,
 }
 
 /// A text that is never shown.
@@ -174,6 +176,8 @@ struct FileResource {
     ca_file: Option<PathBuf>,
     client_cert_file: Option<PathBuf>,
     client_key_file: Option<PathBuf>,
+    signing_secret_env: Option<String>,
+    signing_secret_file: Option<PathBuf>,
 }
 
 /// Where the configuration is looked for if no flag names it.
@@ -309,39 +313,54 @@ fn resource(
         within(&format!("resources.{name}.calls_max"), calls_max as u64, CALLS_MAX)?;
     }
     let phases = if file.one_phase { Phases::One } else { Phases::Two };
-    let password = password(&name, &file, env)?;
+    let keys = ("password", &file.password_env, &file.password_file);
+    let password = secret(&name, keys, env)?.map(Password::new);
+    let keys = ("signing_secret", &file.signing_secret_env, &file.signing_secret_file);
+    let signing = secret(&name, keys, env)?.map(|text| SigningSecret::read(&text)).transpose();
+    let signing =
+        signing.map_err(|why| wrong(format!("resources.{name}: the signing secret: {why}")))?;
+    let is_service = file.url.starts_with("http://") || file.url.starts_with("https://");
+    if signing.is_some() && !is_service {
+        return Err(wrong(format!(
+            "resources.{name}.signing_secret: only calls to a service are signed: remove it"
+        )));
+    }
     let FileResource { url, calls_max, ca_file, client_cert_file, client_key_file, .. } = file;
     let tls = TlsFiles { ca_file, client_cert_file, client_key_file };
-    Ok((name, ResourceConfig { url, calls_max, phases, password, tls }))
+    Ok((name, ResourceConfig { url, calls_max, phases, password, tls, signing }))
 }
 
-fn password(
+/// A secret of a resource, from where its two keys say.
+fn secret(
     name: &str,
-    file: &FileResource,
+    (key, variable, file): (&str, &Option<String>, &Option<PathBuf>),
     env: &dyn Fn(&str) -> Option<String>,
-) -> Result<Option<Password>, ConfigError> {
-    let password = match (&file.password_env, &file.password_file) {
+) -> Result<Option<String>, ConfigError> {
+    let secret = match (variable, file) {
         (None, None) => return Ok(None),
         (Some(_), Some(_)) => {
             return Err(wrong(format!(
-                "resources.{name}: password_env and password_file are both set: remove one"
+                "resources.{name}: {key}_env and {key}_file are both set: remove one"
             )));
         }
         (Some(variable), None) => env(variable).ok_or_else(|| {
             wrong(format!(
-                "resources.{name}.password_env = {variable:?}, but that variable is not set: set it"
+                "resources.{name}.{key}_env = {variable:?}, but that variable is not set: set it"
             ))
         })?,
         (None, Some(path)) => {
             let text = std::fs::read_to_string(path).map_err(|error| {
-                wrong(format!("resources.{name}.password_file = {:?}: {error}", path.display()))
+                wrong(format!("resources.{name}.{key}_file = {:?}: {error}", path.display()))
             })?;
             text.trim_end_matches(['\r', '\n']).to_owned()
         }
     };
-    match password.is_empty() {
-        true => Err(wrong(format!("resources.{name}: the password is empty: set one"))),
-        false => Ok(Some(Password::new(password))),
+    match secret.is_empty() {
+        true => {
+            let word = key.replace('_', " ");
+            Err(wrong(format!("resources.{name}: the {word} is empty: set one")))
+        }
+        false => Ok(Some(secret)),
     }
 }
 

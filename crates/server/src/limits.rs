@@ -152,3 +152,9 @@ pub const STEP_CALL_MS_MAX: u64 = 3_600_000;
 
 /// Most calls without an answer that a step may be given before it has failed.
 pub const STEP_ATTEMPTS_MAX: u32 = 1_000_000;
+
+/// Milliseconds within which a webhook has to be taken, after which nobody is told any more: 3 days.
+pub const WEBHOOK_MS_MAX: u64 = 3 * 24 * 3_600_000;
+
+/// Milliseconds before a webhook is repeated for the first time, and the longest such pause.
+pub const WEBHOOK_PAUSE_MS: [u64; 2] = [1_000, 600_000];

@@ -27,6 +27,7 @@ impl Resources {
                 phases: resource.phases,
                 password: resource.password.clone(),
                 tls: resource.tls.clone(),
+                signing: resource.signing.clone(),
                 ..Settings::default()
             };
             if let Some(calls_max) = resource.calls_max {

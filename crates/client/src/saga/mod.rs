@@ -96,6 +96,13 @@ impl Saga {
         self
     }
 
+    /// A service to be told how it ended: `POST` to a path below the url of a resource that has a
+    /// signing secret.
+    pub fn webhook(mut self, resource: impl Into<String>, path: impl Into<String>) -> Self {
+        self.of = self.of.webhook(resource, path);
+        self
+    }
+
     /// Begins it, and returns as soon as it will not be forgotten.
     ///
     /// # Errors
@@ -141,6 +148,7 @@ impl Saga {
             steps: self.steps,
             source: None,
             delay_ms: self.delay_ms,
+            webhook: self.of.own_webhook(),
         };
         Ok((self.of.post("/v1/transactions".to_owned(), key, &request)?, self.of))
     }

@@ -18,12 +18,14 @@ use super::{
 use crate::Call;
 use crate::guard::{Contact, Heard};
 use crate::limits::{REPLY_BYTES_MAX, RESULT_DEPTH_MAX};
+use crate::signing::SigningSecret;
 use crate::step::{Half, Request};
 
 /// Where half of a step goes.
 pub(super) struct Step {
     pub(super) requests: Requests,
     pub(super) base: String,
+    pub(super) signing: Option<SigningSecret>,
     pub(super) half: Half,
 }
 
@@ -66,8 +68,11 @@ impl Asking<'_> {
             }
         }
         let mut outgoing = self.outgoing(method.clone(), path);
-        let key = ours(format!("{}:{}", self.call.name, self.step.half.word()));
-        outgoing.headers_mut().insert(IDEMPOTENCY_KEY, key);
+        let key = format!("{}:{}", self.call.name, self.step.half.word());
+        if let Some(secret) = &self.step.signing {
+            secret.sign(outgoing.headers_mut(), &key, self.request.body.as_bytes());
+        }
+        outgoing.headers_mut().insert(IDEMPOTENCY_KEY, ours(key));
         if !self.request.body.is_empty() {
             outgoing.headers_mut().entry(CONTENT_TYPE).or_insert(JSON);
             *outgoing.body_mut() = Full::new(Bytes::from(self.request.body.clone()));

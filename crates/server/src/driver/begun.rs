@@ -7,6 +7,7 @@ use unanimous_core::saga::Plan;
 use unanimous_participants::Trace;
 
 use super::event::IfRunning;
+use super::memo::Webhook;
 
 /// A transaction to begin.
 pub struct BeginOrder {
@@ -24,6 +25,8 @@ pub struct BeginOrder {
     pub wait: Wait,
     /// The trace it is part of; one of its own if there is none.
     pub trace: Option<Trace>,
+    /// Who is told of its end.
+    pub webhook: Option<Webhook>,
 }
 
 /// A saga to begin.
@@ -44,4 +47,6 @@ pub struct SagaOrder {
     pub wait: Wait,
     /// The trace it is part of; one of its own if there is none.
     pub trace: Option<Trace>,
+    /// Who is told of its end.
+    pub webhook: Option<Webhook>,
 }

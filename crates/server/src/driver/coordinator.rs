@@ -10,7 +10,6 @@ use unanimous_core::id::{BranchId, Lsn, ShardId, TxnId};
 use unanimous_core::txn::Txn;
 use unanimous_core::{Durability, Input, Opaque, Outcome, Reason, Resolution, Vote};
 use unanimous_journal::{Filter, Journal, JournalError, Page, Stored};
-use unanimous_participants::Trace;
 
 use super::Census;
 use super::begun::{BeginOrder, SagaOrder};
@@ -18,6 +17,7 @@ use super::clock::Clock;
 use super::ears::Ears;
 use super::event::{AskError, CheckedKey, Enlisted, Event, IfRunning, Order, Waiter, Want, What};
 use super::ids::{Ids, shard_of_key};
+use super::memo::Memo;
 use super::order::{BranchOrder, Contention};
 use super::run::Driver;
 use super::view::{self, Frame};
@@ -149,9 +149,10 @@ impl Coordinator {
             senders.push(sender);
         }
         for open in shared.journal.load()? {
-            drivers[open.txn.shard().index() % count].0.resume(open);
+            drivers[open.txn.shard().index() % count].0.load(open);
         }
-        for (driver, inbox) in drivers {
+        for (mut driver, inbox) in drivers {
+            driver.resume();
             tokio::spawn(driver.run(inbox, ears.flushed.subscribe()));
         }
         for (name, resource) in shared.resources.iter() {
@@ -197,10 +198,11 @@ impl Coordinator {
         order: SagaOrder,
     ) -> (TxnId, oneshot::Receiver<Result<TransactionView, AskError>>) {
         let (reply, answer) = oneshot::channel();
-        let SagaOrder { steps, input, timeout_ms, delay_ms, key, running, wait, trace } = order;
+        let SagaOrder { steps, input, timeout_ms, delay_ms, key, running, wait, trace, webhook } =
+            order;
         let what = What::Steps { steps, input, timeout_ms, delay_ms };
         let waiter = Waiter { until: wait, want: Want::View(reply) };
-        (self.send_order(what, key, running, trace, waiter), answer)
+        (self.send_order(what, key, running, Memo { trace, webhook }, waiter), answer)
     }
 
     fn order(&self, order: BeginOrder, want: Want) -> TxnId {
@@ -221,7 +223,8 @@ impl Coordinator {
             timeout_ms: order.timeout_ms,
             branches: branches.collect(),
         };
-        self.send_order(what, order.key, order.running, order.trace, Waiter { until, want })
+        let memo = Memo { trace: order.trace, webhook: order.webhook };
+        self.send_order(what, order.key, order.running, memo, Waiter { until, want })
     }
 
     fn send_order(
@@ -229,7 +232,7 @@ impl Coordinator {
         what: What,
         key: Option<Key>,
         running: IfRunning,
-        trace: Option<Trace>,
+        memo: Memo,
         waiter: Waiter,
     ) -> TxnId {
         let shard = match &key {
@@ -243,7 +246,7 @@ impl Coordinator {
             return txn;
         }
         let key = key.map(|key| CheckedKey { key, checked_at: now, running });
-        let memo = trace.map_or_else(Opaque::default, |trace| Opaque::new(&trace.to_bytes()));
+        let memo = memo.write();
         self.send(txn, Event::Begin(Box::new(Order { txn, what, key, memo, waiter })));
         txn
     }

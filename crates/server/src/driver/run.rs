@@ -21,6 +21,7 @@ use unanimous_participants::{Takes, Trace};
 use super::coordinator::Shared;
 use super::event::{AskError, CheckedKey, Enlisted, Event, IfRunning, Order, Waiter, What};
 use super::keys::Keys;
+use super::memo::Memo;
 use super::order::InOrder;
 use super::take::Out;
 use super::timers::Timers;
@@ -81,6 +82,22 @@ impl Live {
         matches!(call, Some(Call::RetryAt(_))) && of == Some(true)
     }
 
+    /// One that has just begun, and for which nobody waits.
+    pub(super) fn new(machine: Txn, now: Timestamp, trace: Trace) -> Self {
+        Self {
+            records: 0,
+            begun_at: now,
+            updated_at: now,
+            wake_at: None,
+            waiters: Vec::new(),
+            calls: vec![0; machine.branches()],
+            calls_before: 0,
+            trace,
+            order: None,
+            machine,
+        }
+    }
+
     /// Adds a waiter. Those who have left make room first, so that a transaction that stays open for
     /// long does not collect everybody who ever asked.
     fn wait(&mut self, waiter: Waiter) {
@@ -93,7 +110,7 @@ impl Live {
 
 /// The trace a transaction began in, or one of its own.
 fn trace(txn: TxnId, memo: &Opaque) -> Trace {
-    Trace::from_bytes(memo.bytes()).unwrap_or_else(|| Trace::of(txn))
+    Memo::read(memo).trace.unwrap_or_else(|| Trace::of(txn))
 }
 
 fn begun(what: What, key: Option<Key>, memo: Opaque, now: Timestamp) -> Begun {
@@ -177,8 +194,17 @@ impl Driver {
     }
 
     /// Takes over what a former life left open. The only recovery there is: replay, then the
-    /// ordinary `handle(Resumed)`.
-    pub(super) fn resume(&mut self, open: OpenTxn) {
+    /// ordinary `handle(Resumed)`, once everything is there that it may come across.
+    pub(super) fn resume(&mut self) {
+        let open: Vec<TxnId> = self.live.keys().copied().collect();
+        for txn in open {
+            self.feed(txn, Input::Resumed);
+            self.settle_answers();
+        }
+    }
+
+    /// Rebuilds what a former life left open.
+    pub(super) fn load(&mut self, open: OpenTxn) {
         self.look_at_the_clock();
         let records = open.records.and_then(|records| {
             let machine = Txn::replay(records.iter().map(|stored| &stored.record))
@@ -210,8 +236,6 @@ impl Driver {
         };
         self.shared.open.fetch_add(1, Ordering::Relaxed);
         self.live.insert(open.txn, live);
-        self.feed(open.txn, Input::Resumed);
-        self.settle_answers();
     }
 
     /// Runs until every sender of events is gone.
@@ -322,19 +346,7 @@ impl Driver {
         let trace = trace(txn, &memo);
         let order = self.in_order(&what, now);
         let (machine, step) = Txn::begin(begun(what, key.clone(), memo, now), now);
-        let calls = vec![0; machine.branches()];
-        let live = Live {
-            machine,
-            records: 0,
-            begun_at: now,
-            updated_at: now,
-            wake_at: None,
-            waiters: vec![waiter],
-            calls,
-            calls_before: 0,
-            trace,
-            order,
-        };
+        let live = Live { waiters: vec![waiter], order, ..Live::new(machine, now, trace) };
         if let Some(key) = &key {
             self.keys.insert(key, txn);
         }

@@ -59,6 +59,9 @@ impl Driver {
     /// Takes one step of a live transaction.
     pub(super) fn take(&mut self, txn: TxnId, now: Timestamp, step: Step<Record>) {
         let ended = self.live.get(&txn).and_then(|live| live.machine.ended());
+        if ended.is_some() {
+            self.announce(txn, now);
+        }
         let forced = match self.append(txn, now, &step.records, ended) {
             Ok(forced) => forced,
             Err(error) => return self.lose(txn, error),

@@ -13,6 +13,7 @@ use unanimous_core::{Decision, HeuristicKind, Opaque, Outcome, Resolution, Vote}
 use unanimous_journal::Stored;
 use unanimous_participants::returned;
 
+use super::memo::{Memo, notice_of};
 use super::saga_view;
 use crate::resources::Resources;
 
@@ -43,6 +44,7 @@ impl Frame<'_> {
             steps: Vec::new(),
             attention: Vec::new(),
             resolution: None,
+            webhook: Memo::read(machine.memo()).webhook.map(|_| notice_of(self.txn).to_string()),
             idempotency_key: machine.key().map(|key| key.text.to_string()),
             timeout_ms: 0,
             initiated_at_ms: self.begun_at.0,

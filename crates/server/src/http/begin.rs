@@ -8,18 +8,22 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
+use serde_json::json;
 use serde_json::value::RawValue;
 use unanimous_api::{
     BeginRequest, Code, Kind, Problem, StatusWord, TIMEOUT_MS_DEFAULT, TransactionView, Wait,
+    WebhookRequest,
 };
+use unanimous_core::Opaque;
 use unanimous_core::commit::{Key, Shape};
 use unanimous_core::id::TxnId;
-use unanimous_participants::Trace;
+use unanimous_participants::{Takes, Trace, step};
 
 use super::answer::{self, Heard, hear, hear_or_show, present};
 use super::{App, Failure, Reply, body, keys, message, steps, validate};
-use crate::driver::{AskError, BeginOrder, IfRunning, SagaOrder};
+use crate::driver::{AskError, BeginOrder, IfRunning, SagaOrder, Webhook};
 use crate::limits::SAGA_MS_MAX;
+use crate::resources::Resources;
 
 /// What a repeat of a request has to know of it.
 struct Asked {
@@ -78,6 +82,7 @@ fn order(
     trace: Option<Trace>,
 ) -> Result<Order, Failure> {
     let wait = request.wait.unwrap_or_default();
+    let webhook = webhook(app.coordinator.resources(), request.webhook.as_ref())?;
     let shape = match request.kind {
         Kind::Atomic => Shape::Atomic,
         Kind::Tcc => Shape::Tcc,
@@ -98,6 +103,7 @@ fn order(
                 running,
                 wait,
                 trace,
+                webhook,
             }));
         }
         Kind::Message => {
@@ -111,6 +117,7 @@ fn order(
                 running: IfRunning::Join,
                 wait: Wait::None,
                 trace,
+                webhook,
             }));
         }
     };
@@ -133,7 +140,29 @@ fn order(
         running,
         wait,
         trace,
+        webhook,
     }))
+}
+
+/// A service that can tell the coordinator's word from anybody else's.
+fn webhook(
+    resources: &Resources,
+    asked: Option<&WebhookRequest>,
+) -> Result<Option<Webhook>, Failure> {
+    let Some(WebhookRequest { resource, path }) = asked else { return Ok(None) };
+    validate::known(resources, resource, || "/webhook/resource".to_owned())?;
+    if !resources.get(resource).is_some_and(|(_, resource)| resource.signs()) {
+        let detail = format!(
+            "resource {resource} has no signing secret, by which it would know who calls: set \
+             signing_secret_env"
+        );
+        let problem = Problem::new(Code::UnfitResource, detail).at("/webhook/resource");
+        return Err(Failure::of(problem));
+    }
+    let work = Opaque::new(json!({"path": path}).to_string().as_bytes());
+    step::check(Takes::Body, &work)
+        .map_err(|bad| Failure::of(Problem::new(Code::BadField, bad.why).at("/webhook/path")))?;
+    Ok(Some(Webhook { resource: resource.clone(), path: path.clone() }))
 }
 
 pub(super) fn misplaced(pointer: &str, why: &str) -> Failure {

@@ -46,6 +46,7 @@ pub(super) fn of_begin(request: &BeginRequest<&RawValue>) -> Print {
         input: request.input.map(canonical),
         steps: Vec::new(),
         source: request.source.clone(),
+        webhook: request.webhook.clone(),
         delay_ms: request.delay_ms,
     };
     let canonical_json = serde_json::to_vec(&canonical_request).expect("a request is always JSON");

@@ -32,3 +32,4 @@ mod shutdown;
 mod tcc;
 mod token;
 mod waits;
+mod webhook;

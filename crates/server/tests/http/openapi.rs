@@ -11,7 +11,7 @@ use unanimous_api::{
     LogEvent, LogView, OutcomeWord, ParticipantView, Problem, ReasonView, ResolutionView,
     ResolveOutcome, ResolveRequest, ResourceCheck, ResourceView, ResourcesView, RetryRequest,
     SignalRequest, StatementRequest, StatusWord, StepRequest, StepView, StepWord, SummaryView,
-    TccRequest, TransactionList, TransactionView, VoteWord, Wait,
+    TccRequest, TransactionList, TransactionView, VoteWord, Wait, WebhookRequest,
 };
 
 use crate::common::two;
@@ -225,6 +225,7 @@ fn transaction() -> TransactionView {
         state: some_text(),
         participants: vec![ParticipantView { vote: None, ..participant.clone() }, participant],
         steps: vec![step()],
+        webhook: some_text(),
         attention: vec![AttentionView { step: text(), error: text(), actions: vec![text()] }],
         resolution: Some(ResolutionView { outcome, by: text(), reason: text() }),
         idempotency_key: some_text(),
@@ -359,6 +360,10 @@ fn samples() -> Vec<(&'static str, Value)> {
     ]
 }
 
+fn webhook() -> WebhookRequest {
+    WebhookRequest { resource: "text".into(), path: "text".into() }
+}
+
 fn requests() -> Vec<(&'static str, Value)> {
     let text = || "text".to_owned();
     let body = || Some(json!({"amount": 500}));
@@ -409,6 +414,7 @@ fn requests() -> Vec<(&'static str, Value)> {
         input: body(),
         steps: vec![step.clone()],
         source: Some(text()),
+        webhook: Some(webhook()),
         delay_ms: Some(1),
     };
     let enlist = EnlistRequest { participant: text(), resource: text(), body: body() };
@@ -430,6 +436,7 @@ fn requests() -> Vec<(&'static str, Value)> {
         ("RetryRequest", json!(retry)),
         ("SignalRequest", json!(signal)),
         ("TccRequest", json!(tcc)),
+        ("WebhookRequest", json!(webhook())),
         ("ChildRequest", json!(child)),
         ("EnlistRequest", json!(enlist)),
         ("CommitRequest", json!(commit)),
@@ -465,6 +472,7 @@ fn requests_are_documented_as_closed_and_with_the_fields_they_need() {
                 "CallRequest" => serde_json::from_str::<CallRequest>(&text).is_ok(),
                 "RetryRequest" => serde_json::from_str::<RetryRequest>(&text).is_ok(),
                 "SignalRequest" => serde_json::from_str::<SignalRequest>(&text).is_ok(),
+                "WebhookRequest" => serde_json::from_str::<WebhookRequest>(&text).is_ok(),
                 "TccRequest" => serde_json::from_str::<TccRequest>(&text).is_ok(),
                 "ChildRequest" => serde_json::from_str::<ChildRequest>(&text).is_ok(),
                 "StatementRequest" => serde_json::from_str::<StatementRequest>(&text).is_ok(),

@@ -169,6 +169,7 @@ fn order() -> BeginOrder {
         running: IfRunning::Refuse,
         wait: Wait::Finished,
         trace: None,
+        webhook: None,
     }
 }
 

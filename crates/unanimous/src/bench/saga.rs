@@ -89,5 +89,6 @@ fn order() -> SagaOrder {
         running: IfRunning::Refuse,
         wait: Wait::Finished,
         trace: None,
+        webhook: None,
     }
 }

@@ -237,6 +237,7 @@ async fn inside_this(coordinator: Coordinator, works: [Value; 2]) -> Result<(), 
         running: IfRunning::Refuse,
         wait: Wait::Finished,
         trace: None,
+        webhook: None,
     });
     match outcome.await {
         Ok(Ok(Outcome::Committed)) => Ok(()),

@@ -106,6 +106,7 @@ async fn many(coordinator: &Coordinator, count: usize, resources: [&'static str;
             running: IfRunning::Refuse,
             wait,
             trace: None,
+            webhook: None,
         });
         tokio::spawn(async move {
             let outcome = outcome.await.expect("the coordinator answers");

@@ -38,6 +38,7 @@ impl Coordinator {
                 phases: Phases::Two,
                 password: None,
                 tls: TlsFiles::default(),
+                signing: None,
             };
             ((*name).to_owned(), resource)
         });

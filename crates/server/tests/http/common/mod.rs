@@ -50,6 +50,7 @@ pub(crate) fn config(data: &Path, resources: &[(&str, &str)]) -> Config {
             phases: Phases::Two,
             password: None,
             tls: TlsFiles::default(),
+            signing: None,
         };
         (name.to_owned(), resource)
     });

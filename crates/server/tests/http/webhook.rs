@@ -1,0 +1,105 @@
+//! Webhooks: a service is told how a transaction has ended.
+
+use serde_json::{Value, json};
+use unanimous_participants::SigningSecret;
+use unanimous_server::config::Config;
+
+use crate::common::{Coordinator, Service, eventually, text, two_and};
+
+const BEGIN: &str = "/v1/transactions";
+
+/// With a secret for the resource that is told.
+fn signed(mut config: Config) -> Config {
+    let secret = SigningSecret::read("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").expect("good");
+    config.resources.get_mut("ledger").expect("it is there").signing = Some(secret);
+    config
+}
+
+async fn three() -> (Coordinator, Service, Service) {
+    two_and(signed).await
+}
+
+fn told(hooks: &Service) -> Vec<Value> {
+    let calls = hooks.calls().into_iter().filter(|call| call.verb == "ended");
+    calls.map(|call| serde_json::from_str(&call.body).expect("JSON")).collect()
+}
+
+fn atomic(webhook: Value) -> String {
+    json!({"kind": "atomic", "webhook": webhook, "branches": [{"resource": "wallet"}]}).to_string()
+}
+
+fn hook() -> Value {
+    json!({"resource": "ledger", "path": "/ended"})
+}
+
+#[tokio::test]
+async fn a_service_is_told_how_a_transaction_ended_by_a_signed_call() {
+    let (coordinator, wallet, hooks) = three().await;
+    let reply = coordinator.post_keyed(BEGIN, "order-42", &atomic(hook())).await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    eventually("told", async || told(&hooks).len() == 1).await;
+    let (body, view) = (&told(&hooks)[0], reply.json());
+    assert_eq!(body["type"], "transaction.committed");
+    assert_eq!((&body["data"]["id"], &body["data"]["outcome"]), (&view["id"], &json!("committed")));
+    assert_eq!(body["data"]["idempotency_key"], "order-42");
+    let headers = &hooks.calls()[0].headers;
+    assert!(headers["webhook-signature"].starts_with("v1,"), "{headers:?}");
+    assert_eq!(headers["webhook-id"], headers["idempotency-key"]);
+    let notice = format!("{BEGIN}/{}", text(&view["webhook"]));
+    eventually("taken", async || coordinator.status(&notice).await == "COMPLETED").await;
+
+    wallet.answer("prepare", 409, r#"{"kind":"funds","detail":"{{too}} little"}"#);
+    let reply = coordinator.post(BEGIN, &atomic(hook())).await;
+    assert_eq!(reply.status, 409, "{}", reply.text);
+    eventually("told", async || told(&hooks).len() == 2).await;
+    let body = &told(&hooks)[1];
+    assert_eq!(body["type"], "transaction.aborted");
+    assert_eq!(body["data"]["reason"]["detail"], "{{too}} little", "it is no template");
+}
+
+#[tokio::test]
+async fn a_saga_tells_once_also_if_it_is_undone() {
+    let (coordinator, wallet, hooks) = three().await;
+    let steps = json!([{"name": "a", "action": {"resource": "wallet", "path": "/a"}}]);
+    let saga = json!({"kind": "saga", "webhook": hook(), "steps": steps, "wait": "none"});
+    let reply = coordinator.post(BEGIN, &saga.to_string()).await;
+    assert_eq!(reply.status, 202, "{}", reply.text);
+    eventually("told", async || told(&hooks).len() == 1).await;
+    assert_eq!(told(&hooks)[0]["type"], "transaction.completed");
+    wallet.answer("a", 409, "{}");
+    coordinator.post(BEGIN, &saga.to_string()).await;
+    eventually("told", async || told(&hooks).len() == 2).await;
+    assert_eq!(told(&hooks)[1]["type"], "transaction.compensated");
+}
+
+#[tokio::test]
+async fn a_service_that_is_away_is_told_later_also_by_a_coordinator_that_was_restarted() {
+    let (coordinator, _wallet, hooks) = three().await;
+    hooks.answer("ended", 503, "");
+    let reply = coordinator.post(BEGIN, &atomic(hook())).await;
+    assert_eq!(reply.status, 200, "whoever waits does not wait for the webhook: {}", reply.text);
+    eventually("asked", async || !told(&hooks).is_empty()).await;
+    let coordinator = coordinator.restart().await;
+    hooks.answer("ended", 200, "");
+    let notice = format!("{BEGIN}/{}", text(&reply.json()["webhook"]));
+    eventually("told", async || coordinator.status(&notice).await == "COMPLETED").await;
+    let ids: Vec<_> = told(&hooks).into_iter().map(|body| body["data"]["id"].clone()).collect();
+    assert!(ids.iter().all(|id| *id == reply.json()["id"]), "{ids:?}");
+}
+
+#[tokio::test]
+async fn a_webhook_that_could_not_be_signed_or_sent_is_refused_and_nothing_is_begun() {
+    let (coordinator, ..) = three().await;
+    for (webhook, status, code, pointer) in [
+        (json!({"resource": "wallet", "path": "/ended"}), 422, "UNA0115", "/webhook/resource"),
+        (json!({"resource": "no", "path": "/ended"}), 422, "UNA0104", "/webhook/resource"),
+        (json!({"resource": "ledger", "path": "ended"}), 400, "UNA0102", "/webhook/path"),
+        (json!({"resource": "ledger", "path": "/../x"}), 400, "UNA0102", "/webhook/path"),
+        (json!({"resource": "ledger"}), 400, "UNA0102", "/webhook/path"),
+    ] {
+        let reply = coordinator.post(BEGIN, &atomic(webhook)).await;
+        assert_eq!(reply.problem(), (status, code.into()), "{}", reply.text);
+        assert_eq!(reply.json()["pointer"], pointer, "{}", reply.text);
+    }
+    assert_eq!(coordinator.get(BEGIN).await.json()["transactions"], json!([]));
+}
