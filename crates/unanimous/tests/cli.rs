@@ -129,6 +129,9 @@ fn every_command_explains_itself_with_an_example() {
         &["--help"][..],
         &["serve", "--help"],
         &["demo", "--help"],
+        &["demo", "booking", "--help"],
+        &["demo", "order", "--help"],
+        &["demo", "seats", "--help"],
         &["txn", "--help"],
         &["resource", "--help"],
         &["invariant", "--help"],
@@ -333,6 +336,16 @@ fn a_simulation_prints_one_line_of_totals() {
     let traced = run(&["sim", "--seed", "7", "--trace"]);
     assert_eq!(code(&traced), 0);
     assert!(text(&traced.stdout).ends_with("no rule was broken\n"));
+}
+
+#[test]
+fn a_peer_that_is_not_there_exits_with_2_and_says_how_to_get_it() {
+    for (peer, how) in [("dtmrs", "cargo install dtmrs"), ("restate", "npm install")] {
+        let output = run(&["bench", "saga", "--against", peer]);
+        let said = text(&output.stderr);
+        assert_eq!(code(&output), 2, "{said}");
+        assert!(said.contains(how), "{said}");
+    }
 }
 
 #[test]

@@ -8,12 +8,12 @@ use std::process::Command;
 use crate::{BadUsage, Verdict, root};
 
 pub(crate) const HELP: &str = "  \
-cargo xtask bench [coordinator | http | sql | startup] [OPTION...]
+cargo xtask bench [coordinator | http | saga | sql | startup] [OPTION...]
       Measures decisions a second in one process against two bare loops, transactions over
-      HTTP, transfers between two PostgreSQL servers against two-phase commit by hand, and a start
+      HTTP, sagas (also against others: saga --against NAMES), transfers between two PostgreSQL servers against two-phase commit by hand, and a start
       with a million transactions in the journal; all of them unless one is named. Options go to `unanimous bench NAME`, such as --seconds 5 or --json.";
 
-const NAMES: [&str; 4] = ["coordinator", "http", "sql", "startup"];
+const NAMES: [&str; 5] = ["coordinator", "http", "saga", "sql", "startup"];
 
 pub(crate) fn run(args: &[String]) -> Result<Verdict, BadUsage> {
     let (names, options): (Vec<&str>, &[String]) = match args.split_first() {

@@ -6,7 +6,9 @@
 mod coordinator;
 mod http;
 mod inside;
+mod load;
 mod loops;
+mod peers;
 mod process;
 mod saga;
 mod sql;
@@ -24,7 +26,8 @@ use crate::output::Format;
 #[command(after_help = "Examples:
   unanimous bench coordinator                 durable decisions a second against bare loops
   unanimous bench http --seconds 5            over HTTP, with processor time per transaction
-  unanimous bench saga --in-flight 16           sagas of two steps, over HTTP and in process
+  unanimous bench saga --in-flight 16         sagas of two steps, over HTTP and in process
+  unanimous bench saga --against dtmrs,restate  the same sagas over HTTP at others, which you install
   unanimous bench sql --in-flight 16           what the coordinator adds to bare two-phase commit
   unanimous bench startup --finished 1000000  restart with much history and much left open")]
 pub(crate) struct BenchArgs {
@@ -39,7 +42,7 @@ enum Bench {
     /// Over HTTP with two services that agree at once, each in a process of its own.
     Http(Shape),
     /// Sagas of two steps: over HTTP with two services, and in this process with steps that do nothing.
-    Saga(Shape),
+    Saga(saga::SagaArgs),
     /// Transfers between two PostgreSQL servers of its own, against two-phase commit by hand.
     Sql(Shape),
     /// Start-up, recovery after kill -9 and memory, with much history.
@@ -71,7 +74,7 @@ pub(crate) async fn run(args: BenchArgs, format: Format) -> Result<(), Failure> 
     match args.bench {
         Bench::Coordinator(shape) => coordinator::run(&shape, format).await,
         Bench::Http(shape) => http::run(http::Load::Atomic, &shape, format).await,
-        Bench::Saga(shape) => saga::run(&shape, format).await,
+        Bench::Saga(args) => saga::run(&args, format).await,
         Bench::Sql(shape) => sql::run(&shape, format).await,
         Bench::Startup(args) => startup::run(&args, format).await,
         Bench::Service => process::serve_agreeing().await,

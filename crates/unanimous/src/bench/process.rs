@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::routing::post;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -33,14 +34,19 @@ pub(super) fn http_client() -> HttpClient {
     Client::builder(TokioExecutor::new()).build(connector)
 }
 
-/// Sends a request; returns the status and the body, or `None` if nobody answered.
+/// Sends a request, whose body is JSON if there is one; returns the status and the body, or `None` if
+/// nobody answered.
 pub(super) async fn send(
     client: &HttpClient,
     method: &str,
     url: &str,
     body: Bytes,
 ) -> Option<(StatusCode, Bytes)> {
-    let request = http::Request::builder().method(method).uri(url).body(Full::new(body)).ok()?;
+    let mut request = http::Request::builder().method(method).uri(url);
+    if !body.is_empty() {
+        request = request.header(CONTENT_TYPE, "application/json");
+    }
+    let request = request.body(Full::new(body)).ok()?;
     let response = client.request(request).await.ok()?;
     let status = response.status();
     Some((status, response.into_body().collect().await.ok()?.to_bytes()))

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::Args;
 use serde_json::json;
 use unanimous_api::{OutcomeWord, Wait};
 use unanimous_core::Opaque;
@@ -15,6 +16,7 @@ use unanimous_server::driver::{IfRunning, SagaOrder};
 
 use super::coordinator::measure;
 use super::http::{self, Load};
+use super::peers::{self, Peer};
 use super::{Shape, folder, inside};
 use crate::exit::Failure;
 use crate::output::{self, Format};
@@ -23,7 +25,22 @@ use crate::stats::median;
 /// So many that what one sync costs is shared by many.
 const IN_FLIGHT: usize = 1_024;
 
-pub(super) async fn run(shape: &Shape, format: Format) -> Result<(), Failure> {
+/// What to measure.
+#[derive(Args, Clone, Debug)]
+pub(super) struct SagaArgs {
+    #[command(flatten)]
+    shape: Shape,
+    /// Instead of what ours cost in detail: the same sagas over HTTP at these, in turn with ours.
+    /// For what is missing it says how to get it.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "NAMES")]
+    against: Vec<Peer>,
+}
+
+pub(super) async fn run(args: &SagaArgs, format: Format) -> Result<(), Failure> {
+    let SagaArgs { shape, against } = args;
+    if !against.is_empty() {
+        return peers::run(against, shape, format).await;
+    }
     http::run(Load::Saga, shape, format).await?;
     let mut rates = Vec::new();
     for _ in 0..shape.rounds {
