@@ -22,6 +22,8 @@ mod limits;
 mod postgres;
 mod projection;
 mod query;
+#[cfg(feature = "postgres")]
+mod remote;
 mod summary;
 
 pub use entry::{End, Entry, OpenTxn, Stored};

@@ -10,9 +10,9 @@ use tokio_postgres::types::ToSql;
 use unanimous_core::id::TxnId;
 
 use super::id::Id;
-use super::state::Queued;
 use super::words::{self, Part, Particulars};
 use crate::entry::{End, Stored};
+use crate::remote::state::Queued;
 use crate::summary::summarize;
 
 /// The records of open transactions.

@@ -3,10 +3,8 @@
 //! | file | what it is for |
 //! |---|---|
 //! | `address` | the URL |
-//! | `engine` | the journal's own thread |
 //! | `session` | a connection, and what its errors mean |
 //! | `tables` | making the tables, and what the server must be like |
-//! | `state` | appending, and what the threads share |
 //! | `book` | the rows of one batch |
 //! | `writer` | the task that writes |
 //! | `readers` | reading, claiming and removing |
@@ -22,17 +20,14 @@
 
 mod address;
 mod book;
-mod engine;
 mod id;
 mod limits;
 mod readers;
 mod session;
-mod state;
 mod tables;
 mod words;
 mod writer;
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -41,15 +36,16 @@ use unanimous_core::id::{Epoch, Lsn, ShardId, TxnId};
 use crate::entry::{Entry, OpenTxn, Stored};
 use crate::error::JournalError;
 use crate::query::{Filter, Page};
+use crate::remote::engine::Engine;
+use crate::remote::state::Shared;
+use crate::remote::{Figures, this_process};
 use crate::{Journal, Listener, Stats};
 use address::Address;
 use book::Books;
-use engine::Engine;
-use limits::PRUNE_PAUSE;
+use limits::{BATCHES, PRUNE_PAUSE};
 use readers::Readers;
-use state::Shared;
 use tables::Opened;
-use writer::{Desk, Figures, Writer};
+use writer::{Desk, Writer};
 
 /// How a journal in PostgreSQL is kept.
 #[derive(Clone)]
@@ -64,12 +60,7 @@ pub struct PostgresOptions {
 
 impl Default for PostgresOptions {
     fn default() -> Self {
-        let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        Self {
-            password: None,
-            coordinator: format!("{machine}:{}", std::process::id()),
-            retention_ms: 7 * 24 * 60 * 60 * 1_000,
-        }
+        Self { password: None, coordinator: this_process(), retention_ms: 7 * 24 * 60 * 60 * 1_000 }
     }
 }
 
@@ -106,7 +97,7 @@ impl PostgresJournal {
     ) -> Result<Self, JournalError> {
         let PostgresOptions { password, coordinator, retention_ms } = options;
         let address = Address::parse(url, password.as_deref()).map_err(JournalError::Unusable)?;
-        let engine = Engine::start()?;
+        let engine = Engine::start("journal-postgres")?;
         let first = address.clone();
         let opening = async move {
             let session = tables::connect(&first).await?;
@@ -117,7 +108,7 @@ impl PostgresJournal {
         };
         let opening = async move { opening.await.map_err(JournalError::Unusable) };
         let (Opened { instance, base }, desk) = engine.run(opening)?;
-        let shared = Arc::new(Shared::new(Lsn(base)));
+        let shared = Arc::new(Shared::new(Lsn(base), BATCHES));
         let figures = Arc::new(Figures::default());
         let writer = Writer {
             shared: Arc::clone(&shared),
@@ -236,15 +227,7 @@ impl Journal for PostgresJournal {
     }
 
     fn stats(&self) -> Stats {
-        let figure = |it: &std::sync::atomic::AtomicU64| it.load(Ordering::Relaxed);
-        Stats {
-            syncs: figure(&self.figures.commits),
-            sync_nanos: figure(&self.figures.nanos),
-            entries: figure(&self.figures.entries),
-            bytes: figure(&self.figures.bytes),
-            open: self.shared.open_count() as u64,
-            projection_lag_bytes: 0,
-        }
+        self.figures.stats(self.shared.open_count())
     }
 
     fn close(&self) -> Result<(), JournalError> {

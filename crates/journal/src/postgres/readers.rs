@@ -13,7 +13,7 @@ use unanimous_core::id::{Epoch, Lsn, ShardId, TxnId};
 use super::address::Address;
 use super::book::index;
 use super::id::Id;
-use super::limits::{AGAIN, PATIENCE, PRUNE, PRUNE_REST, READERS};
+use super::limits::{PRUNE, PRUNE_REST, READERS};
 use super::session::{Session, Trouble, described};
 use super::words;
 use super::writer::epoch_of;
@@ -21,6 +21,7 @@ use crate::codec;
 use crate::entry::{OpenTxn, Stored};
 use crate::error::JournalError;
 use crate::query::{Filter, Page};
+use crate::remote::limits::{AGAIN, PATIENCE};
 use crate::summary::{Scope, summarize};
 
 const RECORDS: &str = "SELECT txn_id, lsn, at, record FROM txn_log WHERE txn_id = $1 ORDER BY seq";

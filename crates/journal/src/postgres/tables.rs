@@ -9,12 +9,10 @@ use tokio_postgres::error::SqlState;
 use super::address::Address;
 use super::session::{Session, Trouble, described};
 use crate::file::recover::new_instance;
+use crate::remote::POSITIONS_BITS;
 
 /// Each brings the tables from the version of its place in the list to the next.
 const MIGRATIONS: [&str; 1] = [include_str!("tables.sql")];
-
-/// Positions of one opening: more than a process ever writes.
-const POSITIONS_BITS: u32 = 40;
 
 /// What the database says of the journal in it.
 pub(super) struct Opened {

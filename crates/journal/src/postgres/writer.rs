@@ -11,7 +11,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio_postgres::{Row, Statement};
@@ -20,11 +19,12 @@ use unanimous_core::id::{Epoch, ShardId};
 use super::address::Address;
 use super::book::{Books, Log, Rows, WRITE};
 use super::id::Id;
-use super::limits::AGAIN;
 use super::session::{Session, Trouble, described};
-use super::state::{Queued, Shared, Work};
 use crate::Listener;
 use crate::error::JournalError;
+use crate::remote::Figures;
+use crate::remote::limits::AGAIN;
+use crate::remote::state::{Queued, Shared, Work};
 
 /// Every statement of the writer goes by keys, whatever the planner thinks of a table that was
 /// empty when it planned.
@@ -45,15 +45,6 @@ const WRITTEN: &str = "SELECT count(*) FROM txn_log
 const HELD: &str = "SELECT txn_id, records FROM distributed_txn WHERE txn_id = ANY($1)";
 
 const EPOCHS: &str = "SELECT shard, epoch FROM shard";
-
-/// Figures of the writer.
-#[derive(Debug, Default)]
-pub(super) struct Figures {
-    pub(super) commits: AtomicU64,
-    pub(super) nanos: AtomicU64,
-    pub(super) entries: AtomicU64,
-    pub(super) bytes: AtomicU64,
-}
 
 pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
@@ -136,11 +127,7 @@ impl Writer {
             doubt = Doubt::Yes;
             self.bear(setback, &mut pause).await?;
         }
-        let nanos = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.figures.commits.fetch_add(1, Ordering::Relaxed);
-        self.figures.nanos.fetch_add(nanos, Ordering::Relaxed);
-        self.figures.entries.fetch_add(batch.len() as u64, Ordering::Relaxed);
-        self.figures.bytes.fetch_add(rows.bytes() as u64, Ordering::Relaxed);
+        self.figures.note(start.elapsed(), batch.len(), rows.bytes());
         self.listener.flushed(self.shared.publish(&batch));
         Ok(())
     }

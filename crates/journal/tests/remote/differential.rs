@@ -12,7 +12,7 @@ use unanimous_journal::{
 
 use crate::history::{begun, decided, finished, now, saga_begun};
 use crate::listener::Heard;
-use crate::private::{Private, open};
+use crate::postgres::private::{Private, open};
 
 /// Transactions in all.
 const TXNS: u64 = 3_000;

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use unanimous_journal::Journal;
 
+use super::private::{Private, open};
 use crate::history::{Client, mint};
 use crate::listener::Heard;
-use crate::private::{Private, open, until};
+use crate::patience::until;
 
 #[test]
 fn what_waits_for_a_standby_is_not_durable_even_if_somebody_cancels_the_wait() {

@@ -7,29 +7,27 @@ use tokio::runtime::{Builder, Runtime};
 use crate::error::JournalError;
 
 /// One thread that everything of the journal runs on.
-pub(super) struct Engine(Option<Runtime>);
+pub(crate) struct Engine(Option<Runtime>);
 
 impl Engine {
-    pub(super) fn start() -> Result<Self, JournalError> {
-        let built = Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("journal-postgres")
-            .enable_all()
-            .build();
+    /// Starts the thread, under this name.
+    pub(crate) fn start(name: &str) -> Result<Self, JournalError> {
+        let built =
+            Builder::new_multi_thread().worker_threads(1).thread_name(name).enable_all().build();
         match built {
             Ok(runtime) => Ok(Self(Some(runtime))),
-            Err(error) => Err(JournalError::Failed(format!("journal-postgres: {error}"))),
+            Err(error) => Err(JournalError::Failed(format!("{name}: {error}"))),
         }
     }
 
-    pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         if let Some(runtime) = &self.0 {
             runtime.spawn(work);
         }
     }
 
     /// Waits for what `work` comes to. The caller's thread waits, whatever else runs on it.
-    pub(super) fn run<T: Send + 'static>(
+    pub(crate) fn run<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, JournalError>> + Send + 'static,
     ) -> Result<T, JournalError> {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use unanimous_core::id::Lsn;
 use unanimous_journal::{JournalError, Listener};
 
-use crate::private::PATIENCE;
+use crate::patience::PATIENCE;
 
 /// Remembers what it was told.
 #[derive(Default)]

@@ -1,31 +1,25 @@
-//! The connection breaks at some byte of a question or an answer.
+//! Connections that break at some byte of a question or an answer.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use unanimous_journal::{End, Journal};
-
-use crate::history::{Client, finished, mint};
-use crate::listener::Heard;
-use crate::private::{Private, open};
-
 #[derive(Clone, Copy, Debug)]
-enum Toward {
+pub(crate) enum Toward {
     Server,
     Client,
 }
 
 /// Passes everything on until it is told to break.
-struct Proxy {
-    port: u16,
+pub(crate) struct Proxy {
+    pub(crate) port: u16,
     /// Bytes that still pass toward server and client; below zero, all.
     left: Arc<[AtomicI64; 2]>,
 }
 
 impl Proxy {
-    fn start(server: u16) -> Self {
+    pub(crate) fn start(server: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = listener.local_addr().expect("bound").port();
         let left = Arc::new([AtomicI64::new(-1), AtomicI64::new(-1)]);
@@ -45,16 +39,16 @@ impl Proxy {
     }
 
     /// Breaks one connection after so many bytes more.
-    fn cut(&self, toward: Toward, bytes: i64) {
+    pub(crate) fn cut(&self, toward: Toward, bytes: i64) {
         self.left[toward as usize].store(bytes, Ordering::SeqCst);
     }
 
     /// Whether it has broken.
-    fn has_cut(&self) -> bool {
+    pub(crate) fn has_cut(&self) -> bool {
         self.left.iter().all(|left| left.load(Ordering::SeqCst) < 0)
     }
 
-    fn heal(&self) {
+    pub(crate) fn heal(&self) {
         self.left.iter().for_each(|left| left.store(-1, Ordering::SeqCst));
     }
 }
@@ -78,33 +72,4 @@ fn pass(mut from: TcpStream, mut to: TcpStream, left: &AtomicI64) {
     }
     let _ = from.shutdown(Shutdown::Both);
     let _ = to.shutdown(Shutdown::Both);
-}
-
-#[test]
-fn a_connection_that_breaks_at_any_byte_costs_nothing_but_time() {
-    let Some(server) = Private::start(&[]) else { return };
-    let proxy = Proxy::start(server.port());
-    let url = format!("postgres://postgres@127.0.0.1:{}/postgres", proxy.port);
-    let heard = Arc::new(Heard::default());
-    let journal = open(&url, Arc::clone(&heard) as _);
-    let client = Client::of(&journal);
-    let questions = (0..40).chain((40..2_600).step_by(160)).map(|at| (Toward::Server, at));
-    let answers = (0..130).step_by(3).map(|at| (Toward::Client, at));
-    let mut cuts = 0;
-    for (toward, at) in questions.chain(answers) {
-        let txn = mint();
-        proxy.cut(toward, at);
-        let lsn = client.decide(txn).expect("it is ours");
-        heard.wait(lsn).expect("it goes on");
-        cuts += u32::from(proxy.has_cut());
-        proxy.heal();
-        let lsn = client.append(txn, 2, &finished(), End::Ended).expect("it is ours");
-        heard.wait(lsn).expect("it goes on");
-        assert_eq!(journal.read(txn).expect("readable").len(), 4, "{toward:?} {at}");
-    }
-    assert!(cuts > 50, "only {cuts} were in time");
-    let double = "SELECT count(*) - count(DISTINCT (txn_id, seq)) FROM unanimous.txn_log";
-    assert_eq!(server.sql(double), "0");
-    let rows = "SELECT count(*) FROM unanimous.distributed_txn WHERE status <> 'COMMITTED'";
-    assert_eq!(server.sql(rows), "0");
 }

@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use unanimous_core::id::{Lsn, TxnId};
 use unanimous_journal::{End, Journal, JournalError};
 
+use super::private::{Private, open};
 use crate::history::{Client, begun, finished, mint};
 use crate::listener::Heard;
-use crate::private::{Private, open, until};
+use crate::patience::until;
 
 #[test]
 fn everything_that_was_reported_durable_outlives_a_server_that_is_killed() {

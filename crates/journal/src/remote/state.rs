@@ -15,10 +15,7 @@ use unanimous_core::Durability;
 use unanimous_core::id::{Epoch, Lsn, ShardId, Timestamp, TxnId};
 use unanimous_core::txn::Record;
 
-use super::limits::{
-    BATCH_BYTES_MAX, BATCH_ENTRIES_MAX, LOOK_PAUSE, PATIENCE, SLOW, WAITING_BYTES_MAX,
-    WAITING_ENTRIES_MAX,
-};
+use super::limits::{LOOK_PAUSE, PATIENCE, SLOW, WAITING_BYTES_MAX, WAITING_ENTRIES_MAX};
 use crate::codec;
 use crate::entry::{End, Entry, OpenTxn, Stored};
 use crate::error::JournalError;
@@ -26,8 +23,17 @@ use crate::limits::{BEGIN_BYTES_MAX, LINGER_MS};
 
 const SHARDS: usize = unanimous_core::limits::SHARDS as usize;
 
+/// How much goes into one batch. More gains nothing, and makes those wait longer who wait.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BatchBounds {
+    pub(crate) entries_max: usize,
+    /// Unless a single entry has more.
+    pub(crate) bytes_max: usize,
+}
+
 /// The state, and the means to wait for it to change.
-pub(super) struct Shared {
+pub(crate) struct Shared {
+    batches: BatchBounds,
     state: Mutex<State>,
     /// The writer waits here for something to write.
     work: Notify,
@@ -66,16 +72,16 @@ struct Slot {
 }
 
 /// An entry on its way.
-pub(super) struct Queued {
-    pub(super) txn: TxnId,
-    pub(super) epoch: Epoch,
-    pub(super) expected: u32,
-    pub(super) lsn: Lsn,
-    pub(super) at: Timestamp,
-    pub(super) end: End,
-    pub(super) records: Vec<Record>,
+pub(crate) struct Queued {
+    pub(crate) txn: TxnId,
+    pub(crate) epoch: Epoch,
+    pub(crate) expected: u32,
+    pub(crate) lsn: Lsn,
+    pub(crate) at: Timestamp,
+    pub(crate) end: End,
+    pub(crate) records: Vec<Record>,
     /// The same as bytes.
-    pub(super) encoded: Vec<Vec<u8>>,
+    pub(crate) encoded: Vec<Vec<u8>>,
 }
 
 impl Queued {
@@ -99,7 +105,7 @@ enum Health {
 }
 
 /// What the writer is to do next.
-pub(super) enum Work {
+pub(crate) enum Work {
     /// Take over these transactions, then write these entries.
     Write(Vec<(TxnId, Vec<Stored>)>, Vec<Queued>),
     /// Look whether the shards are still ours.
@@ -111,7 +117,8 @@ pub(super) enum Work {
 }
 
 impl Shared {
-    pub(super) fn new(base: Lsn) -> Self {
+    /// Gives out positions beyond `base`.
+    pub(crate) fn new(base: Lsn, batches: BatchBounds) -> Self {
         let state = State {
             queue: VecDeque::new(),
             queue_bytes: 0,
@@ -128,6 +135,7 @@ impl Shared {
             writing: None,
         };
         Self {
+            batches,
             state: Mutex::new(state),
             work: Notify::new(),
             progress: Condvar::new(),
@@ -139,11 +147,11 @@ impl Shared {
         self.state.lock().expect("no thread panics while it holds the state")
     }
 
-    pub(super) fn flushed(&self) -> Lsn {
+    pub(crate) fn flushed(&self) -> Lsn {
         Lsn(self.flushed.load(Ordering::Acquire))
     }
 
-    pub(super) fn append(&self, entry: &Entry<'_>) -> Result<Lsn, JournalError> {
+    pub(crate) fn append(&self, entry: &Entry<'_>) -> Result<Lsn, JournalError> {
         assert!(!entry.records.is_empty(), "an entry has at least one record");
         let begins = entry.expected == 0;
         let encoded: Vec<Vec<u8>> = entry.records.iter().map(encode).collect();
@@ -185,37 +193,37 @@ impl Shared {
     }
 
     /// Whether a new transaction would be taken.
-    pub(super) fn has_room(&self) -> bool {
+    pub(crate) fn has_room(&self) -> bool {
         let state = self.lock();
         state.running().and_then(|()| state.room()).is_ok()
     }
 
-    pub(super) fn open_count(&self) -> usize {
+    pub(crate) fn open_count(&self) -> usize {
         self.lock().open
     }
 
     /// The transaction begun under a key, if that is not durable yet.
-    pub(super) fn find_key(&self, key: &str) -> Option<TxnId> {
+    pub(crate) fn find_key(&self, key: &str) -> Option<TxnId> {
         self.lock().keys.get(key).copied()
     }
 
     /// The last position that a reader of this transaction has to wait for.
-    pub(super) fn last_of(&self, txn: TxnId) -> Lsn {
+    pub(crate) fn last_of(&self, txn: TxnId) -> Lsn {
         self.lock().table.get(&txn).map_or(Lsn(0), |slot| slot.last)
     }
 
     /// The last position that was given out.
-    pub(super) fn last(&self) -> Lsn {
+    pub(crate) fn last(&self) -> Lsn {
         Lsn(self.lock().next.0 - 1)
     }
 
     /// Whether a shard is claimed.
-    pub(super) fn owns_any(&self) -> bool {
+    pub(crate) fn owns_any(&self) -> bool {
         self.lock().epochs.iter().any(|epoch| epoch.0 > 0)
     }
 
     /// What it means that a shard has this epoch: whether another coordinator has claimed it.
-    pub(super) fn owned(&self, shard: ShardId, current: Epoch) -> Result<(), JournalError> {
+    pub(crate) fn owned(&self, shard: ShardId, current: Epoch) -> Result<(), JournalError> {
         let state = self.lock();
         let ours = state.epochs[shard.index()];
         match ours.0 > 0 && current > ours && !state.claiming.contains(&shard) {
@@ -226,7 +234,7 @@ impl Shared {
 
     /// Takes nothing more under the epochs that these shards have now, and gives the last position
     /// that was taken under them.
-    pub(super) fn begin_claim(&self, shards: &[ShardId]) -> Result<Lsn, JournalError> {
+    pub(crate) fn begin_claim(&self, shards: &[ShardId]) -> Result<Lsn, JournalError> {
         let mut state = self.lock();
         state.running()?;
         for &shard in shards {
@@ -237,12 +245,12 @@ impl Shared {
     }
 
     /// No shard is being claimed any more. One whose claim failed belongs to nobody here.
-    pub(super) fn leave_claim(&self) {
+    pub(crate) fn leave_claim(&self) {
         self.lock().claiming.clear();
     }
 
     /// These shards are ours, with what is open in them.
-    pub(super) fn end_claim(&self, epochs: &[(ShardId, Epoch)], open: &[OpenTxn]) {
+    pub(crate) fn end_claim(&self, epochs: &[(ShardId, Epoch)], open: &[OpenTxn]) {
         let mut state = self.lock();
         for &(shard, epoch) in epochs {
             state.epochs[shard.index()] = epoch;
@@ -261,7 +269,7 @@ impl Shared {
     }
 
     /// Waits until everything up to `lsn` is durable.
-    pub(super) fn wait_flushed(&self, lsn: Lsn) -> Result<(), JournalError> {
+    pub(crate) fn wait_flushed(&self, lsn: Lsn) -> Result<(), JournalError> {
         let mut state = self.lock();
         let deadline = Instant::now() + PATIENCE;
         while self.flushed() < lsn {
@@ -283,7 +291,7 @@ impl Shared {
     }
 
     /// Waits until there is something for the writer to do.
-    pub(super) async fn next_work(&self) -> Work {
+    pub(crate) async fn next_work(&self) -> Work {
         let mut lingering: Option<Instant> = None;
         let idle = Instant::now() + LOOK_PAUSE;
         loop {
@@ -292,11 +300,11 @@ impl Shared {
                 match state.health {
                     Health::Running => {}
                     Health::Closing if state.queue.is_empty() => return Work::Finish,
-                    Health::Closing => return state.work(),
+                    Health::Closing => return state.work(self.batches),
                     Health::Closed | Health::Failed(_) => return Work::Abandon,
                 }
                 match (state.urgency, state.queue.is_empty()) {
-                    (Urgency::Forced, false) => return state.work(),
+                    (Urgency::Forced, false) => return state.work(self.batches),
                     (Urgency::Forced | Urgency::Lazy, true) => idle,
                     (Urgency::Lazy, false) => {
                         let linger = std::time::Duration::from_millis(LINGER_MS);
@@ -308,7 +316,7 @@ impl Shared {
                 let mut state = self.lock();
                 match (&state.health, state.queue.is_empty()) {
                     (Health::Running, true) => return Work::Look,
-                    (Health::Running, false) => return state.work(),
+                    (Health::Running, false) => return state.work(self.batches),
                     (Health::Closing | Health::Closed | Health::Failed(_), _) => {}
                 }
             }
@@ -316,7 +324,7 @@ impl Shared {
     }
 
     /// These entries are durable.
-    pub(super) fn publish(&self, batch: &[Queued]) -> Lsn {
+    pub(crate) fn publish(&self, batch: &[Queued]) -> Lsn {
         let mut state = self.lock();
         state.writing = None;
         state.trouble = None;
@@ -340,7 +348,7 @@ impl Shared {
     }
 
     /// Whether the database answers, as far as is known: so that readers need not find out.
-    pub(super) fn reachable(&self) -> Result<(), JournalError> {
+    pub(crate) fn reachable(&self) -> Result<(), JournalError> {
         match &self.lock().trouble {
             Some(trouble) => Err(JournalError::Unreachable(trouble.clone())),
             None => Ok(()),
@@ -348,17 +356,17 @@ impl Shared {
     }
 
     /// Notes that the database takes nothing now; `None` that it does again.
-    pub(super) fn set_trouble(&self, trouble: Option<String>) {
+    pub(crate) fn set_trouble(&self, trouble: Option<String>) {
         self.lock().trouble = trouble;
     }
 
     /// Whether the journal has been dropped, or has ended.
-    pub(super) fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         matches!(self.lock().health, Health::Closed | Health::Failed(_))
     }
 
     /// Takes nothing more; what was taken is still written.
-    pub(super) fn begin_close(&self) -> Result<(), JournalError> {
+    pub(crate) fn begin_close(&self) -> Result<(), JournalError> {
         let mut state = self.lock();
         state.running()?;
         state.health = Health::Closing;
@@ -368,7 +376,7 @@ impl Shared {
     }
 
     /// Ends everything; what is not durable is given up.
-    pub(super) fn stop(&self) {
+    pub(crate) fn stop(&self) {
         let mut state = self.lock();
         if let Health::Running | Health::Closing = state.health {
             state.health = Health::Closed;
@@ -379,7 +387,7 @@ impl Shared {
     }
 
     /// Notes what ended the journal.
-    pub(super) fn fail(&self, error: &Arc<JournalError>) {
+    pub(crate) fn fail(&self, error: &Arc<JournalError>) {
         let mut state = self.lock();
         if let Health::Running | Health::Closing = state.health {
             state.health = Health::Failed(Arc::clone(error));
@@ -390,7 +398,7 @@ impl Shared {
     }
 
     /// What ended the journal, if something did.
-    pub(super) fn failure(&self) -> Result<(), JournalError> {
+    pub(crate) fn failure(&self) -> Result<(), JournalError> {
         match &self.lock().health {
             Health::Running | Health::Closing | Health::Closed => Ok(()),
             Health::Failed(error) => Err(JournalError::Failed(error.to_string())),
@@ -456,10 +464,10 @@ impl State {
         lsn
     }
 
-    fn work(&mut self) -> Work {
+    fn work(&mut self, bounds: BatchBounds) -> Work {
         let (mut batch, mut bytes) = (Vec::new(), 0);
-        while batch.len() < BATCH_ENTRIES_MAX
-            && bytes < BATCH_BYTES_MAX
+        while batch.len() < bounds.entries_max
+            && bytes < bounds.bytes_max
             && let Some(entry) = self.queue.pop_front()
         {
             bytes += entry.bytes();

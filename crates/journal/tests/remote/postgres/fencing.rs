@@ -5,9 +5,10 @@ use std::sync::Arc;
 use unanimous_core::Decision;
 use unanimous_journal::{End, Journal, JournalError, PostgresJournal};
 
+use super::private::{Private, open};
 use crate::history::{Client, begun, decided, finished, mint, shard};
 use crate::listener::Heard;
-use crate::private::{Private, open, until};
+use crate::patience::until;
 
 fn journal(server: &Private) -> (PostgresJournal, Arc<Heard>) {
     let heard = Arc::new(Heard::default());

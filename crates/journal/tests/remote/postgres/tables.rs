@@ -7,9 +7,10 @@ use unanimous_core::txn::Record;
 use unanimous_core::{Decision, Opaque, saga};
 use unanimous_journal::{End, Journal, JournalError, PostgresJournal, PostgresOptions};
 
+use super::private::{Private, open};
 use crate::history::{Client, begun, begun_of, decided, finished, mint, saga_begun};
 use crate::listener::Heard;
-use crate::private::{Private, free_port, open, until};
+use crate::patience::{free_port, until};
 
 fn refused(url: &str, password: Option<&str>) -> String {
     let options =

@@ -1,5 +1,5 @@
 //! How fast it is. Run with `cargo test --release -p unanimous-journal --features postgres,testing
-//! --test postgres -- --ignored --nocapture --test-threads 1`.
+//! --test remote -- --ignored --nocapture --test-threads 1`.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex};
@@ -9,7 +9,6 @@ use unanimous_core::id::{Lsn, TxnId};
 use unanimous_journal::{End, Journal, JournalError, Listener};
 
 use crate::history::{Client, finished, mint};
-use crate::private::{Private, open};
 
 #[derive(Default)]
 struct Flushes {
@@ -35,16 +34,12 @@ impl Flushes {
     }
 }
 
-#[test]
-#[ignore = "measures"]
-fn decisions_per_second() {
-    let Some(server) = Private::start(&["shared_buffers=512MB", "max_wal_size=4GB"]) else {
-        return;
-    };
+/// Prints how many decisions a second become durable, with so many under way.
+pub(crate) fn decisions(open: impl Fn(Arc<dyn Listener>) -> Box<dyn Journal>) {
     for in_flight in [1, 64, 1_024, 4_096] {
         let flushes = Arc::new(Flushes::default());
-        let journal = open(&server.url(), Arc::clone(&flushes) as _);
-        let client = Client::of(&journal);
+        let journal = open(Arc::clone(&flushes) as _);
+        let client = Client::of(&*journal);
         let mut waiting: VecDeque<(TxnId, Lsn, Instant)> = VecDeque::new();
         let (mut decisions, mut slowest) = (0_u64, Duration::ZERO);
         let (start, mut flushed) = (Instant::now(), Lsn(0));

@@ -1,9 +1,8 @@
 //! A PostgreSQL server of a test's own, killed when its handle goes.
 
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::net::TcpListener;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,8 +10,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use unanimous_journal::{Listener, PostgresJournal, PostgresOptions};
 
-/// Longest wait for anything.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+use crate::patience::{PATIENCE, free_port, is_root};
 
 /// Nobody's number on every system: PostgreSQL refuses to run as root.
 const NOBODY: u32 = 65_534;
@@ -157,21 +155,6 @@ pub(crate) fn open(url: &str, listener: Arc<dyn Listener>) -> PostgresJournal {
     PostgresJournal::open(url, PostgresOptions::default(), listener).expect("it opens")
 }
 
-/// Waits until something holds.
-pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-/// A port that nobody listens on now.
-pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("this machine has a free port");
-    listener.local_addr().expect("it is bound").port()
-}
-
 /// Where the newest PostgreSQL of this machine is.
 fn programs() -> Option<PathBuf> {
     let versions = fs::read_dir("/usr/lib/postgresql").ok()?;
@@ -181,8 +164,4 @@ fn programs() -> Option<PathBuf> {
         version.parse::<u32>().ok()
     };
     found.filter(|path| path.join("postgres").exists()).max_by_key(version)
-}
-
-fn is_root() -> bool {
-    fs::metadata(Path::new("/proc/self")).is_ok_and(|it| it.uid() == 0)
 }

@@ -2,7 +2,7 @@
 
 use unanimous_journal::conformance::suite;
 
-use crate::private::{Private, open};
+use super::private::{Private, open};
 
 #[test]
 fn the_journal_in_postgresql_conforms() {

@@ -1,0 +1,54 @@
+//! What journals on a server have in common: appending, one thread, and one owner that writes.
+//!
+//! A journal on a server adds a task that writes batches ([`state::Work`]), and readers.
+
+pub(crate) mod engine;
+pub(crate) mod limits;
+pub(crate) mod state;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::Stats;
+
+/// Positions of one opening: more than a process ever writes.
+pub(crate) const POSITIONS_BITS: u32 = 40;
+
+/// Who writes, for people: machine and process.
+pub(crate) fn this_process() -> String {
+    let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    format!("{machine}:{}", std::process::id())
+}
+
+/// Figures of a writer.
+#[derive(Debug, Default)]
+pub(crate) struct Figures {
+    commits: AtomicU64,
+    nanos: AtomicU64,
+    entries: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Figures {
+    /// A batch is durable.
+    pub(crate) fn note(&self, took: Duration, entries: usize, bytes: usize) {
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        self.nanos.fetch_add(nanos, Ordering::Relaxed);
+        self.entries.fetch_add(entries as u64, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// The same for metrics, with so many transactions open.
+    pub(crate) fn stats(&self, open: usize) -> Stats {
+        let figure = |it: &AtomicU64| it.load(Ordering::Relaxed);
+        Stats {
+            syncs: figure(&self.commits),
+            sync_nanos: figure(&self.nanos),
+            entries: figure(&self.entries),
+            bytes: figure(&self.bytes),
+            open: open as u64,
+            projection_lag_bytes: 0,
+        }
+    }
+}

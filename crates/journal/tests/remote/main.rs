@@ -1,0 +1,9 @@
+//! The journals on servers, which the tests start themselves.
+
+mod cuts;
+mod differential;
+mod history;
+mod listener;
+mod patience;
+mod postgres;
+mod speed;

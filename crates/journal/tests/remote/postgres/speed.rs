@@ -1,0 +1,13 @@
+//! How fast it is.
+
+use super::private::{Private, open};
+use crate::speed::decisions;
+
+#[test]
+#[ignore = "measures"]
+fn decisions_per_second() {
+    let Some(server) = Private::start(&["shared_buffers=512MB", "max_wal_size=4GB"]) else {
+        return;
+    };
+    decisions(|listener| Box::new(open(&server.url(), listener)));
+}
