@@ -16,18 +16,22 @@ pub mod codec;
 pub mod conformance;
 mod entry;
 mod error;
+#[cfg(feature = "etcd")]
+mod etcd;
 mod file;
 mod limits;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod projection;
 mod query;
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "etcd", feature = "postgres"))]
 mod remote;
 mod summary;
 
 pub use entry::{End, Entry, OpenTxn, Stored};
 pub use error::JournalError;
+#[cfg(feature = "etcd")]
+pub use etcd::{EtcdJournal, EtcdOptions};
 pub use file::{FileJournal, Options};
 #[cfg(feature = "postgres")]
 pub use postgres::{PostgresJournal, PostgresOptions};

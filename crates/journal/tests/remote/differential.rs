@@ -1,4 +1,5 @@
-//! The same random histories in a folder and in a database: whoever reads them sees no difference.
+//! The same random histories in a folder, in PostgreSQL and in etcd: whoever reads them sees no
+//! difference.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,16 +7,16 @@ use std::sync::Arc;
 use unanimous_core::id::{BranchId, Epoch, Lsn, ShardId, Timestamp, TxnId};
 use unanimous_core::txn::{Kind, Record};
 use unanimous_core::{Decision, Opaque, Reason, saga};
-use unanimous_journal::{
-    End, Entry, FileJournal, Filter, Journal, JournalError, Options, PostgresJournal, Status,
-};
+use unanimous_journal::{End, Entry, FileJournal, Filter, Journal, JournalError, Options, Status};
 
+use crate::etcd::private::Cluster;
 use crate::history::{begun, decided, finished, now, saga_begun};
 use crate::listener::Heard;
-use crate::postgres::private::{Private, open};
+use crate::postgres::private::Private;
+use crate::{etcd, postgres};
 
-/// Transactions in all.
-const TXNS: u64 = 3_000;
+/// Transactions in all, unless `UNANIMOUS_HISTORIES` says more.
+const TXNS: u64 = 2_000;
 /// Transactions that are open at a time.
 const OPEN: usize = 40;
 const SHARDS: u64 = 5;
@@ -36,48 +37,47 @@ impl Chance {
     }
 }
 
-/// Both journals.
-struct Pair<'a> {
-    server: &'a Private,
-    folder: tempfile::TempDir,
-    journals: Option<(FileJournal, PostgresJournal)>,
-    heard: [Arc<Heard>; 2],
-    epochs: Vec<(Epoch, Epoch)>,
-    last: (Lsn, Lsn),
+/// The same journal in three places.
+struct Three {
+    places: [Place; 3],
 }
 
-impl<'a> Pair<'a> {
-    fn open(server: &'a Private) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let heard = Default::default();
-        let last = (Lsn(0), Lsn(0));
-        let mut pair = Self { server, folder, journals: None, heard, epochs: Vec::new(), last };
-        pair.reopen();
-        pair
+/// One place, and what is open there.
+struct Place {
+    name: &'static str,
+    open: Box<dyn Fn(Arc<Heard>) -> Box<dyn Journal>>,
+    journal: Option<Box<dyn Journal>>,
+    heard: Arc<Heard>,
+    epochs: Vec<Epoch>,
+    last: Lsn,
+}
+
+impl Place {
+    fn new(name: &'static str, open: impl Fn(Arc<Heard>) -> Box<dyn Journal> + 'static) -> Self {
+        let (heard, epochs) = (Arc::default(), Vec::new());
+        let open = Box::new(open);
+        let mut place = Self { name, open, journal: None, heard, epochs, last: Lsn(0) };
+        place.reopen();
+        place
     }
 
-    /// Closes both, and opens them again as another life would.
+    /// Closes it, and opens it again as another life would.
     fn reopen(&mut self) {
-        if let Some((file, database)) = self.journals.take() {
-            file.close().expect("a sound disk");
-            database.close().expect("a sound database");
+        if let Some(journal) = self.journal.take() {
+            journal.close().expect("a sound place");
         }
-        self.heard = Default::default();
-        let options = Options { segment_bytes: 64 << 10, ..Options::default() };
-        let file = FileJournal::open(self.folder.path(), options, Arc::clone(&self.heard[0]) as _);
-        let database = open(&self.server.url(), Arc::clone(&self.heard[1]) as _);
-        let both = (file.expect("it opens"), database);
+        self.heard = Arc::default();
+        let journal = (self.open)(Arc::clone(&self.heard));
         let shards: Vec<_> = (0..SHARDS).map(ShardId::of).collect();
-        let claim = |journal: &dyn Journal| journal.claim_all(&shards).expect("claimable");
-        self.epochs = claim(&both.0).into_iter().zip(claim(&both.1)).collect();
-        self.journals = Some(both);
+        self.epochs = journal.claim_all(&shards).expect("claimable");
+        self.journal = Some(journal);
     }
 
-    fn both(&self) -> &(FileJournal, PostgresJournal) {
-        self.journals.as_ref().expect("they are open")
+    fn journal(&self) -> &dyn Journal {
+        self.journal.as_deref().expect("it is open")
     }
 
-    /// Appends to both, and returns whether they took it.
+    /// Appends, and returns whether that was taken.
     fn append(
         &mut self,
         txn: TxnId,
@@ -85,24 +85,56 @@ impl<'a> Pair<'a> {
         at: Timestamp,
         step: &(Vec<Record>, End),
     ) -> bool {
-        let (records, end) = (&*step.0, step.1);
-        let (ours, theirs) = self.epochs[txn.shard().index()];
-        let (file, database) = self.both();
-        let a = file.append(Entry { txn, epoch: ours, expected, at, records, end });
-        let b = database.append(Entry { txn, epoch: theirs, expected, at, records, end });
-        match (a, b) {
-            (Ok(a), Ok(b)) => {
-                self.last = (a, b);
+        let epoch = self.epochs[txn.shard().index()];
+        let entry = Entry { txn, epoch, expected, at, records: &step.0, end: step.1 };
+        match self.journal().append(entry) {
+            Ok(lsn) => {
+                self.last = lsn;
                 true
             }
-            (Err(JournalError::Conflict { .. }), Err(JournalError::Conflict { .. })) => false,
-            (a, b) => panic!("{a:?} in the folder, {b:?} in the database"),
+            Err(JournalError::Conflict { .. }) => false,
+            Err(error) => panic!("{}: {error:?}", self.name),
         }
+    }
+}
+
+impl Three {
+    fn open(postgres: Arc<Private>, etcd: Arc<Cluster>) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let places = [
+            Place::new("the folder", move |heard| {
+                let options = Options { segment_bytes: 64 << 10, ..Options::default() };
+                Box::new(FileJournal::open(folder.path(), options, heard).expect("it opens"))
+            }),
+            Place::new("PostgreSQL", move |heard| {
+                Box::new(postgres::private::open(&postgres.url(), heard))
+            }),
+            Place::new("etcd", move |heard| Box::new(etcd::private::open(&etcd.url(), heard))),
+        ];
+        Self { places }
+    }
+
+    fn reopen(&mut self) {
+        self.places.iter_mut().for_each(Place::reopen);
+    }
+
+    /// Appends everywhere, and returns whether that was taken.
+    fn append(
+        &mut self,
+        txn: TxnId,
+        expected: u32,
+        at: Timestamp,
+        step: &(Vec<Record>, End),
+    ) -> bool {
+        let taken = self.places.each_mut().map(|place| place.append(txn, expected, at, step));
+        assert!(taken.iter().all(|it| *it == taken[0]), "{taken:?}");
+        taken[0]
     }
 
     fn settle(&self) {
-        self.heard[0].wait(self.last.0).expect("a sound disk");
-        self.heard[1].wait(self.last.1).expect("a sound database");
+        for place in &self.places {
+            place.heard.wait(place.last).expect("a sound place");
+        }
     }
 
     fn same<T: PartialEq + std::fmt::Debug>(
@@ -110,10 +142,12 @@ impl<'a> Pair<'a> {
         what: &str,
         of: impl Fn(&dyn Journal) -> T,
     ) -> T {
-        let (file, database) = self.both();
-        let (a, b) = (of(file), of(database));
-        assert_eq!(a, b, "{what}: the folder, then the database");
-        b
+        let [first, others @ ..] = &self.places;
+        let expected = of(first.journal());
+        for place in others {
+            assert_eq!(of(place.journal()), expected, "{what}: {}, then the folder", place.name);
+        }
+        expected
     }
 
     fn same_records(&self, txn: TxnId) {
@@ -206,16 +240,18 @@ fn filter(chance: &mut Chance, known: &[TxnId], start: Timestamp) -> Filter {
 }
 
 #[test]
-fn thousands_of_random_histories_read_the_same_from_a_folder_and_from_a_database() {
-    let Some(server) = Private::start(&[]) else { return };
+fn random_histories_read_the_same_from_a_folder_from_postgresql_and_from_etcd() {
+    let Some((postgres, etcd)) = Private::start(&[]).zip(Cluster::start(1, &[])) else { return };
+    let asked = std::env::var("UNANIMOUS_HISTORIES").ok().and_then(|it| it.parse().ok());
+    let txns: u64 = asked.unwrap_or(TXNS);
     let mut chance = Chance(7);
-    let mut pair = Pair::open(&server);
+    let mut three = Three::open(Arc::new(postgres), Arc::new(etcd));
     let start = Timestamp(now().0 - 100_000);
     let (mut live, mut known): (Vec<Live>, Vec<TxnId>) = (Vec::new(), Vec::new());
     let (mut at, mut seen) = (start, HashMap::new());
-    while (known.len() as u64) < TXNS || !live.is_empty() {
+    while (known.len() as u64) < txns || !live.is_empty() {
         at = at.after_ms(chance.below(6));
-        if live.len() < OPEN && (known.len() as u64) < TXNS {
+        if live.len() < OPEN && (known.len() as u64) < txns {
             let number = known.len() as u64;
             let entropy = u128::from(number) << 40;
             let txn = TxnId::mint(at.0, ShardId::of(chance.below(SHARDS)), entropy);
@@ -238,22 +274,22 @@ fn thousands_of_random_histories_read_the_same_from_a_folder_and_from_a_database
         }
         if chance.below(20) == 0 {
             let wrong = one.count + 1 + chance.below(3) as u32;
-            assert!(!pair.append(one.txn, wrong, at, &one.steps[0]), "a gap is no conflict");
+            assert!(!three.append(one.txn, wrong, at, &one.steps[0]), "a gap is no conflict");
         }
         let step = one.steps.remove(0);
-        assert!(pair.append(one.txn, one.count, at, &step), "what follows is taken");
+        assert!(three.append(one.txn, one.count, at, &step), "what follows is taken");
         one.count += step.0.len() as u32;
         match chance.below(60) {
-            0 => pair.settle(),
-            1 | 2 => pair.same_records(*chance.any(&known)),
+            0 => three.settle(),
+            1 | 2 => three.same_records(*chance.any(&known)),
             3 | 4 => {
                 let key = format!("order-{}", chance.below(known.len() as u64));
-                pair.same("keys", |journal| journal.find_key(&key).expect("readable"));
+                three.same("keys", |journal| journal.find_key(&key).expect("readable"));
             }
             5 | 6 => {
                 let filter = filter(&mut chance, &known, start);
                 let what = format!("{filter:?}");
-                let page = pair.same(&what, |it| {
+                let page = three.same(&what, |it| {
                     let page = it.query(&filter).expect("readable");
                     (page.rows, page.next)
                 });
@@ -261,14 +297,14 @@ fn thousands_of_random_histories_read_the_same_from_a_folder_and_from_a_database
                     *seen.entry((row.kind, row.status)).or_insert(0) += 1;
                 }
             }
-            7 => pair.same_open(),
-            8 if chance.below(10) == 0 => pair.reopen(),
+            7 => three.same_open(),
+            8 if chance.below(10) == 0 => three.reopen(),
             _ => {}
         }
     }
-    pair.reopen();
-    pair.same_open();
-    known.iter().for_each(|&txn| pair.same_records(txn));
+    three.reopen();
+    three.same_open();
+    known.iter().for_each(|&txn| three.same_records(txn));
     let enough = seen.values().filter(|&&count| count > 20).count();
     assert!(enough >= 6, "too little was compared: {seen:?}");
 }

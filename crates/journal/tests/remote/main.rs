@@ -2,6 +2,7 @@
 
 mod cuts;
 mod differential;
+mod etcd;
 mod history;
 mod listener;
 mod patience;

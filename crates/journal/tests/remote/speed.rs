@@ -1,4 +1,4 @@
-//! How fast it is. Run with `cargo test --release -p unanimous-journal --features postgres,testing
+//! How fast it is. Run with `cargo test --release -p unanimous-journal --features etcd,postgres,testing
 //! --test remote -- --ignored --nocapture --test-threads 1`.
 
 use std::collections::VecDeque;

@@ -1,0 +1,62 @@
+//! The shards that this process has claimed, with the words that prove it.
+//!
+//! A claim writes the shard's next epoch with a random word. Every write compares all of that, so
+//! that a journal which somebody has set back to an older state is no longer ours either.
+
+use std::sync::Mutex;
+
+use unanimous_core::id::{Epoch, ShardId};
+
+const SHARDS: usize = unanimous_core::limits::SHARDS as usize;
+
+/// What is known of a shard, as it stands in etcd: `epoch word owner`.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(super) struct Claim {
+    pub(super) epoch: Epoch,
+    pub(super) value: Vec<u8>,
+}
+
+impl Claim {
+    pub(super) fn new(epoch: Epoch, word: u64, owner: &str) -> Self {
+        Self { epoch, value: format!("{} {word:016x} {owner}", epoch.0).into_bytes() }
+    }
+
+    /// What a value says; a shard that nobody has claimed has epoch zero.
+    pub(super) fn read(value: Vec<u8>) -> Self {
+        let text = String::from_utf8_lossy(&value);
+        let epoch = text.split(' ').next().and_then(|it| it.parse().ok()).unwrap_or_default();
+        Self { epoch: Epoch(epoch), value }
+    }
+}
+
+/// The claims of this process.
+pub(super) struct Claims(Mutex<[Claim; SHARDS]>);
+
+impl Default for Claims {
+    fn default() -> Self {
+        Self(Mutex::new(std::array::from_fn(|_| Claim::default())))
+    }
+}
+
+impl Claims {
+    pub(super) fn of(&self, shard: ShardId) -> Claim {
+        self.0.lock().expect("nothing panics with it")[shard.index()].clone()
+    }
+
+    pub(super) fn set(&self, shard: ShardId, claim: Claim) {
+        self.0.lock().expect("nothing panics with it")[shard.index()] = claim;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claim_is_read_as_it_was_written() {
+        let claim = Claim::new(Epoch(7), 0xAB, "db1:42");
+        assert_eq!(claim.value, b"7 00000000000000ab db1:42");
+        assert_eq!(Claim::read(claim.value.clone()), claim);
+        assert_eq!(Claim::read(Vec::new()), Claim::default());
+    }
+}

@@ -1,0 +1,175 @@
+//! The keys of a journal, all under one prefix.
+//!
+//! | key | value |
+//! |---|---|
+//! | `meta` | version of this layout, name of the journal, how often it was opened |
+//! | `shard/NN` | its epoch, a random word of whoever claimed it, and who that was |
+//! | `head/OPENING` | how many requests that opening has written |
+//! | `open/ID/LSN` | entries of an open transaction, as they came |
+//! | `ended/ID` | all entries of an ended one |
+//! | `key/TEXT` | the transaction that was begun under an idempotency key |
+//! | `blob/ID/LSN/PART` | part of a value too long for its place |
+//!
+//! `ID` is the complement of the transaction's identity in hexadecimal, because etcd lists keys
+//! upwards only: so the newest come first.
+
+use unanimous_core::id::{Lsn, ShardId, TxnId};
+
+/// Keys from the first to before the last.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Span {
+    pub(super) from: Vec<u8>,
+    pub(super) to: Vec<u8>,
+}
+
+/// What a key under the prefix can hold, that is listed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Room {
+    Open,
+    Ended,
+}
+
+impl Room {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Ended => "ended",
+        }
+    }
+}
+
+/// Makes keys.
+#[derive(Clone, Debug)]
+pub(super) struct Keys {
+    prefix: String,
+}
+
+impl Keys {
+    pub(super) fn new(prefix: &str) -> Self {
+        Self { prefix: prefix.to_owned() }
+    }
+
+    fn key(&self, rest: &str) -> Vec<u8> {
+        format!("{}/{rest}", self.prefix).into_bytes()
+    }
+
+    pub(super) fn meta(&self) -> Vec<u8> {
+        self.key("meta")
+    }
+
+    pub(super) fn head(&self, opening: u64) -> Vec<u8> {
+        self.key(&format!("head/{opening:010}"))
+    }
+
+    /// The heads of all openings before this one.
+    pub(super) fn heads_before(&self, opening: u64) -> Span {
+        Span { from: self.key("head/"), to: self.head(opening) }
+    }
+
+    pub(super) fn shard(&self, shard: ShardId) -> Vec<u8> {
+        self.key(&format!("shard/{:02}", shard.index()))
+    }
+
+    pub(super) fn shards(&self) -> Span {
+        below(self.key("shard/"))
+    }
+
+    /// The shard that a key of [`Keys::shards`] names.
+    pub(super) fn to_shard(&self, key: &[u8]) -> Option<ShardId> {
+        let number: u64 = self.rest(key, "shard")?.parse().ok()?;
+        Some(ShardId::of(number))
+    }
+
+    /// All transactions of a room, from the newest on; only those older than `after`, if it is set.
+    pub(super) fn all(&self, room: Room, after: Option<TxnId>) -> Span {
+        let whole = below(self.key(&format!("{}/", room.name())));
+        match after {
+            None => whole,
+            // Behind every key of that transaction.
+            Some(txn) => {
+                Span { from: self.key(&format!("{}/{}0", room.name(), id(txn))), to: whole.to }
+            }
+        }
+    }
+
+    /// What an open transaction has.
+    pub(super) fn open(&self, txn: TxnId) -> Span {
+        below(self.key(&format!("open/{}/", id(txn))))
+    }
+
+    /// One batch's entries of an open transaction.
+    pub(super) fn part(&self, txn: TxnId, lsn: Lsn) -> Vec<u8> {
+        self.key(&format!("open/{}/{:016x}", id(txn), lsn.0))
+    }
+
+    pub(super) fn ended(&self, txn: TxnId) -> Vec<u8> {
+        self.key(&format!("ended/{}", id(txn)))
+    }
+
+    /// The transaction whose key this is.
+    pub(super) fn to_txn(&self, room: Room, key: &[u8]) -> Option<TxnId> {
+        let rest = self.rest(key, room.name())?;
+        let digits = rest.get(..32)?;
+        u128::from_str_radix(digits, 16).ok().map(|inverted| TxnId(!inverted))
+    }
+
+    pub(super) fn idempotency(&self, text: &str) -> Vec<u8> {
+        self.key(&format!("key/{text}"))
+    }
+
+    pub(super) fn blob(&self, txn: TxnId, lsn: Lsn, part: usize) -> Vec<u8> {
+        self.key(&format!("blob/{}/{:016x}/{part:04}", id(txn), lsn.0))
+    }
+
+    /// The parts of one long value.
+    pub(super) fn blob_of(&self, txn: TxnId, lsn: Lsn) -> Span {
+        below(self.key(&format!("blob/{}/{:016x}/", id(txn), lsn.0)))
+    }
+
+    /// The parts of all long values of a transaction.
+    pub(super) fn blobs(&self, txn: TxnId) -> Span {
+        below(self.key(&format!("blob/{}/", id(txn))))
+    }
+
+    fn rest<'a>(&self, key: &'a [u8], room: &str) -> Option<&'a str> {
+        let key = std::str::from_utf8(key).ok()?;
+        key.strip_prefix(&self.prefix)?.strip_prefix('/')?.strip_prefix(room)?.strip_prefix('/')
+    }
+}
+
+fn id(txn: TxnId) -> String {
+    format!("{:032x}", !txn.0)
+}
+
+/// Every key that begins so. The last byte is a slash, which has one after it.
+fn below(prefix: Vec<u8>) -> Span {
+    let mut to = prefix.clone();
+    *to.last_mut().expect("a prefix has a slash") += 1;
+    Span { from: prefix, to }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn newer_transactions_come_first_and_a_list_goes_on_behind_the_last() {
+        let keys = Keys::new("una/test");
+        let [older, newer] = [1_000, 2_000].map(|ms| TxnId::mint(ms, ShardId::of(3), 7));
+        for room in [Room::Open, Room::Ended] {
+            let key = |txn| match room {
+                Room::Open => keys.part(txn, Lsn(9)),
+                Room::Ended => keys.ended(txn),
+            };
+            assert!(key(newer) < key(older));
+            assert_eq!(keys.to_txn(room, &key(older)), Some(older));
+            let all = keys.all(room, None);
+            let rest = keys.all(room, Some(newer));
+            assert!(all.from < key(newer) && key(older) < all.to);
+            assert!(key(newer) < rest.from && rest.from < key(older));
+            assert_eq!(rest.to, all.to);
+        }
+        assert_eq!(keys.to_shard(&keys.shard(ShardId::of(63))), Some(ShardId::of(63)));
+        assert_eq!(keys.to_txn(Room::Open, b"una/test/open/short"), None);
+    }
+}

@@ -1,0 +1,284 @@
+//! Reading and claiming: over a connection of its own, so that no list holds up a decision.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout_at};
+use unanimous_core::id::{Epoch, ShardId, TxnId};
+
+use super::claims::{Claim, Claims};
+use super::client::{Client, Trouble};
+use super::keys::{Keys, Room, Span};
+use super::limits::PAGE;
+use super::proto::{Compare, KeyValue, More, Op, Range, Ranged, Txn, TxnDone, Want, Way};
+use super::value::Value;
+use crate::entry::{OpenTxn, Stored};
+use crate::error::JournalError;
+use crate::file::layout;
+use crate::file::recover::salt;
+use crate::remote::limits::{AGAIN, PATIENCE};
+
+const SHARDS: usize = unanimous_core::limits::SHARDS as usize;
+
+/// Asks for what is there.
+pub(super) struct Readers {
+    pub(super) client: Client,
+    pub(super) keys: Keys,
+    pub(super) opening: u64,
+}
+
+impl Readers {
+    /// All records of a transaction.
+    pub(super) async fn records(&self, txn: TxnId) -> Result<Vec<Stored>, JournalError> {
+        let then = vec![
+            Op::Range(Range::one(self.keys.ended(txn))),
+            Op::Range(Range::all(self.keys.open(txn))),
+        ];
+        let read = Txn { then, ..Txn::default() };
+        let ranges = self.txn(&read).await?.into_ranges();
+        let values = ranges.into_iter().flat_map(|ranged| ranged.found);
+        let entries = self.entries(txn, values.map(|it| it.value)).await?;
+        let stored = entries.and_then(|entries| checked(&entries));
+        stored.map_err(|why| JournalError::Failed(format!("transaction {txn}: {why}")))
+    }
+
+    /// What the values of one transaction say, or why they cannot be read.
+    pub(super) async fn entries(
+        &self,
+        txn: TxnId,
+        values: impl Iterator<Item = Vec<u8>>,
+    ) -> Result<Result<Vec<u8>, String>, JournalError> {
+        let mut entries = Vec::new();
+        for value in values {
+            match Value::decode(&value) {
+                Ok(Value::Inline(bytes)) => entries.extend_from_slice(bytes),
+                Ok(Value::Apart(lsn, parts)) => {
+                    let found = self.scan_all(self.keys.blob_of(txn, lsn)).await?;
+                    if found.len() != parts {
+                        return Ok(Err(format!("{} of {parts} parts are there", found.len())));
+                    }
+                    found.iter().for_each(|part| entries.extend_from_slice(&part.value));
+                }
+                Err(error) => return Ok(Err(error.what.to_owned())),
+            }
+        }
+        Ok(Ok(entries))
+    }
+
+    pub(super) async fn epoch(&self, shard: ShardId) -> Result<Epoch, JournalError> {
+        let found = self.range(&Range::one(self.keys.shard(shard))).await?;
+        Ok(Claim::read(found.into_value().unwrap_or_default()).epoch)
+    }
+
+    /// The newest transaction begun under a key.
+    pub(super) async fn find_key(&self, key: &str) -> Result<Option<TxnId>, JournalError> {
+        let found = self.range(&Range::one(self.keys.idempotency(key))).await?;
+        let Some(value) = found.into_value() else { return Ok(None) };
+        let text = String::from_utf8_lossy(&value).into_owned();
+        text.parse().map(Some).map_err(|_| {
+            JournalError::Failed(format!("idempotency key {key:?} names no transaction: {text:?}"))
+        })
+    }
+
+    /// The transactions that have not ended, oldest first; of these shards, if some are named.
+    pub(super) async fn open(&self, shards: &[ShardId]) -> Result<Vec<OpenTxn>, JournalError> {
+        let mut open = Vec::new();
+        let mut all = Scan::new(&self.keys, Room::Open, None);
+        while let Some((txn, values)) = self.next(&mut all).await? {
+            if shards.contains(&txn.shard()) {
+                let entries = self.entries(txn, values.into_iter()).await?;
+                let records = entries.and_then(|entries| checked(&entries));
+                open.push(OpenTxn { txn, records });
+            }
+        }
+        open.reverse();
+        Ok(open)
+    }
+
+    /// Raises the epochs of shards, in one step for all of them.
+    pub(super) async fn claim(
+        &self,
+        shards: &[ShardId],
+        owner: &str,
+        claims: &Claims,
+    ) -> Result<Vec<(ShardId, Epoch)>, JournalError> {
+        let word = salt();
+        loop {
+            let found = self.range(&Range::all(self.keys.shards())).await?;
+            let held = |shard: ShardId| {
+                let key = self.keys.shard(shard);
+                let found = found.found.iter().find(|it| it.key == key);
+                found.map(|it| Claim::read(it.value.clone()))
+            };
+            let mut request = Txn::default();
+            let mut raised = Vec::new();
+            for &shard in shards {
+                let (key, held) = (self.keys.shard(shard), held(shard));
+                request.compare.push(match &held {
+                    Some(held) => Compare::Value(key.clone(), held.value.clone()),
+                    None => Compare::Absent(key.clone()),
+                });
+                let epoch = Epoch(held.unwrap_or_default().epoch.0 + 1);
+                let claim = Claim::new(epoch, word, owner);
+                request.then.push(Op::Put(key, claim.value.clone()));
+                raised.push((shard, claim));
+            }
+            if shards.len() == SHARDS {
+                // Nobody who opened before writes any more.
+                request.then.push(Op::Delete(self.keys.heads_before(self.opening)));
+            }
+            // One that was carried out unheard is in the way of its repetition, and raised once more.
+            if self.txn(&request).await?.way == Way::Then {
+                let epochs = raised.iter().map(|(shard, claim)| (*shard, claim.epoch)).collect();
+                raised.into_iter().for_each(|(shard, claim)| claims.set(shard, claim));
+                return Ok(epochs);
+            }
+        }
+    }
+
+    /// How many keys a span has.
+    pub(super) async fn count(&self, span: Span) -> Result<u64, JournalError> {
+        Ok(self.range(&Range { want: Want::Count, ..Range::all(span) }).await?.count)
+    }
+
+    /// The next transaction of a scan, with its values.
+    pub(super) async fn next(
+        &self,
+        scan: &mut Scan,
+    ) -> Result<Option<(TxnId, Vec<Vec<u8>>)>, JournalError> {
+        loop {
+            while let Some(KeyValue { key, value }) = scan.ahead.pop_front() {
+                let txn = self.keys.to_txn(scan.room, &key).ok_or_else(|| {
+                    let key = String::from_utf8_lossy(&key).into_owned();
+                    JournalError::Failed(format!("a key that is none of ours: {key:?}"))
+                })?;
+                match &mut scan.held {
+                    Some((held, values)) if *held == txn => values.push(value),
+                    Some(_) | None => {
+                        // The one before is whole, now that another one follows.
+                        if let Some(whole) = scan.held.replace((txn, vec![value])) {
+                            scan.after = Some(whole.0);
+                            return Ok(Some(whole));
+                        }
+                    }
+                }
+            }
+            match scan.more {
+                More::Yes => self.fetch(scan).await?,
+                More::No => return Ok(scan.held.take()),
+            }
+        }
+    }
+
+    /// Reads more keys of a scan, all as of one moment. If that moment is given up, the scan goes on
+    /// as of now, behind the last transaction that it gave.
+    async fn fetch(&self, scan: &mut Scan) -> Result<(), JournalError> {
+        let span = scan.rest.clone();
+        let range = Range { span, limit: PAGE, revision: scan.revision, want: Want::Values };
+        let Some(ranged) = self.ask(|| self.client.range(&range)).await? else {
+            scan.held = None;
+            scan.rest = self.keys.all(scan.room, scan.after);
+            scan.revision = 0;
+            return Ok(());
+        };
+        if let Some(last) = ranged.found.last() {
+            scan.rest.from = [&last.key[..], &[0]].concat();
+        }
+        if scan.revision == 0 {
+            scan.revision = ranged.revision;
+        }
+        scan.keys += ranged.found.len();
+        scan.more = ranged.more;
+        scan.ahead.extend(ranged.found);
+        Ok(())
+    }
+
+    async fn scan_all(&self, span: Span) -> Result<Vec<KeyValue>, JournalError> {
+        Ok(self.range(&Range::all(span)).await?.found)
+    }
+
+    /// Reads one span, as it is now.
+    pub(super) async fn range(&self, range: &Range) -> Result<Ranged, JournalError> {
+        let found = self.ask(|| self.client.range(range)).await?;
+        found.ok_or_else(|| JournalError::Failed("the present revision is given up".to_owned()))
+    }
+
+    /// Does one transaction. One that writes may be done twice.
+    pub(super) async fn txn(&self, txn: &Txn) -> Result<TxnDone, JournalError> {
+        let done = self.ask(|| self.client.txn(txn)).await?;
+        done.ok_or_else(|| JournalError::Failed("the present revision is given up".to_owned()))
+    }
+
+    /// Asks until there is an answer; `None` if the revision asked for is given up.
+    async fn ask<T, F: Future<Output = Result<T, Trouble>>>(
+        &self,
+        question: impl Fn() -> F,
+    ) -> Result<Option<T>, JournalError> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut seen = "it is slow".to_owned();
+        let asking = async {
+            let mut pause = Duration::ZERO;
+            loop {
+                match question().await {
+                    Ok(answer) => return Ok(Some(answer)),
+                    Err(Trouble::Again(text)) => seen = text,
+                    Err(Trouble::Compacted) => return Ok(None),
+                    Err(trouble @ Trouble::Refused(..)) => {
+                        return Err(JournalError::Failed(trouble.text()));
+                    }
+                }
+                sleep(pause).await;
+                pause = AGAIN[1].min(AGAIN[0].max(pause * 2));
+            }
+        };
+        match timeout_at(deadline, asking).await {
+            Ok(answer) => answer,
+            Err(_) => Err(JournalError::Unreachable(seen)),
+        }
+    }
+}
+
+/// A walk through all transactions of a room, newest first.
+pub(super) struct Scan {
+    room: Room,
+    rest: Span,
+    ahead: VecDeque<KeyValue>,
+    /// What may have more values than were read so far.
+    held: Option<(TxnId, Vec<Vec<u8>>)>,
+    more: More,
+    /// The moment as of which it reads.
+    revision: u64,
+    /// The last transaction that was given.
+    after: Option<TxnId>,
+    /// Keys read so far.
+    pub(super) keys: usize,
+}
+
+impl Scan {
+    /// From the newest on that is older than `after`, if that is set.
+    pub(super) fn new(keys: &Keys, room: Room, after: Option<TxnId>) -> Self {
+        Self {
+            room,
+            rest: keys.all(room, after),
+            ahead: VecDeque::new(),
+            held: None,
+            more: More::Yes,
+            revision: 0,
+            after,
+            keys: 0,
+        }
+    }
+}
+
+/// The records of a transaction, if none is missing.
+fn checked(entries: &[u8]) -> Result<Vec<Stored>, String> {
+    let mut count = 0;
+    for entry in layout::kept(entries) {
+        let (_, records, _) = entry.map_err(|error| error.to_string())?;
+        if records.expected != count {
+            return Err(format!("records {count} to {} are missing", records.expected));
+        }
+        count += records.count;
+    }
+    layout::stored(entries).map_err(|error| error.to_string())
+}

@@ -1,0 +1,10 @@
+//! The journal in etcd.
+
+mod conformance;
+mod cuts;
+mod fencing;
+mod kills;
+pub(crate) mod private;
+mod refusals;
+mod room;
+mod speed;
