@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use unanimous_journal::{
-    FileJournal, Journal, JournalError, Listener, Options, PostgresJournal, PostgresOptions,
+    EtcdJournal, EtcdOptions, FileJournal, Journal, JournalError, Listener, Options,
+    PostgresJournal, PostgresOptions,
 };
 use unanimous_participants::Password;
 
@@ -21,6 +22,13 @@ pub enum JournalConfig {
         /// Without a password.
         url: String,
         /// What the server asks for, if it asks.
+        password: Option<Password>,
+    },
+    /// In an etcd cluster.
+    Etcd {
+        /// Without a password.
+        url: String,
+        /// What the cluster asks for, if it asks.
         password: Option<Password>,
     },
 }
@@ -53,8 +61,10 @@ impl JournalConfig {
         match url.split_once(':') {
             Some(("file", folder)) if !folder.is_empty() => Ok(Self::Folder(PathBuf::from(folder))),
             Some(("postgres" | "postgresql", _)) => Ok(Self::Postgres { url, password }),
+            Some(("etcd", _)) => Ok(Self::Etcd { url, password }),
             Some(_) | None => Err(ConfigError(format!(
-                "journal = {:?}: write it as file:FOLDER or postgres://user@host:5432/database",
+                "journal = {:?}: write it as file:FOLDER, postgres://user@host:5432/database or \
+                 etcd://host1:2379,host2:2379",
                 shown(&url)
             ))),
         }
@@ -64,7 +74,7 @@ impl JournalConfig {
     pub fn folder(&self) -> Option<&Path> {
         match self {
             Self::Folder(folder) => Some(folder),
-            Self::Postgres { .. } => None,
+            Self::Postgres { .. } | Self::Etcd { .. } => None,
         }
     }
 
@@ -89,6 +99,11 @@ impl JournalConfig {
                     PostgresOptions { password, retention_ms, ..PostgresOptions::default() };
                 Ok(Arc::new(PostgresJournal::open(url, options, listener)?))
             }
+            Self::Etcd { url, password } => {
+                let password = password.as_ref().map(|it| it.reveal().to_owned());
+                let options = EtcdOptions { password, retention_ms, ..EtcdOptions::default() };
+                Ok(Arc::new(EtcdJournal::open(url, options, listener)?))
+            }
         }
     }
 }
@@ -99,7 +114,7 @@ impl fmt::Display for JournalConfig {
         match self {
             Self::Folder(folder) => write!(f, "data folder {}", folder.display()),
             // The journal's own errors say which one.
-            Self::Postgres { .. } => f.write_str("journal"),
+            Self::Postgres { .. } | Self::Etcd { .. } => f.write_str("journal"),
         }
     }
 }

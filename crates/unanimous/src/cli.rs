@@ -143,8 +143,8 @@ pub(crate) struct ServeArgs {
     /// The data folder.
     #[arg(long, value_name = "DIR", env = "UNANIMOUS_DATA", conflicts_with = "journal")]
     pub(crate) data: Option<PathBuf>,
-    /// The journal: file:DIR or postgres://USER@HOST:PORT/DATABASE, whose password is taken from
-    /// UNANIMOUS_JOURNAL_PASSWORD.
+    /// The journal: file:DIR, postgres://USER@HOST:PORT/DATABASE or etcd://HOST:PORT,HOST:PORT. A
+    /// password is taken from UNANIMOUS_JOURNAL_PASSWORD.
     #[arg(long, value_name = "URL", env = "UNANIMOUS_JOURNAL")]
     pub(crate) journal: Option<String>,
     /// How log lines look.

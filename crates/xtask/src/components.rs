@@ -85,6 +85,13 @@ pub(crate) const REDIS: Component = Component {
     install: Install::Apt(&["redis-server"]),
 };
 
+/// A cluster for the journal, with its own client. The tests start members of their own.
+pub(crate) const ETCD: Component = Component {
+    name: "etcd",
+    probe: &["sh", "-c", "etcd --version && etcdctl version"],
+    install: Install::Apt(&["etcd-server", "etcd-client"]),
+};
+
 /// Never there, and refused by cargo before it looks for it.
 #[cfg(test)]
 pub(crate) const MISSING: Component =

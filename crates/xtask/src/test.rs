@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::components::{
-    C_COMPILER, CARGO_DENY, CLIPPY, MARIADB, POSTGRESQL, REDIS, RUSTFMT, STRACE,
+    C_COMPILER, CARGO_DENY, CLIPPY, ETCD, MARIADB, POSTGRESQL, REDIS, RUSTFMT, STRACE,
 };
 use crate::step::{Depth, Kind, Outcome, Report, Step, Strictness};
 use crate::{BadUsage, Verdict};
@@ -55,7 +55,7 @@ const STEPS: [Step; 11] = [
     },
     Step {
         needs: &[C_COMPILER],
-        wants: &[STRACE, POSTGRESQL, MARIADB, REDIS],
+        wants: &[STRACE, POSTGRESQL, MARIADB, REDIS, ETCD],
         // The step `simulator` runs more of them, and faster.
         env: &[("UNANIMOUS_SIM_SEEDS", "2000")],
         args: &["test", "--workspace", "--exclude", "xtask", "--no-fail-fast"],
@@ -70,7 +70,7 @@ const STEPS: [Step; 11] = [
     Step {
         depth: Depth::Usual,
         needs: &[C_COMPILER, STRACE],
-        wants: &[POSTGRESQL, MARIADB, REDIS],
+        wants: &[POSTGRESQL, MARIADB, REDIS, ETCD],
         env: &[("UNANIMOUS_DATABASE_KILLS", "30"), ("UNANIMOUS_SHARED_KILLS", "60")],
         args: &[
             "test",

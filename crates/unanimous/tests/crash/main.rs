@@ -15,6 +15,7 @@
 //! | `banks` | its participants are killed as well |
 //! | `databases` | killed, and databases of three kinds as well |
 //! | `shared` | the same, and a second one started, on a journal in a database that is killed as well |
+//! | `quorum` | the same on a journal in etcd, members of which are killed |
 //! | `steps` | killed, and databases in which sagas act as well |
 //! | `life` | stopped, paused, started twice, started on a damaged folder |
 
@@ -29,8 +30,10 @@ mod full;
 mod http;
 mod kills;
 mod life;
+mod members;
 mod place;
 mod points;
+mod quorum;
 mod service;
 mod shared;
 mod start;
