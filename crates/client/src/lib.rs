@@ -127,7 +127,7 @@
 //!
 //! `sqlite` (default): participants whose work is in SQLite. `tokio-postgres`, `mysql_async`: branches
 //! on the application's own connections. `idempotency`: `Idempotency-Key` for an application's own
-//! services. `testing`: crashes and repeats for the tests of a participant.
+//! services. `redis`: steps of sagas whose work is in Redis. `testing`: crashes and repeats for the tests of a participant.
 
 mod again;
 mod chance;
@@ -141,7 +141,7 @@ mod message;
 #[cfg(any(feature = "tokio-postgres", feature = "mysql_async"))]
 mod own;
 pub mod participant;
-#[cfg(feature = "tokio-postgres")]
+#[cfg(any(feature = "redis", feature = "tokio-postgres"))]
 mod pool;
 mod saga;
 mod task;
@@ -155,6 +155,7 @@ mod transport;
     doctest,
     feature = "idempotency",
     feature = "mysql_async",
+    feature = "redis",
     feature = "testing",
     feature = "tokio-postgres"
 ))]

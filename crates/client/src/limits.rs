@@ -64,6 +64,15 @@ pub const RESULT_BYTES_MAX: usize = 64 * 1024;
 /// Attempts at a step of which the row was seen, and gone when it was looked at.
 pub const STEP_ATTEMPTS_MAX: u32 = 4;
 
+/// Attempts at a step in Redis while others change the keys that it reads: each time one of them has got on.
+pub const STEP_CONFLICTS_MAX: u32 = 64;
+
+/// Commands of one step in Redis: nobody else is served while they run.
+pub const STEP_COMMANDS_MAX: usize = 256;
+
+/// Words of one of them. Lua takes no more than eight thousand.
+pub const STEP_WORDS_MAX: usize = 4_096;
+
 /// Clusters of coordinators that call one service, and whose old marks it removes.
 pub const CLUSTERS_MAX: usize = 64;
 
@@ -107,7 +116,7 @@ pub const KEY_RETENTION_MS: u64 = 7 * 86_400_000;
 /// Attempts at the store of idempotency keys, a growing pause apart: enough for a connection that broke.
 pub const KEY_ATTEMPTS_MAX: u32 = 4;
 
-/// Connections of a pool to PostgreSQL, unless it is told otherwise.
+/// Connections of a pool, unless it is told otherwise.
 pub const POOL_CONNECTIONS_MAX: usize = 16;
 
 /// Milliseconds that a call waits for a connection of a pool, and for a statement of ours on it.

@@ -36,8 +36,8 @@
 //! 1. A handler runs for a key only while its claim is held, and no two claims of a key are held at the
 //!    same time. A claim is held as long as its process lives and reaches the store; it expires
 //!    [`crate::limits::KEY_LEASE_MS`] after that.
-//! 2. An answer is told only after it is kept, and what is kept for a key never changes. Who has lost the
-//!    claim cannot write over the answer of who took it.
+//! 2. An answer is read whole and kept before it is told, unless the store is away by then; and what is kept
+//!    for a key never changes. Who has lost the claim cannot write over the answer of who took it.
 //! 3. A request that was begun is carried out to its end, whether its caller still waits or not.
 //! 4. A handler that panics, fails or answers with a status that is not kept leaves the key free.
 //!

@@ -86,7 +86,7 @@ impl PostgresKeys {
         let unavailable = |why: &str| StoreUnavailable(why.into());
         let lent = self.pool.lend().await.map_err(|error| unavailable(&error.to_string()))?;
         let patience = Duration::from_millis(POOL_PATIENCE_MS);
-        match timeout(patience, work(&lent.client)).await {
+        match timeout(patience, work(&lent.connection)).await {
             Ok(done) => {
                 lent.give_back();
                 done.map_err(|error| unavailable(&chain(&error)))

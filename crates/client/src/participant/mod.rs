@@ -45,6 +45,8 @@ pub use steps::{Half, StepCall, StepOrder, StepStore, Steps};
 pub use steps::{MysqlDeed, MysqlSteps};
 #[cfg(feature = "tokio-postgres")]
 pub use steps::{PostgresDeed, PostgresSteps};
+#[cfg(feature = "redis")]
+pub use steps::{RedisDeed, RedisSteps, RedisWork};
 pub use store::{Call, InDoubt, Order, Store, StoreError};
 pub use unanimous_core::barrier::Policy;
 pub use unanimous_core::id::BranchName;

@@ -140,6 +140,13 @@ impl From<mysql_async::Error> for No {
     }
 }
 
+#[cfg(feature = "redis")]
+impl From<redis::RedisError> for No {
+    fn from(error: redis::RedisError) -> Self {
+        Self::Failed(Box::new(error))
+    }
+}
+
 impl fmt::Display for No {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -8,6 +8,7 @@ use axum::body::Body;
 use http::Request;
 use http_body_util::BodyExt;
 use mysql_async::prelude::Queryable;
+use redis::cmd;
 use rusqlite::{Connection, params};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -15,10 +16,12 @@ use tokio_postgres::NoTls;
 use tower::ServiceExt;
 use unanimous_client::PostgresPool;
 use unanimous_client::participant::{
-    BranchName, MysqlSteps, No, PostgresSteps, SqliteStore, Steps,
+    BranchName, MysqlSteps, No, PostgresSteps, RedisSteps, SqliteStore, Steps,
 };
 use unanimous_core::id::{BranchId, ShardId, TxnId};
-use unanimous_participants::testing::{PATIENCE, PrivateMariaDb, PrivatePostgres, until};
+use unanimous_participants::testing::{
+    PATIENCE, PrivateMariaDb, PrivatePostgres, PrivateRedis, until,
+};
 
 use crate::scene::url;
 
@@ -451,4 +454,135 @@ async fn mariadb_passes_the_suite_of_stores_of_steps() {
     let airline = InMariaDb { server };
     suite(&airline).await;
     lets_go_of_the_dead(&airline).await;
+}
+
+struct InRedis {
+    server: PrivateRedis,
+}
+
+impl Airline for InRedis {
+    async fn open(&self) -> Router {
+        let client = redis::Client::open(&*self.server.url()).expect("a URL");
+        Steps::new(RedisSteps::new(client))
+            .act("/reserve", |db, call| {
+                Box::pin(async move {
+                    let seat: i64 = call.json()?;
+                    let taken = db.read(&["seats"], cmd("HEXISTS").arg("seats").arg(seat)).await?;
+                    if taken {
+                        db.write(cmd("HSET").arg("seats").arg(100).arg("nobody"));
+                        return Err(No::refused("sold_out", format!("seat {seat} is taken")));
+                    }
+                    db.write(cmd("HSET").arg("seats").arg(seat).arg(call.branch().to_string()));
+                    Ok(json!({"seat": seat}))
+                })
+            })
+            .compensate("/release", |db, call| {
+                Box::pin(async move {
+                    let seat = call.result::<Value>()?["seat"].as_i64();
+                    db.write(cmd("HDEL").arg("seats").arg(seat));
+                    match db.read(&["shut"], cmd("GET").arg("shut")).await? {
+                        Some(1_i64) => Err(No::refused("shut", "the counter is shut")),
+                        _ => Ok(()),
+                    }
+                })
+            })
+            .act("/fail", |db, _| {
+                Box::pin(async move {
+                    db.write(cmd("HSET").arg("seats").arg(7).arg("nobody"));
+                    Err::<(), _>(No::Failed("not today".into()))
+                })
+            })
+            .act("/careless", |db, _| {
+                Box::pin(async move {
+                    Ok(db.read::<()>(&[], cmd("HSET").arg("seats").arg(7).arg("nobody")).await?)
+                })
+            })
+            .act("/half", |db, _| {
+                Box::pin(async move {
+                    db.write(cmd("SET").arg("word").arg("seat"));
+                    db.write(cmd("INCR").arg("word"));
+                    Ok(())
+                })
+            })
+            .act("/first", |db, _| {
+                Box::pin(async move {
+                    db.write(cmd("INCR").arg("seats"));
+                    db.write(cmd("SET").arg("later").arg("1"));
+                    Ok(())
+                })
+            })
+            .act("/stall", |db, _| {
+                Box::pin(async move {
+                    db.read::<i64>(&["seats"], cmd("HLEN").arg("seats")).await?;
+                    db.write(cmd("HSET").arg("seats").arg(7).arg("nobody"));
+                    std::future::pending::<Result<(), No>>().await
+                })
+            })
+            .router()
+    }
+
+    async fn seats(&self) -> Vec<i64> {
+        let rows = self.server.ask(&["HKEYS", "seats"]);
+        let numbers = rows.lines().filter(|line| !line.trim().is_empty());
+        let mut seats: Vec<i64> =
+            numbers.map(|line| line.trim().parse().expect("a number")).collect();
+        seats.sort_unstable();
+        seats
+    }
+
+    async fn shut(&self, shut: i64) {
+        self.server.ask(&["SET", "shut", &shut.to_string()]);
+    }
+}
+
+#[tokio::test]
+async fn redis_passes_the_suite_of_stores_of_steps() {
+    let Some(server) = PrivateRedis::start(&[]) else { return };
+    let airline = InRedis { server };
+    suite(&airline).await;
+    lets_go_of_the_dead(&airline).await;
+}
+
+#[tokio::test]
+async fn a_step_that_redis_can_only_do_in_part_waits_for_somebody_to_look() {
+    let Some(server) = PrivateRedis::start(&[]) else { return };
+    let airline = InRedis { server };
+    let router = airline.open().await;
+    for _ in 0..2 {
+        let (status, body) = call(&router, "/half", &branch(1), 0).await;
+        assert_eq!(status, 500, "{body}");
+        assert_eq!(refused(call(&router, "/release", &branch(1), 0).await), "half_done");
+    }
+    airline.server.ask(&["HSET", "seats", "1", "somebody"]);
+    let (status, body) = call(&router, "/first", &branch(2), 0).await;
+    assert_eq!(status, 500, "{body}");
+    assert_eq!(airline.server.ask(&["EXISTS", "later"]).trim(), "0", "nothing behind it is done");
+    assert_eq!(call(&router, "/release", &branch(2), 0).await.0, 200, "nothing was done");
+}
+
+#[tokio::test]
+async fn redis_that_may_forget_takes_no_steps_unless_it_is_told_to() {
+    let Some(server) = PrivateRedis::start(&["appendfsync everysec"]) else { return };
+    let client = redis::Client::open(&*server.url()).expect("a URL");
+    let count = |store: RedisSteps| {
+        let count = Steps::new(store).act("/count", |db, _| {
+            Box::pin(async move {
+                db.write(cmd("INCR").arg("count"));
+                Ok(())
+            })
+        });
+        count.router()
+    };
+    let (status, body) =
+        call(&count(RedisSteps::new(client.clone())), "/count", &branch(1), 0).await;
+    assert_eq!(status, 503);
+    assert!(
+        body["detail"].as_str().is_some_and(|why| why.contains("appendfsync always")),
+        "{body}"
+    );
+    let weak = count(RedisSteps::new(client).weakly_durable());
+    for _ in 0..2 {
+        assert_eq!(call(&weak, "/count", &branch(1), 0).await.0, 200);
+    }
+    assert_eq!(server.ask(&["GET", "count"]).trim(), "1");
 }

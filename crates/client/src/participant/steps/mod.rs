@@ -5,11 +5,15 @@
 //! mark of the step. A repeated call is answered with what was answered before, the action's result
 //! included. A compensation for what never acted does nothing but bar the action behind it.
 
+#[cfg(any(feature = "mysql_async", feature = "tokio-postgres"))]
+mod clusters;
 #[cfg(feature = "mysql_async")]
 mod mysql;
 #[cfg(feature = "tokio-postgres")]
 mod postgres;
-#[cfg(any(feature = "mysql_async", feature = "tokio-postgres"))]
+#[cfg(feature = "redis")]
+mod redis;
+#[cfg(any(feature = "mysql_async", feature = "redis", feature = "tokio-postgres"))]
 mod rows;
 mod serve;
 #[cfg(feature = "sqlite")]
@@ -28,6 +32,8 @@ use unanimous_core::id::BranchName;
 pub use self::mysql::{MysqlDeed, MysqlSteps};
 #[cfg(feature = "tokio-postgres")]
 pub use self::postgres::{PostgresDeed, PostgresSteps};
+#[cfg(feature = "redis")]
+pub use self::redis::{RedisDeed, RedisSteps, RedisWork};
 #[cfg(feature = "sqlite")]
 pub use self::sqlite::SqliteDeed;
 #[cfg(feature = "testing")]
@@ -36,7 +42,8 @@ pub use self::store::{Half, StepOrder, StepStore};
 use super::work::{BadBody, BoxError};
 
 /// The steps that a service takes, by path: in SQLite as here, and in the same way in PostgreSQL
-/// (`PostgresSteps`), in MariaDB or MySQL (`MysqlSteps`), and in any other [`StepStore`].
+/// (`PostgresSteps`), in MariaDB or MySQL (`MysqlSteps`), in Redis (`RedisSteps`), and in any other
+/// [`StepStore`].
 ///
 /// ```no_run
 /// use rusqlite::params;

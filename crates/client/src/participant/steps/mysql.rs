@@ -14,7 +14,8 @@ use serde_json::Value;
 use unanimous_core::id::Timestamp;
 use unanimous_core::{Answer, Opaque, Reason};
 
-use super::rows::{Clusters, REFUSE, Rows, Undone, acted, refusal, text};
+use super::clusters::Clusters;
+use super::rows::{REFUSE, Rows, ToUndo, Undone, refusal, text};
 use super::{Half, StepCall, StepOrder, StepStore, Steps};
 use crate::chance;
 use crate::error::chain;
@@ -323,22 +324,13 @@ async fn attempt(
     }
 }
 
-/// What there is for a compensation to do.
-enum ToUndo {
-    /// The action never came, and will be refused now.
-    Unheard,
-    /// It was refused.
-    Nothing,
-    Acted(Value),
-}
-
 async fn to_undo(db: &mut Conn, name: &str) -> Result<ToUndo, Fault> {
     db.exec_drop(BAR, (name,)).await?;
     if db.affected_rows() == 1 {
         return Ok(ToUndo::Unheard);
     }
     let kept: Option<Option<String>> = db.exec_first(ACTED, (name,)).await?;
-    Ok(kept.flatten().map_or(ToUndo::Nothing, |result| ToUndo::Acted(acted(&result))))
+    Ok(ToUndo::of(kept.flatten().as_deref()))
 }
 
 /// The work has come out: its result is kept, and both are committed.

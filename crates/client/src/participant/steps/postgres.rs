@@ -12,7 +12,8 @@ use tokio_postgres::{Client, Transaction};
 use unanimous_core::id::Timestamp;
 use unanimous_core::{Answer, Opaque, Reason};
 
-use super::rows::{Clusters, REFUSE, Rows, Undone, acted, refusal, text};
+use super::clusters::Clusters;
+use super::rows::{REFUSE, Rows, ToUndo, Undone, refusal, text};
 use super::{Half, StepCall, StepOrder, StepStore, Steps};
 use crate::error::chain;
 use crate::limits::STEP_ATTEMPTS_MAX;
@@ -145,7 +146,7 @@ impl StepStore for PostgresSteps {
     async fn step(&self, order: StepOrder, deed: Arc<PostgresDeed>) -> Result<Answer, StoreError> {
         self.clusters.saw(&order.branch);
         let mut lent = self.pool.lend().await.map_err(|error| unavailable(&error))?;
-        let done = carry_out(&mut lent.client, &order, &*deed).await;
+        let done = carry_out(&mut lent.connection, &order, &*deed).await;
         let is_outside = !matches!(done, Err(Fault { left: Left::Unknown, .. }));
         // Any other is closed, and its server takes back what is open.
         if is_outside {
@@ -165,7 +166,7 @@ impl StepStore for PostgresSteps {
                 (&before_s, Type::FLOAT8),
                 (&limit, Type::INT8),
             ];
-            let removed = lent.client.execute_typed(PRUNE, &bounds).await;
+            let removed = lent.connection.execute_typed(PRUNE, &bounds).await;
             let removed = removed.map_err(|error| unavailable(&chain(&error)))?;
             lent.give_back();
             pruned += removed as usize;
@@ -280,15 +281,6 @@ async fn attempt(db: &mut Client, order: &StepOrder, deed: &PostgresDeed) -> Res
     }
 }
 
-/// What there is for a compensation to do.
-enum ToUndo {
-    /// The action never came, and will be refused now.
-    Unheard,
-    /// It was refused.
-    Nothing,
-    Acted(Value),
-}
-
 async fn to_undo(tx: &Transaction<'_>, name: &str) -> Result<ToUndo, Fault> {
     let row = [(&name as &(dyn ToSql + Sync), Type::TEXT)];
     let barred = tx.execute_typed(BAR, &row).await.map_err(|error| Fault::of(&error))?;
@@ -296,8 +288,7 @@ async fn to_undo(tx: &Transaction<'_>, name: &str) -> Result<ToUndo, Fault> {
         return Ok(ToUndo::Unheard);
     }
     let kept = tx.query_typed_one(ACTED, &row).await.map_err(|error| Fault::of(&error))?;
-    let result: Option<String> = kept.get(0);
-    Ok(result.map_or(ToUndo::Nothing, |result| ToUndo::Acted(acted(&result))))
+    Ok(ToUndo::of(kept.get(0)))
 }
 
 /// The work has come out: its result is kept, and both are committed.

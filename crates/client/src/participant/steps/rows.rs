@@ -1,5 +1,5 @@
 //! The rows of a step in `unanimous_barrier`, a table that the coordinator's own steps in the same database
-//! share, and what they mean.
+//! share, and what they mean. In Redis they are the fields of a hash.
 //!
 //! | row of the branch | in `unanimous_barrier` |
 //! |---|---|
@@ -11,16 +11,11 @@
 //! The row is written before the work. Whoever comes second waits for the first, and is answered what
 //! the first did; the row and the work stay or go together.
 
-use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
-
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use unanimous_core::id::{BranchName, ShardId, Timestamp, TxnId};
 use unanimous_core::{Answer, Opaque, Reason};
 
 use super::{Half, StepOrder};
-use crate::limits::CLUSTERS_MAX;
 use crate::participant::work::No;
 
 /// The verb of a row with the reason of a refusal.
@@ -39,6 +34,26 @@ pub(super) struct Rows {
 struct Refusal {
     kind: String,
     detail: String,
+}
+
+/// What there is for a compensation to do.
+pub(super) enum ToUndo {
+    /// The action never came, and will be refused now.
+    Unheard,
+    /// It was refused.
+    Nothing,
+    /// This is what it returned.
+    Acted(Value),
+}
+
+impl ToUndo {
+    /// By the row of the action that is there.
+    pub(super) fn of(acted: Option<&str>) -> Self {
+        match acted {
+            Some(result) => Self::Acted(serde_json::from_str(result).unwrap_or_default()),
+            None => Self::Nothing,
+        }
+    }
 }
 
 impl Rows {
@@ -71,15 +86,19 @@ impl Rows {
             Half::Compensate => self.compensate.map(|()| Answer::Done(Opaque::default())),
         }
     }
+
+    /// What there is to undo, if it was not undone.
+    #[cfg(feature = "redis")]
+    pub(super) fn to_undo(&self) -> ToUndo {
+        match &self.act {
+            Some(acted) => ToUndo::of(acted.as_deref()),
+            None => ToUndo::Unheard,
+        }
+    }
 }
 
-/// What an action returned, from its row. Nothing is kept as `null`, because no result at all says that it
-/// has not acted.
-pub(super) fn acted(result: &str) -> Value {
-    serde_json::from_str(result).unwrap_or_default()
-}
-
-/// A result as it is kept.
+/// A result as it is kept. Nothing is kept as `null`, because no result at all says that a step has not
+/// acted.
 pub(super) fn text(result: &Opaque) -> String {
     match result.is_empty() {
         true => "null".to_owned(),
@@ -119,31 +138,6 @@ impl From<No> for Undone {
             No::Refused { kind, detail } => Self::Refused(Reason::new(&kind, &detail)),
             No::Failed(error) => Self::Failed(error),
         }
-    }
-}
-
-/// The clusters that have called, whose rows are to be removed some day; nobody else's are.
-#[derive(Debug, Default)]
-pub(super) struct Clusters(Mutex<BTreeSet<String>>);
-
-/// Names from the first on, and before the second.
-pub(super) type Range = (String, String);
-
-impl Clusters {
-    pub(super) fn saw(&self, branch: &BranchName) {
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen.len() < CLUSTERS_MAX && !seen.contains(&branch.cluster) {
-            seen.insert(branch.cluster.clone());
-        }
-    }
-
-    /// The names of steps that began before. They begin with the time of their saga, so that they are
-    /// found without an index of their own.
-    pub(super) fn old(&self, before: Timestamp) -> Vec<Range> {
-        let first_kept = TxnId::mint(before.0, ShardId::of(0), 0);
-        let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let range = |name: &String| (format!("una:{name}:"), format!("una:{name}:{first_kept}"));
-        seen.iter().map(range).collect()
     }
 }
 

@@ -1,22 +1,16 @@
-//! A few connections to PostgreSQL, lent to one call at a time.
-//!
-//! What always holds: a connection is lent again only if whoever had it said that it is outside of any
-//! transaction; any other is closed, and the server takes back what was open on it. A commit on one of
-//! them is on disk when it is answered.
+//! Connections to PostgreSQL. A commit on one of them is on disk when it is answered.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres::{Client, Config, Socket};
 
+use super::{Lent, NoConnection, Places};
 use crate::error::chain;
-use crate::limits::{POOL_CONNECTIONS_MAX, POOL_PATIENCE_MS};
+use crate::limits::POOL_CONNECTIONS_MAX;
 
 /// Anything less may forget with the power what somebody was told.
 const DURABLE: &str = "SELECT set_config('synchronous_commit', 'on', false) \
@@ -42,26 +36,7 @@ type Dialled = BoxFuture<'static, Result<Client, tokio_postgres::Error>>;
 
 struct Shared {
     dial: Box<dyn Fn() -> Dialled + Send + Sync>,
-    idle: Mutex<Vec<Client>>,
-    places: Arc<Semaphore>,
-}
-
-/// A connection for one call. It is closed, unless it is given back.
-pub(crate) struct Lent {
-    pub(crate) client: Client,
-    shared: Arc<Shared>,
-    _place: OwnedSemaphorePermit,
-}
-
-/// No connection was to be had.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum NoConnection {
-    #[error("no connection came free within {POOL_PATIENCE_MS} ms")]
-    NoneFree,
-    #[error("no connection within {POOL_PATIENCE_MS} ms")]
-    Slow,
-    #[error("{}", chain(.0))]
-    Refused(#[from] tokio_postgres::Error),
+    places: Arc<Places<Client>>,
 }
 
 impl PostgresPool {
@@ -104,37 +79,12 @@ impl PostgresPool {
     }
 
     fn dialling(dial: Box<dyn Fn() -> Dialled + Send + Sync>, connections_max: usize) -> Self {
-        let places = Arc::new(Semaphore::new(connections_max));
-        Self { shared: Arc::new(Shared { dial, idle: Mutex::default(), places }) }
+        Self { shared: Arc::new(Shared { dial, places: Places::new(connections_max) }) }
     }
 
-    pub(crate) async fn lend(&self) -> Result<Lent, NoConnection> {
-        let patience = Duration::from_millis(POOL_PATIENCE_MS);
-        let place = Arc::clone(&self.shared.places).acquire_owned();
-        let place = timeout(patience, place).await.map_err(|_| NoConnection::NoneFree)?;
-        let _place = place.expect("the places are never closed");
-        let idle = loop {
-            let idle = self.shared.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            match idle {
-                Some(client) if client.is_closed() => {}
-                idle => break idle,
-            }
-        };
-        let client = match idle {
-            Some(client) => client,
-            None => {
-                timeout(patience, (self.shared.dial)()).await.map_err(|_| NoConnection::Slow)??
-            }
-        };
-        Ok(Lent { client, shared: Arc::clone(&self.shared), _place })
-    }
-}
-
-impl Lent {
-    /// Nothing is open on it.
-    pub(crate) fn give_back(self) {
-        let mut idle = self.shared.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.push(self.client);
+    pub(crate) async fn lend(&self) -> Result<Lent<Client>, NoConnection> {
+        let dial = async { (self.shared.dial)().await.map_err(|error| chain(&error)) };
+        self.shared.places.lend(|client| !client.is_closed(), dial).await
     }
 }
 
