@@ -88,12 +88,16 @@ impl From<Trouble> for Unfit {
 }
 
 async fn attempt(client: &Client, keys: &Keys) -> Result<Opened, Unfit> {
-    let version = client.version().await?;
-    if is_too_old(&version) {
-        let (major, minor) = OLDEST;
-        return Err(Unfit::Line(format!(
-            "etcd is of version {version}: use {major}.{minor} or a newer one"
-        )));
+    match client.version().await {
+        Ok(version) if is_too_old(&version) => {
+            let (major, minor) = OLDEST;
+            return Err(Unfit::Line(format!(
+                "etcd is of version {version}: use {major}.{minor} or a newer one"
+            )));
+        }
+        // Newer ones tell their version to administrators only.
+        Ok(_) | Err(Trouble::Refused(Refusal::Rights, _)) => {}
+        Err(trouble) => return Err(trouble.into()),
     }
     let found = client.range(&Range::one(keys.meta())).await?;
     let found = Ranged::into_value(found);
