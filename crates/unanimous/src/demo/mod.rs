@@ -4,6 +4,8 @@
 //! again. Then the books are compared. The same load runs once more the naive way, each party
 //! committing by itself, under the same kills. The parties are bank services, each a process with its
 //! own disk file; databases of this machine take their places if they are asked for.
+//!
+//! Other scenarios are subcommands: [`booking`], [`order`] and [`seats`].
 
 pub(crate) mod bank;
 pub(crate) mod booking;

@@ -22,37 +22,35 @@ pub(super) struct Service {
 }
 
 impl Stage {
-    /// Starts this program once for each name, as `command NAME --listen … --data …` with what `more`
-    /// adds for the name and the coordinator's URL; and then the coordinator.
+    /// Starts this program once for each service, as `command NAME --listen … --data …` with the arguments
+    /// that come with the name; and then the coordinator, whose URL `services` is given.
     pub(super) async fn start(
         command: &str,
-        names: &[&'static str],
+        services: impl FnOnce(&str) -> Vec<(&'static str, Vec<String>)>,
         folder: &Path,
         ports: &mut Ports,
-        more: impl Fn(&str, &str) -> Vec<String>,
     ) -> Result<Self, Failure> {
         std::fs::create_dir_all(folder).map_err(unwritable(folder))?;
         let coordinator = ports.take().await?;
-        let mut services = Vec::new();
+        let mut started = Vec::new();
         let mut resources = String::new();
-        for &name in names {
+        for (name, more) in services(&format!("http://{coordinator}")) {
             let address = ports.take().await?;
             let file = folder.join(format!("{name}.sqlite"));
             let listen = ["--listen".to_owned(), address.to_string()];
             let data = ["--data".to_owned(), file.display().to_string()];
             let arguments = [command.to_owned(), name.to_owned()].into_iter().chain(listen);
-            let arguments =
-                arguments.chain(data).chain(more(name, &format!("http://{coordinator}")));
+            let arguments = arguments.chain(data).chain(more);
             let process = Process::start(name, address, arguments.collect(), folder).await?;
             resources += &format!("[resources.{name}]\nurl = \"http://{address}\"\n");
-            services.push(Service { name, process, file });
+            started.push(Service { name, process, file });
         }
         let config = folder.join("unanimous.toml");
         std::fs::write(&config, resources).map_err(unwritable(folder))?;
         let arguments = coordinator_arguments(coordinator, &config, folder);
         let name = Role::Coordinator.as_str();
         let coordinator = Process::start(name, coordinator, arguments, folder).await?;
-        Ok(Self { coordinator, services })
+        Ok(Self { coordinator, services: started })
     }
 
     /// Where the coordinator takes requests.

@@ -57,15 +57,13 @@ impl Cast {
 }
 
 async fn play(plan: &Plan, folder: &Path) -> Result<Report, Failure> {
-    let names = ServiceName::ALL.map(ServiceName::as_str);
-    let mut ports = Ports::new();
-    let stage = Stage::start("__travel", &names, folder, &mut ports, |name, _| {
-        let name = ServiceName::ALL.into_iter().find(|it| it.as_str() == name);
-        let name = name.expect("it is one of them");
+    let services = ServiceName::ALL.map(|name| {
         let (items, each) = (name.items().to_string(), plan.opening(name).to_string());
-        vec!["--items".to_owned(), items, "--each".to_owned(), each]
+        (name.as_str(), vec!["--items".to_owned(), items, "--each".to_owned(), each])
     });
-    let mut cast = Cast(stage.await?);
+    let mut ports = Ports::new();
+    let stage = Stage::start("__travel", |_| services.to_vec(), folder, &mut ports).await?;
+    let mut cast = Cast(stage);
     let client = Client::connect(&cast.0.url())?;
     let started = Instant::now();
     let load = load::run(plan, &client, &mut cast).await?;

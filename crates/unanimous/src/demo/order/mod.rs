@@ -70,11 +70,11 @@ async fn play(orders: u32, folder: &Path) -> Result<Report, Failure> {
 }
 
 async fn run(way: Way, orders: u32, folder: &Path, ports: &mut Ports) -> Result<Run, Failure> {
-    let names = ServiceName::ALL.map(ServiceName::as_str);
-    let stage = Stage::start("__shop", &names, folder, ports, |_, coordinator| {
-        vec!["--coordinator".to_owned(), coordinator.to_owned()]
-    });
-    let mut stage = stage.await?;
+    let services = |coordinator: &str| {
+        let more = vec!["--coordinator".to_owned(), coordinator.to_owned()];
+        ServiceName::ALL.map(|name| (name.as_str(), more.clone())).to_vec()
+    };
+    let mut stage = Stage::start("__shop", services, folder, ports).await?;
     let client = Client::connect(&stage.url())?;
     let [card, inventory, rows] =
         ServiceName::ALL.map(|name| stage.service(name.as_str()).file.clone());

@@ -74,17 +74,14 @@ pub(super) async fn demo(args: SeatsArgs, format: Format) -> Result<(), Failure>
 }
 
 async fn play(args: &SeatsArgs, seed: u64, folder: &Path) -> Result<Report, Failure> {
-    let names = ServiceName::ALL.map(ServiceName::as_str);
-    let mut ports = Ports::new();
-    let stage = Stage::start("__seats", &names, folder, &mut ports, |name, _| {
-        let (items, each) = match name {
-            "seats" => (SEATS, 1),
-            "wallet" => (USERS, FUNDS),
-            _ => (0, 0),
-        };
-        vec!["--items".to_owned(), items.to_string(), "--each".to_owned(), each.to_string()]
+    let services = ServiceName::ALL.map(|name| {
+        let (items, each) = name.stock();
+        let stock =
+            ["--items".to_owned(), items.to_string(), "--each".to_owned(), each.to_string()];
+        (name.as_str(), stock.to_vec())
     });
-    let mut stage = stage.await?;
+    let mut ports = Ports::new();
+    let mut stage = Stage::start("__seats", |_| services.to_vec(), folder, &mut ports).await?;
     let client = Client::connect(&stage.url())?;
     let users = Users::new(client.clone(), seed);
     let time = Duration::from_secs(args.seconds);

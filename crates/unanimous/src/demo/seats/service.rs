@@ -18,6 +18,7 @@ use unanimous_client::participant::{BoxError, SqliteStore, StepCall, Steps};
 
 use super::super::bank::listen;
 use super::super::stock::{confirm, give_back, set_up, take};
+use super::{FUNDS, SEATS, USERS};
 use crate::exit::Failure;
 use crate::serve::when_parent_ends;
 
@@ -46,6 +47,15 @@ impl ServiceName {
             Self::Wallet => "wallet",
             Self::Tickets => "tickets",
             Self::Sms => "sms",
+        }
+    }
+
+    /// How many seats or accounts there are, and what each starts with.
+    pub(super) fn stock(self) -> (u32, u64) {
+        match self {
+            Self::Seats => (SEATS, 1),
+            Self::Wallet => (USERS, FUNDS),
+            Self::Tickets | Self::Sms => (0, 0),
         }
     }
 }
