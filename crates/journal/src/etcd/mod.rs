@@ -46,7 +46,7 @@ use crate::error::JournalError;
 use crate::query::{Filter, Page};
 use crate::remote::engine::Engine;
 use crate::remote::state::Shared;
-use crate::remote::{Figures, this_process};
+use crate::remote::{Figures, scribe, this_process};
 use crate::{Journal, Listener, Stats};
 use address::Address;
 use book::Books;
@@ -130,16 +130,14 @@ impl EtcdJournal {
         let readers = Arc::new(Readers { client: reading, keys: keys.clone(), opening });
         let writer = Writer {
             shared: Arc::clone(&shared),
-            listener,
             client,
             readers: Arc::clone(&readers),
             claims: Arc::clone(&claims),
-            figures: Arc::clone(&figures),
             books: Books::new(keys.clone()),
             keys,
             head,
         };
-        engine.spawn(writer.run());
+        engine.spawn(scribe::run(writer, Arc::clone(&shared), listener, Arc::clone(&figures)));
         let upkeep = Upkeep {
             shared: Arc::clone(&shared),
             readers: Arc::clone(&readers),

@@ -13,9 +13,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use unanimous_core::id::{Epoch, ShardId};
+use unanimous_core::id::{Epoch, ShardId, TxnId};
 
 use super::book::{Books, Guard, Page};
 use super::claims::{Claim, Claims};
@@ -24,19 +24,17 @@ use super::keys::Keys;
 use super::limits::GROUP_OPS_MAX;
 use super::proto::{Compare, Done, Op, Range, Ranged, Txn, Way};
 use super::readers::Readers;
-use crate::Listener;
+use crate::entry::Stored;
 use crate::error::JournalError;
-use crate::remote::Figures;
 use crate::remote::limits::AGAIN;
-use crate::remote::state::{Queued, Shared, Work};
+use crate::remote::scribe::{Scribe, Stop, bear};
+use crate::remote::state::{Queued, Shared};
 
 pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
-    pub(super) listener: Arc<dyn Listener>,
     pub(super) client: Client,
     pub(super) readers: Arc<Readers>,
     pub(super) claims: Arc<Claims>,
-    pub(super) figures: Arc<Figures>,
     pub(super) books: Books,
     pub(super) keys: Keys,
     pub(super) head: Head,
@@ -63,49 +61,13 @@ enum Sent {
     Before,
 }
 
-/// Why the writer does not go on.
-enum Stop {
-    /// The journal is being closed or dropped.
-    Over,
-    Failed(JournalError),
-}
-
-impl From<JournalError> for Stop {
-    fn from(error: JournalError) -> Self {
-        Self::Failed(error)
-    }
-}
-
-impl Writer {
-    /// Works until the journal is closed, dropped or fails.
-    pub(super) async fn run(mut self) {
-        loop {
-            let done = match self.shared.next_work().await {
-                Work::Write(adopted, batch) => {
-                    adopted.iter().for_each(|(txn, stored)| self.books.adopt(*txn, stored));
-                    self.write(batch).await
-                }
-                Work::Look => self.look().await,
-                Work::Finish | Work::Abandon => Err(Stop::Over),
-            };
-            match done {
-                Ok(()) => {}
-                Err(Stop::Over) => return self.shared.stop(),
-                Err(Stop::Failed(error)) => {
-                    let error = Arc::new(error);
-                    self.shared.fail(&error);
-                    return self.listener.failed(error);
-                }
-            }
-        }
+impl Scribe for Writer {
+    fn adopt(&mut self, txn: TxnId, stored: Vec<Stored>) {
+        self.books.adopt(txn, &stored);
     }
 
-    async fn write(&mut self, mut batch: Vec<Queued>) -> Result<(), Stop> {
-        if batch.is_empty() {
-            return Ok(());
-        }
-        let mut page = self.books.enter(&mut batch);
-        let start = Instant::now();
+    async fn write(&mut self, batch: &mut [Queued]) -> Result<usize, Stop> {
+        let mut page = self.books.enter(batch);
         let claims = page.shards.iter().map(|(&shard, &epoch)| self.claim(shard, epoch));
         let claims: Vec<_> = claims.collect();
         for ops in std::mem::take(&mut page.before) {
@@ -118,11 +80,24 @@ impl Writer {
         {
             return Err(Stop::Failed(self.conflict(guard).await?));
         }
-        self.figures.note(start.elapsed(), batch.len(), page.bytes);
-        self.listener.flushed(self.shared.publish(&batch));
-        Ok(())
+        Ok(page.bytes)
     }
 
+    async fn look(&mut self) -> Result<(), Stop> {
+        match self.client.range(&Range::all(self.keys.shards())).await {
+            Ok(found) => {
+                for (shard, claim) in self.read_claims(found) {
+                    self.shared.owned(shard, claim.epoch)?;
+                }
+                self.shared.set_trouble(None);
+                Ok(())
+            }
+            Err(trouble) => self.bear(trouble, &mut { AGAIN[0] }).await,
+        }
+    }
+}
+
+impl Writer {
     fn claim(&self, shard: ShardId, epoch: Epoch) -> (ShardId, Claim) {
         let claim = self.claims.of(shard);
         assert_eq!(claim.epoch, epoch, "a claim waits for what was appended before it");
@@ -221,34 +196,13 @@ impl Writer {
         Ok(JournalError::Conflict { txn: guard.txn, expected: guard.expected, found })
     }
 
-    /// Looks whether the shards are still ours, so that a journal that is not used hears of it too.
-    async fn look(&mut self) -> Result<(), Stop> {
-        match self.client.range(&Range::all(self.keys.shards())).await {
-            Ok(found) => {
-                for (shard, claim) in self.read_claims(found) {
-                    self.shared.owned(shard, claim.epoch)?;
-                }
-                self.shared.set_trouble(None);
-                Ok(())
-            }
-            Err(trouble) => self.bear(trouble, &mut { AGAIN[0] }).await,
-        }
-    }
-
-    /// Notes that etcd takes nothing, and waits before it is tried again.
+    /// Waits before etcd is tried again, if that can be of use.
     async fn bear(&self, trouble: Trouble, pause: &mut Duration) -> Result<(), Stop> {
-        let text = match trouble {
-            Trouble::Again(text) => text,
+        match trouble {
+            Trouble::Again(text) => bear(&self.shared, text, pause).await,
             trouble @ (Trouble::Compacted | Trouble::Refused(..)) => {
-                return Err(Stop::Failed(JournalError::Failed(trouble.text())));
+                Err(Stop::Failed(JournalError::Failed(trouble.text())))
             }
-        };
-        self.shared.set_trouble(Some(text));
-        tokio::time::sleep(*pause).await;
-        *pause = AGAIN[1].min(*pause * 2);
-        match self.shared.is_over() {
-            true => Err(Stop::Over),
-            false => Ok(()),
         }
     }
 }

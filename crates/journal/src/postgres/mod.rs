@@ -38,7 +38,7 @@ use crate::error::JournalError;
 use crate::query::{Filter, Page};
 use crate::remote::engine::Engine;
 use crate::remote::state::Shared;
-use crate::remote::{Figures, this_process};
+use crate::remote::{Figures, scribe, this_process};
 use crate::{Journal, Listener, Stats};
 use address::Address;
 use book::Books;
@@ -112,13 +112,11 @@ impl PostgresJournal {
         let figures = Arc::new(Figures::default());
         let writer = Writer {
             shared: Arc::clone(&shared),
-            listener,
             address: address.clone(),
-            figures: Arc::clone(&figures),
             books: Books::new(coordinator.clone()),
             desk: Some(desk),
         };
-        engine.spawn(writer.run());
+        engine.spawn(scribe::run(writer, Arc::clone(&shared), listener, Arc::clone(&figures)));
         let readers = Arc::new(Readers::new(address));
         let retention = Duration::from_millis(retention_ms);
         engine.spawn(prune(Arc::clone(&shared), Arc::clone(&readers), retention));

@@ -11,20 +11,20 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio_postgres::{Row, Statement};
-use unanimous_core::id::{Epoch, ShardId};
+use unanimous_core::id::{Epoch, ShardId, TxnId};
 
 use super::address::Address;
 use super::book::{Books, Log, Rows, WRITE};
 use super::id::Id;
 use super::session::{Session, Trouble, described};
-use crate::Listener;
+use crate::entry::Stored;
 use crate::error::JournalError;
-use crate::remote::Figures;
 use crate::remote::limits::AGAIN;
-use crate::remote::state::{Queued, Shared, Work};
+use crate::remote::scribe::{Scribe, Stop, bear};
+use crate::remote::state::{Queued, Shared};
 
 /// Every statement of the writer goes by keys, whatever the planner thinks of a table that was
 /// empty when it planned.
@@ -48,9 +48,7 @@ const EPOCHS: &str = "SELECT shard, epoch FROM shard";
 
 pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
-    pub(super) listener: Arc<dyn Listener>,
     pub(super) address: Address,
-    pub(super) figures: Arc<Figures>,
     pub(super) books: Books,
     pub(super) desk: Option<Desk>,
 }
@@ -76,13 +74,6 @@ enum Doubt {
     No,
 }
 
-/// Why the writer does not go on.
-enum Stop {
-    /// The journal is being closed or dropped.
-    Over,
-    Failed(JournalError),
-}
-
 /// Why an attempt did not come out.
 enum Setback {
     Trouble(Trouble),
@@ -95,43 +86,37 @@ impl From<Trouble> for Setback {
     }
 }
 
-impl Writer {
-    /// Works until the journal is closed, dropped or fails.
-    pub(super) async fn run(mut self) {
-        loop {
-            let done = match self.shared.next_work().await {
-                Work::Write(adopted, batch) => {
-                    adopted.into_iter().for_each(|(txn, stored)| self.books.adopt(txn, stored));
-                    self.write(batch).await
-                }
-                Work::Look => self.look().await,
-                Work::Finish | Work::Abandon => Err(Stop::Over),
-            };
-            match done {
-                Ok(()) => {}
-                Err(Stop::Over) => return self.shared.stop(),
-                Err(Stop::Failed(error)) => {
-                    let error = Arc::new(error);
-                    self.shared.fail(&error);
-                    return self.listener.failed(error);
-                }
-            }
-        }
+impl Scribe for Writer {
+    fn adopt(&mut self, txn: TxnId, stored: Vec<Stored>) {
+        self.books.adopt(txn, stored);
     }
 
-    async fn write(&mut self, mut batch: Vec<Queued>) -> Result<(), Stop> {
-        let rows = self.books.enter(&mut batch);
-        let start = Instant::now();
+    async fn write(&mut self, batch: &mut [Queued]) -> Result<usize, Stop> {
+        let rows = self.books.enter(batch);
         let (mut doubt, mut pause) = (Doubt::No, AGAIN[0]);
         while let Err(setback) = self.attempt(&rows, doubt).await {
             doubt = Doubt::Yes;
             self.bear(setback, &mut pause).await?;
         }
-        self.figures.note(start.elapsed(), batch.len(), rows.bytes());
-        self.listener.flushed(self.shared.publish(&batch));
-        Ok(())
+        Ok(rows.bytes())
     }
 
+    async fn look(&mut self) -> Result<(), Stop> {
+        let mut pause = AGAIN[0];
+        match self.epochs().await {
+            Ok(epochs) => {
+                for (shard, epoch) in epochs {
+                    self.shared.owned(shard, epoch).map_err(Stop::Failed)?;
+                }
+                self.shared.set_trouble(None);
+                Ok(())
+            }
+            Err(trouble) => self.bear(trouble.into(), &mut pause).await,
+        }
+    }
+}
+
+impl Writer {
     async fn attempt(&mut self, rows: &Rows, doubt: Doubt) -> Result<(), Setback> {
         let desk = self.desk().await?;
         if doubt == Doubt::Yes && desk.written(rows).await? == Written::Yes {
@@ -145,21 +130,6 @@ impl Writer {
                 Written::No => Err(Setback::Failed(desk.conflict(rows).await?)),
             },
             Err(trouble) => Err(trouble.into()),
-        }
-    }
-
-    /// Looks whether the shards are still ours, so that a journal that is not used hears of it too.
-    async fn look(&mut self) -> Result<(), Stop> {
-        let mut pause = AGAIN[0];
-        match self.epochs().await {
-            Ok(epochs) => {
-                for (shard, epoch) in epochs {
-                    self.shared.owned(shard, epoch).map_err(Stop::Failed)?;
-                }
-                self.shared.set_trouble(None);
-                Ok(())
-            }
-            Err(trouble) => self.bear(trouble.into(), &mut pause).await,
         }
     }
 
@@ -191,13 +161,7 @@ impl Writer {
             }
         };
         self.desk = None;
-        self.shared.set_trouble(Some(text));
-        tokio::time::sleep(*pause).await;
-        *pause = AGAIN[1].min(*pause * 2);
-        match self.shared.is_over() {
-            true => Err(Stop::Over),
-            false => Ok(()),
-        }
+        bear(&self.shared, text, pause).await
     }
 }
 

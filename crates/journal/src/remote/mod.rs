@@ -1,9 +1,10 @@
 //! What journals on a server have in common: appending, one thread, and one owner that writes.
 //!
-//! A journal on a server adds a task that writes batches ([`state::Work`]), and readers.
+//! A journal on a server adds a [`scribe::Scribe`], which makes batches durable, and readers.
 
 pub(crate) mod engine;
 pub(crate) mod limits;
+pub(crate) mod scribe;
 pub(crate) mod state;
 
 use std::sync::atomic::{AtomicU64, Ordering};
