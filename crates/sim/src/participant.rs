@@ -63,6 +63,8 @@ pub(crate) struct Cell {
     pub(crate) alone: bool,
     /// It was told to commit work that was not there.
     pub(crate) missed: bool,
+    /// It said that it has committed, and had.
+    pub(crate) committed: bool,
     /// Restored from a backup that knows less.
     pub(crate) lost: bool,
     /// An operator said that it had ended when it had not: the decision overtook the word.
@@ -84,6 +86,7 @@ impl Cell {
             barred: false,
             alone: false,
             missed: false,
+            committed: false,
             lost: false,
             vouched: false,
             backup: (Mark::Absent, 0),
@@ -133,6 +136,8 @@ impl World {
             },
         };
         self.note(|| format!("r{resource}      {slot} b{branch} {verb:?}: {says:?}"));
+        let cell = self.cell_mut(slot, branch);
+        cell.committed |= verb == Verb::Commit && says == Says::Done && cell.effects > 0;
         if says != Says::Working {
             self.look_for_lost_work(slot, branch, verb);
         }
@@ -302,7 +307,12 @@ impl World {
                 self.roll_back(slot, branch, Mark::RolledBack);
             }
             Move::Ask => {
-                let to = Party::Node(self.rng.below(2) as u8);
+                // Somebody who asks for long enough comes upon the one that knows.
+                let to = match self.calm {
+                    true => u8::from(!self.nodes[0].owner),
+                    false => self.rng.below(2) as u8,
+                };
+                let to = Party::Node(to);
                 let what = What::Ask { slot, branch };
                 self.send(Message { from: Party::Resource(resource), to, what });
                 self.after(1, Event::Doubt { slot, branch, life });

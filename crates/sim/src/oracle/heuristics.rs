@@ -47,7 +47,9 @@ impl World {
     /// A participant was told to commit; it says so if the work is not there.
     pub(crate) fn look_for_lost_work(&mut self, slot: Slot, branch: u8, verb: Verb) {
         let cell = self.cell(slot, branch).expect("a call found it");
-        if verb != Verb::Commit || cell.effects > 0 || cell.read_only || cell.missed {
+        // What it said before its disk was lost may be on its way still, and is believed.
+        let said = cell.missed || cell.committed;
+        if verb != Verb::Commit || cell.effects > 0 || cell.read_only || said {
             return;
         }
         let Ok(machine) = CommitTxn::replay(self.journal.read(slot)) else { return };
