@@ -42,6 +42,10 @@ const KEEP: &str = "WITH kept AS (UPDATE unanimous_barrier SET result = $3 \
 const ASK: &str = "SELECT CASE WHEN result IS NULL THEN 'none' ELSE '=' || result END \
      FROM unanimous_barrier WHERE branch = $1 AND verb = $2";
 
+/// Changes nothing. What an application committed without waiting for the disk can be seen before it is
+/// there; a commit that comes after it is there only with it.
+const PIN: &str = "UPDATE unanimous_barrier SET at = at WHERE branch = $1 AND verb = $2";
+
 /// A commit is not cut short, and is on disk before it counts.
 const BEFORE_COMMIT: &str = "SELECT set_config('statement_timeout', '0', true), \
      CASE WHEN current_setting('synchronous_commit') = 'off' \
@@ -294,9 +298,22 @@ async fn saved(
     if let Err(refused) = connection.simple("ROLLBACK").await? {
         return Ok(silent(&format!("ROLLBACK: {refused}")));
     }
+    let pins: &[(&str, &[Option<String>])] = match half {
+        Half::Settle => &[(BEFORE_COMMIT, &[]), (PIN, row)],
+        Half::Act | Half::Compensate => &[],
+    };
+    for (sql, params) in pins {
+        connection.statement(sql, params)?;
+    }
     connection.statement(ASK, row)?;
     connection.sync();
     connection.send().await?;
+    for _ in pins {
+        if let Err(refused) = connection.executed().await? {
+            drop(connection.ready().await?);
+            return Ok(silent(&format!("unanimous_barrier: {refused}")));
+        }
+    }
     let executed = connection.executed().await?;
     let ready = connection.ready().await?;
     let said = executed.and_then(|executed| ready.map(|()| executed.first));

@@ -17,6 +17,7 @@
 //! | `shared` | the same, and a second one started, on a journal in a database that is killed as well |
 //! | `quorum` | the same on a journal in etcd, members of which are killed |
 //! | `steps` | killed, and databases in which sagas act as well |
+//! | `messages` | the same, and applications that announce messages and die |
 //! | `life` | stopped, paused, started twice, started on a damaged folder |
 
 mod banks;
@@ -31,6 +32,7 @@ mod http;
 mod kills;
 mod life;
 mod members;
+mod messages;
 mod place;
 mod points;
 mod quorum;

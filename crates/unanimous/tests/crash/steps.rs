@@ -17,16 +17,17 @@ use crate::http::Http;
 use crate::place::{Folder, eventually};
 
 /// Kills of each of the three: the step `crash` makes more of them.
-const KILLS: &str = "UNANIMOUS_DATABASE_KILLS";
+pub(crate) const KILLS: &str = "UNANIMOUS_DATABASE_KILLS";
 
 const CLIENTS: u64 = 6;
 
 /// Longest time between two kills.
-const LIFE_MS_MAX: u64 = 200;
+pub(crate) const LIFE_MS_MAX: u64 = 200;
 
-struct Databases {
-    postgres: PrivatePostgres,
-    maria: PrivateMariaDb,
+/// Two databases with the same tables.
+pub(crate) struct Databases {
+    pub(crate) postgres: PrivatePostgres,
+    pub(crate) maria: PrivateMariaDb,
 }
 
 /// What the clients were told of sagas by number.
@@ -38,7 +39,8 @@ struct Told {
 }
 
 impl Databases {
-    fn start() -> Option<Self> {
+    /// `None` if one of them is not installed.
+    pub(crate) fn start() -> Option<Self> {
         let postgres = PrivatePostgres::start(&["synchronous_commit=off"])?;
         let maria = PrivateMariaDb::start(&[])?;
         let rows: Vec<String> = (0..CLIENTS).map(|id| format!("({id}, 0)")).collect();
@@ -52,7 +54,8 @@ impl Databases {
         Some(Self { postgres, maria })
     }
 
-    fn setup(&self, folder: &Folder) -> Setup {
+    /// A coordinator that works in both.
+    pub(crate) fn setup(&self, folder: &Folder) -> Setup {
         let urls = [
             ("postgres", self.postgres.url("postgres", "postgres")),
             ("maria", self.maria.url("root", "bank")),
@@ -61,7 +64,7 @@ impl Databases {
     }
 
     /// The numbers that are in each of them, in order.
-    fn entries(&self) -> [Vec<u64>; 2] {
+    pub(crate) fn entries(&self) -> [Vec<u64>; 2] {
         let list = "SELECT number FROM entry ORDER BY number";
         let lists = [self.postgres.sql("postgres", list), self.maria.sql("bank", list)];
         let number = |line: &str| line.trim().parse().expect("a number");
@@ -181,7 +184,7 @@ fn verdict(databases: &Databases, told: &Told) {
 }
 
 /// The open transactions, for whoever wonders why something does not happen.
-async fn open(http: &Http) -> String {
+pub(crate) async fn open(http: &Http) -> String {
     match http.get("/v1/transactions?limit=5").await {
         Ok(reply) => String::from_utf8_lossy(&reply.body).into_owned(),
         Err(error) => error,
