@@ -2,6 +2,7 @@
 //! own, steps of sagas, and idempotency keys.
 
 mod again;
+mod airline;
 mod keys;
 mod mixed;
 mod postgres;
