@@ -351,10 +351,12 @@ async fn refuse(db: &Client, order: &StepOrder, reason: Reason) -> Result<Option
 }
 
 async fn make_table(db: &Client) -> Result<Option<Answer>, Fault> {
+    // What is said to whoever makes it while somebody else does.
+    let made_elsewhere =
+        [SqlState::UNIQUE_VIOLATION, SqlState::DUPLICATE_OBJECT, SqlState::DUPLICATE_TABLE];
     match db.batch_execute(TABLE).await {
         Ok(()) => Ok(None),
-        // Somebody else is making it just now.
-        Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => Ok(None),
+        Err(error) if error.code().is_some_and(|code| made_elsewhere.contains(code)) => Ok(None),
         Err(error) => {
             let why = format!(
                 "the table that makes repeats harmless is not there and cannot be made: {}; run once: \
