@@ -320,7 +320,7 @@ pub(crate) enum TxnCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
-    /// Only those of that kind: atomic, tcc or saga.
+    /// Only those of that kind: atomic, tcc, saga or message.
     #[arg(long, value_parser = kind)]
     pub(crate) kind: Option<Kind>,
     /// Only those standing there, such as COMMITTING.

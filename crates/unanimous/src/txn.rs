@@ -127,6 +127,12 @@ fn headline(view: &TransactionView) -> String {
     if let Some(key) = &view.idempotency_key {
         lines.push(format!("key          {key}"));
     }
+    if let Some(webhook) = &view.webhook {
+        lines.push(format!("webhook      {webhook}"));
+    }
+    for statement in view.steps.iter().filter_map(|step| step.statement.as_ref()) {
+        lines.push(format!("to be run    {statement}"));
+    }
     let timeout = match view.timeout_ms {
         0 => "no timeout".to_owned(),
         timeout_ms => format!("timeout {}", output::span(timeout_ms)),

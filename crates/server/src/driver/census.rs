@@ -10,7 +10,7 @@ use unanimous_core::saga;
 use unanimous_core::txn::Txn;
 
 use super::run::Driver;
-use super::view;
+use super::{saga_view, view};
 
 /// What is open in one driver.
 #[derive(Clone, Debug, Default)]
@@ -57,7 +57,7 @@ impl Driver {
                 Txn::Saga(saga) => {
                     let durable = saga.durable();
                     let decided = durable.phase() != saga::Phase::Running || durable.is_published();
-                    (decided, durable.begun().timeout_ms, durable.needs_attention())
+                    (decided, saga_view::timeout_ms(durable), durable.needs_attention())
                 }
             };
             let oldest = match decided {

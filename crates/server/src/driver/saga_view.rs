@@ -6,7 +6,7 @@ use serde_json::Value;
 use unanimous_api::{AttentionView, ReasonView, StatusWord, StepView, StepWord, TransactionView};
 use unanimous_core::Decision;
 use unanimous_core::id::BranchId;
-use unanimous_core::saga::{Durable, Phase, Plan, Record, SagaTxn, Standing, Trouble};
+use unanimous_core::saga::{Action, Durable, Phase, Plan, Record, SagaTxn, Standing, Trouble};
 use unanimous_participants::step;
 
 use super::view::resolution_view;
@@ -31,8 +31,18 @@ pub(super) fn complete(
         steps: durable.steps().map(|step| shown(saga, step, branch(step))).collect(),
         attention: durable.steps().filter_map(|step| attention(durable, step)).collect(),
         resolution: durable.resolution().map(resolution_view),
-        timeout_ms: durable.begun().timeout_ms.unwrap_or_default(),
+        timeout_ms: timeout_ms(durable).unwrap_or_default(),
         ..view
+    }
+}
+
+/// Milliseconds within which a saga must be past its pivot. That of a message is a local transaction.
+pub(super) fn timeout_ms(saga: &Durable) -> Option<u64> {
+    match saga.source().and_then(|source| saga.plan(source)).map(|plan| &plan.action) {
+        Some(Action::Local(_, wait_ms)) => Some(*wait_ms),
+        Some(Action::Call(_) | Action::Signal(_) | Action::Pause(_)) | None => {
+            saga.begun().timeout_ms
+        }
     }
 }
 

@@ -121,6 +121,7 @@ async fn a_message_is_sent_when_its_application_says_that_it_has_committed() {
     for scene in Scene::all().await {
         let announced = scene.announce(60_000).await;
         assert_eq!(scene.mail.calls().len(), 0);
+        assert_eq!(announced["timeout_ms"], 60_000);
         scene.source.commit_with(statement(&announced)).expect("committed");
         let reply = scene.coordinator.post(&format!("{}/commit", path(&announced)), "{}").await;
         assert_eq!(reply.status, 200, "{}", reply.text);
