@@ -308,11 +308,11 @@ impl World {
             }
             Move::Ask => {
                 // Somebody who asks for long enough comes upon the one that knows.
-                let to = match self.calm {
-                    true => u8::from(!self.nodes[0].owner),
+                let knows = self.nodes[0].owner && self.nodes[0].epoch == self.journal.epoch();
+                let to = Party::Node(match self.calm {
+                    true => u8::from(!knows),
                     false => self.rng.below(2) as u8,
-                };
-                let to = Party::Node(to);
+                });
                 let what = What::Ask { slot, branch };
                 self.send(Message { from: Party::Resource(resource), to, what });
                 self.after(1, Event::Doubt { slot, branch, life });
