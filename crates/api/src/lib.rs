@@ -22,8 +22,8 @@ pub use request::{
     ResolveRequest, StatementRequest, VoteWord, Wait, WebhookRequest,
 };
 pub use saga::{
-    AttentionView, CallRequest, ChildRequest, RetryRequest, SignalRequest, StepRequest, StepView,
-    StepWord, TccRequest,
+    AttentionView, CallRequest, ChildRequest, DefinitionView, DefinitionsView, RetryRequest,
+    SignalRequest, StepRequest, StepView, StepWord, TccRequest,
 };
 pub use view::{
     BranchInDoubt, CheckAnswer, CheckFinding, Disagreement, EnlistedView, EventView, LogEvent,

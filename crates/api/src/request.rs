@@ -35,6 +35,10 @@ pub struct BeginRequest<B = Value> {
     /// For a saga or a message: what its steps are given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<B>,
+    /// For a saga, instead of steps: one that the coordinator knows by name, such as `booking`, or
+    /// `booking@3` for that version only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saga: Option<String>,
     /// For a saga or a message: its steps. Those that are not after one another act side by side.
     #[serde(
         default,

@@ -228,3 +228,21 @@ pub struct AttentionView {
     /// What can be done about it.
     pub actions: Vec<String>,
 }
+
+/// `GET /v1/sagas`: the sagas that are known by name.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct DefinitionsView {
+    /// In the order of their names and versions.
+    pub sagas: Vec<DefinitionView>,
+}
+
+/// A saga that is known by name.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct DefinitionView {
+    /// Its name.
+    pub name: String,
+    /// Which of that name.
+    pub version: u32,
+    /// The names of its steps.
+    pub steps: Vec<String>,
+}

@@ -34,6 +34,9 @@ pub struct TransactionView {
     pub state: Option<String>,
     /// Who takes part, in the order they were enlisted.
     pub participants: Vec<ParticipantView>,
+    /// For a saga that was begun by name: which one, with its version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saga: Option<String>,
     /// The transaction that tells a service of the end of this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhook: Option<String>,

@@ -107,6 +107,7 @@ impl Message {
             wait: None,
             branches: Vec::new(),
             input: self.input.map_err(|why| Error::Usage(format!("the input: {why}")))?,
+            saga: None,
             steps: self.steps.into_iter().map(Step::into_request).collect(),
             source: Some(self.source),
             delay_ms: None,

@@ -163,6 +163,7 @@ impl Transaction {
             wait,
             branches,
             input: None,
+            saga: None,
             steps: Vec::new(),
             source: None,
             delay_ms: None,

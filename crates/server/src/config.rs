@@ -15,6 +15,7 @@ use unanimous_core::id::is_cluster_name;
 use unanimous_core::limits::NAME_LEN_MAX;
 use unanimous_participants::{Password, SigningSecret, TlsFiles};
 
+use crate::definitions::{FileSaga, SagaConfig, sagas};
 use crate::driver::BranchOrder;
 use crate::invariants::InvariantConfig;
 use crate::invariants::config::{FileInvariant, invariants};
@@ -40,6 +41,8 @@ pub struct Config {
     pub resources: BTreeMap<String, ResourceConfig>,
     /// What always holds across them, by name.
     pub invariants: BTreeMap<String, InvariantConfig>,
+    /// Sagas that are known by name.
+    pub sagas: Vec<SagaConfig>,
     /// Bounds and times.
     pub limits: Limits,
 }
@@ -142,6 +145,8 @@ struct File {
     resources: BTreeMap<String, FileResource>,
     #[serde(default)]
     invariants: BTreeMap<String, FileInvariant>,
+    #[serde(default)]
+    sagas: Vec<FileSaga>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -250,6 +255,7 @@ impl Config {
             token,
             resources,
             invariants,
+            sagas: sagas(file.sagas)?,
             limits: limits(&file.limits)?,
         })
     }

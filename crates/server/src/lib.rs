@@ -12,6 +12,7 @@
 //! 3. Every queue has a bound, and a full one refuses new transactions before it slows old ones.
 
 pub mod config;
+pub mod definitions;
 pub mod driver;
 pub mod http;
 pub mod invariants;

@@ -25,6 +25,9 @@ pub enum StartError {
     /// A resource cannot be made from its configuration.
     #[error("{0}")]
     Resource(#[from] OpenError),
+    /// A saga that is known by name cannot be carried out.
+    #[error("{0}")]
+    Saga(String),
     /// The journal cannot be opened.
     #[error("{place}: {error}")]
     Journal {
@@ -109,6 +112,7 @@ impl Server {
         let metrics = Arc::new(Metrics::new());
         let observer: Arc<dyn Observer> = Arc::clone(&metrics) as _;
         let resources = Resources::open(&config, &observer)?;
+        http::check_definitions(&resources, &config.sagas).map_err(StartError::Saga)?;
         let failed = |error| StartError::Journal { place: config.journal.to_string(), error };
         let ears = Ears::new();
         let journal = open(Arc::clone(&ears)).map_err(failed)?;

@@ -52,6 +52,8 @@ pub enum Code {
     BadSaga,
     /// A source and steps that make no message.
     BadMessage,
+    /// No saga of that name and version is configured.
+    UnknownSaga,
     /// The transaction was aborted.
     Aborted,
     /// The transaction is committed and cannot be aborted any more.

@@ -21,7 +21,7 @@ const fn later((code, info): (Code, CodeInfo)) -> (Code, CodeInfo) {
 }
 
 #[rustfmt::skip]
-pub(super) const ROWS: [(Code, CodeInfo); 44] = [
+pub(super) const ROWS: [(Code, CodeInfo); 45] = [
     row(Code::MalformedJson, "UNA0101", 400,
         "the body is not JSON",
         "mend the JSON at the position named"),
@@ -88,6 +88,9 @@ pub(super) const ROWS: [(Code, CodeInfo); 44] = [
     row(Code::BadMessage, "UNA0122", 422,
         "a source and steps that make no message",
         "name the database of your local transaction as the source; steps follow it, and are not undone"),
+    row(Code::UnknownSaga, "UNA0123", 422,
+        "no saga of that name and version is configured",
+        "add it to the configuration, or use one of those that GET /v1/sagas lists"),
     row(Code::Aborted, "UNA0201", 409,
         "the transaction was aborted",
         "read the reason; if it was a conflict or a timeout, begin a new transaction"),

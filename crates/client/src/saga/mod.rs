@@ -28,6 +28,7 @@ pub struct Saga {
     of: Transaction,
     input: Result<Option<Value>, String>,
     steps: Vec<StepRequest>,
+    named: Option<String>,
     delay_ms: Option<u64>,
 }
 
@@ -47,13 +48,20 @@ pub struct Completed {
 impl Saga {
     pub(crate) fn new(client: Client) -> Self {
         let of = Transaction::new(client).of_kind(Kind::Saga);
-        Self { of, input: Ok(None), steps: Vec::new(), delay_ms: None }
+        Self { of, input: Ok(None), steps: Vec::new(), named: None, delay_ms: None }
     }
 
     /// What its steps are given: `{{input.user}}` in their templates, and the body of those that have
     /// none of their own.
     pub fn input(mut self, input: &(impl Serialize + ?Sized)) -> Self {
         self.input = serde_json::to_value(input).map(Some).map_err(|error| error.to_string());
+        self
+    }
+
+    /// The one that the coordinator knows by that name, such as `booking`, or `booking@3` for that version
+    /// only. It has its steps already.
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.named = Some(name.into());
         self
     }
 
@@ -145,6 +153,7 @@ impl Saga {
             wait: Some(wait),
             branches: Vec::new(),
             input,
+            saga: self.named,
             steps: self.steps,
             source: None,
             delay_ms: self.delay_ms,

@@ -49,4 +49,6 @@ pub struct SagaOrder {
     pub trace: Option<Trace>,
     /// Who is told of its end.
     pub webhook: Option<Webhook>,
+    /// By which name it was begun, if it was.
+    pub saga: Option<String>,
 }

@@ -198,11 +198,11 @@ impl Coordinator {
         order: SagaOrder,
     ) -> (TxnId, oneshot::Receiver<Result<TransactionView, AskError>>) {
         let (reply, answer) = oneshot::channel();
-        let SagaOrder { steps, input, timeout_ms, delay_ms, key, running, wait, trace, webhook } =
-            order;
+        let SagaOrder { steps, input, timeout_ms, delay_ms, .. } = order;
         let what = What::Steps { steps, input, timeout_ms, delay_ms };
-        let waiter = Waiter { until: wait, want: Want::View(reply) };
-        (self.send_order(what, key, running, Memo { trace, webhook }, waiter), answer)
+        let memo = Memo { trace: order.trace, webhook: order.webhook, saga: order.saga };
+        let waiter = Waiter { until: order.wait, want: Want::View(reply) };
+        (self.send_order(what, order.key, order.running, memo, waiter), answer)
     }
 
     fn order(&self, order: BeginOrder, want: Want) -> TxnId {
@@ -223,7 +223,7 @@ impl Coordinator {
             timeout_ms: order.timeout_ms,
             branches: branches.collect(),
         };
-        let memo = Memo { trace: order.trace, webhook: order.webhook };
+        let memo = Memo { trace: order.trace, webhook: order.webhook, saga: None };
         self.send_order(what, order.key, order.running, memo, Waiter { until, want })
     }
 

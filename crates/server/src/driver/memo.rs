@@ -1,15 +1,18 @@
-//! What a driver wants back of a transaction after a restart: its trace, and who is told of its end.
+//! What a driver wants back of a transaction after a restart: its trace, who is told of its end, and
+//! the name that it was begun by.
 
 use serde::{Deserialize, Serialize};
 use unanimous_core::Opaque;
 use unanimous_core::id::TxnId;
 use unanimous_participants::Trace;
 
-/// As the journal keeps it: the bytes of the trace alone, or JSON if there is a webhook.
+/// As the journal keeps it: the bytes of the trace alone, or JSON if there is more.
 #[derive(Default)]
 pub(super) struct Memo {
     pub(super) trace: Option<Trace>,
     pub(super) webhook: Option<Webhook>,
+    /// The saga it is, with its version.
+    pub(super) saga: Option<String>,
 }
 
 /// Who is told of a transaction's end.
@@ -25,16 +28,20 @@ pub struct Webhook {
 struct Kept {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     trace: Option<String>,
-    webhook: Webhook,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    webhook: Option<Webhook>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    saga: Option<String>,
 }
 
 impl Memo {
     pub(super) fn write(self) -> Opaque {
-        match (self.trace, self.webhook) {
-            (None, None) => Opaque::default(),
-            (Some(trace), None) => Opaque::new(&trace.to_bytes()),
-            (trace, Some(webhook)) => {
-                let kept = Kept { trace: trace.map(|trace| trace.to_string()), webhook };
+        let Self { trace, webhook, saga } = self;
+        match (trace, &webhook, &saga) {
+            (None, None, None) => Opaque::default(),
+            (Some(trace), None, None) => Opaque::new(&trace.to_bytes()),
+            (trace, ..) => {
+                let kept = Kept { trace: trace.map(|trace| trace.to_string()), webhook, saga };
                 Opaque::new(&serde_json::to_vec(&kept).expect("it is always JSON"))
             }
         }
@@ -42,12 +49,13 @@ impl Memo {
 
     pub(super) fn read(kept: &Opaque) -> Self {
         if let Some(trace) = Trace::from_bytes(kept.bytes()) {
-            return Self { trace: Some(trace), webhook: None };
+            return Self { trace: Some(trace), ..Self::default() };
         }
         match serde_json::from_slice::<Kept>(kept.bytes()) {
             Ok(kept) => Self {
                 trace: kept.trace.and_then(|trace| trace.parse().ok()),
-                webhook: Some(kept.webhook),
+                webhook: kept.webhook,
+                saga: kept.saga,
             },
             Err(_) => Self::default(),
         }

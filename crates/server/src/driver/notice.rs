@@ -26,7 +26,7 @@ impl Driver {
             return;
         }
         let trace = live.trace;
-        let begun = self.notice(txn, &webhook, now, Memo { trace: Some(trace), webhook: None });
+        let begun = self.notice(txn, &webhook, now, Memo { trace: Some(trace), ..Memo::default() });
         let (machine, step) = Txn::begin(AnyBegun::Saga(begun), now);
         self.shared.open.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         self.live.insert(notice, Live::new(machine, now, trace));

@@ -31,6 +31,7 @@ pub(crate) struct Frame<'a> {
 impl Frame<'_> {
     /// Shows a machine that is driven here, or was rebuilt from the journal.
     pub(crate) fn show(&self, machine: &Txn) -> TransactionView {
+        let memo = Memo::read(machine.memo());
         let view = TransactionView {
             id: self.txn.to_string(),
             kind: kind(machine.kind()),
@@ -44,7 +45,8 @@ impl Frame<'_> {
             steps: Vec::new(),
             attention: Vec::new(),
             resolution: None,
-            webhook: Memo::read(machine.memo()).webhook.map(|_| notice_of(self.txn).to_string()),
+            webhook: memo.webhook.map(|_| notice_of(self.txn).to_string()),
+            saga: memo.saga,
             idempotency_key: machine.key().map(|key| key.text.to_string()),
             timeout_ms: 0,
             initiated_at_ms: self.begun_at.0,

@@ -20,7 +20,8 @@ use unanimous_core::id::TxnId;
 use unanimous_participants::{Takes, Trace, step};
 
 use super::answer::{self, Heard, hear, hear_or_show, present};
-use super::{App, Failure, Reply, body, keys, message, steps, validate};
+use super::{App, Failure, Reply, body, definitions, keys, message, steps, validate};
+use crate::definitions::Definitions;
 use crate::driver::{AskError, BeginOrder, IfRunning, SagaOrder, Webhook};
 use crate::limits::SAGA_MS_MAX;
 use crate::resources::Resources;
@@ -34,9 +35,10 @@ struct Asked {
 
 pub(super) async fn begin(State(app): State<App>, headers: HeaderMap, body: Body) -> Reply {
     let bytes = body::read(&app, body).await?;
-    let request: BeginRequest<&RawValue> = body::parse(&bytes)?;
+    let mut request: BeginRequest<&RawValue> = body::parse(&bytes)?;
     let key = body::key(&headers)?;
     let key = key.map(|text| Key { text: text.into(), fingerprint: keys::of_begin(&request) });
+    let named = named(&app.definitions, &mut request)?;
     let nothing_to_run = request.branches.is_empty() && request.steps.is_empty();
     let running = match request.wait.is_none() && !nothing_to_run {
         true => IfRunning::Refuse,
@@ -44,7 +46,10 @@ pub(super) async fn begin(State(app): State<App>, headers: HeaderMap, body: Body
     };
     let wait = request.wait.unwrap_or_default();
     let trace = body::trace(&headers);
-    let order = order(&app, request, key.clone(), running, trace)?;
+    let mut order = order(&app, request, key.clone(), running, trace)?;
+    if let Order::Saga(order) = &mut order {
+        order.saga = named;
+    }
     let timeout_ms = match &order {
         Order::Branches(order) => order.timeout_ms,
         Order::Saga(order) => order.timeout_ms.unwrap_or(TIMEOUT_MS_DEFAULT),
@@ -66,6 +71,24 @@ pub(super) async fn begin(State(app): State<App>, headers: HeaderMap, body: Body
         Heard::NotYet => begun_or_joined(&app, txn, key.as_ref()).await?,
     };
     Ok(answer::begun(view, asked.wait))
+}
+
+/// Puts the steps of a saga that is known by name in the place of its name, and returns that with the
+/// version.
+fn named<'a>(
+    definitions: &'a Definitions,
+    request: &mut BeginRequest<&'a RawValue>,
+) -> Result<Option<String>, Failure> {
+    let Some(name) = request.saga.take() else { return Ok(None) };
+    if request.kind != Kind::Saga {
+        return Err(misplaced("/saga", "only a saga is known by name"));
+    }
+    if !request.steps.is_empty() {
+        return Err(misplaced("/steps", "a saga that is named has its steps already"));
+    }
+    let found = definitions::find(definitions, &name, "/saga")?;
+    request.steps = found.steps();
+    Ok(Some(found.label()))
 }
 
 enum Order {
@@ -104,6 +127,7 @@ fn order(
                 wait,
                 trace,
                 webhook,
+                saga: None,
             }));
         }
         Kind::Message => {
@@ -118,6 +142,7 @@ fn order(
                 wait: Wait::None,
                 trace,
                 webhook,
+                saga: None,
             }));
         }
     };

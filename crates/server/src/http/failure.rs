@@ -21,6 +21,14 @@ impl Failure {
         Self(Box::new(problem))
     }
 
+    /// What is wrong and where, for a log or a terminal.
+    pub(super) fn line(&self) -> String {
+        match &self.0.pointer {
+            Some(pointer) => format!("{pointer}: {}", self.0.detail),
+            None => self.0.detail.clone(),
+        }
+    }
+
     pub(super) fn code(&self) -> Code {
         Code::parse(&self.0.code).unwrap_or(Code::Internal)
     }

@@ -44,6 +44,7 @@ pub(super) fn of_begin(request: &BeginRequest<&RawValue>) -> Print {
         wait: None,
         branches: branches.collect(),
         input: request.input.map(canonical),
+        saga: request.saga.clone(),
         steps: Vec::new(),
         source: request.source.clone(),
         webhook: request.webhook.clone(),

@@ -7,6 +7,7 @@
 mod answer;
 mod begin;
 mod body;
+mod definitions;
 mod events;
 mod extract;
 mod failure;
@@ -33,9 +34,11 @@ use tokio::sync::watch;
 use unanimous_api::Code;
 
 use crate::config::{Config, Secret};
+use crate::definitions::Definitions;
 use crate::driver::Coordinator;
 use crate::invariants::Invariants;
 
+pub(crate) use definitions::check as check_definitions;
 pub(crate) use failure::Failure;
 pub(crate) use listen::{Bounds, listen};
 
@@ -54,6 +57,7 @@ pub struct Lights {
 pub(crate) struct State {
     coordinator: Coordinator,
     invariants: Invariants,
+    definitions: Definitions,
     keys: keys::Keys,
     token: Option<Secret>,
     body_bytes_max: usize,
@@ -73,6 +77,7 @@ pub fn router(
     let app = Arc::new(State {
         coordinator,
         invariants,
+        definitions: Definitions::new(&config.sagas),
         keys: keys::Keys::default(),
         token: config.token.clone(),
         body_bytes_max: config.limits.body_bytes_max,
@@ -94,6 +99,8 @@ pub fn router(
         .route("/v1/resources/{name}/check", get(system::check))
         .route("/v1/invariants", get(invariants::list))
         .route("/v1/invariants/{name}/check", post(invariants::check))
+        .route("/v1/sagas", get(definitions::list))
+        .route("/v1/sagas/{name}", get(definitions::show))
         .route("/v1/events", get(events::stream))
         .route("/metrics", get(system::metrics))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), guard::guard));

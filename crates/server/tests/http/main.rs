@@ -17,6 +17,7 @@ mod lists;
 mod message;
 mod metrics;
 mod mixed;
+mod named;
 mod openapi;
 mod operator;
 mod overload;

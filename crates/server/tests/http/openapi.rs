@@ -6,12 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 use unanimous_api::{
     AbortRequest, AttentionView, BeginRequest, BranchInDoubt, BranchRequest, CallRequest,
-    CheckAnswer, CheckFinding, ChildRequest, Code, CommitRequest, Disagreement, EnlistRequest,
-    EnlistedView, EventView, InvariantQuery, InvariantResult, InvariantView, InvariantsView, Kind,
-    LogEvent, LogView, OutcomeWord, ParticipantView, Problem, ReasonView, ResolutionView,
-    ResolveOutcome, ResolveRequest, ResourceCheck, ResourceView, ResourcesView, RetryRequest,
-    SignalRequest, StatementRequest, StatusWord, StepRequest, StepView, StepWord, SummaryView,
-    TccRequest, TransactionList, TransactionView, VoteWord, Wait, WebhookRequest,
+    CheckAnswer, CheckFinding, ChildRequest, Code, CommitRequest, DefinitionView, DefinitionsView,
+    Disagreement, EnlistRequest, EnlistedView, EventView, InvariantQuery, InvariantResult,
+    InvariantView, InvariantsView, Kind, LogEvent, LogView, OutcomeWord, ParticipantView, Problem,
+    ReasonView, ResolutionView, ResolveOutcome, ResolveRequest, ResourceCheck, ResourceView,
+    ResourcesView, RetryRequest, SignalRequest, StatementRequest, StatusWord, StepRequest,
+    StepView, StepWord, SummaryView, TccRequest, TransactionList, TransactionView, VoteWord, Wait,
+    WebhookRequest,
 };
 
 use crate::common::two;
@@ -226,6 +227,7 @@ fn transaction() -> TransactionView {
         participants: vec![ParticipantView { vote: None, ..participant.clone() }, participant],
         steps: vec![step()],
         webhook: some_text(),
+        saga: some_text(),
         attention: vec![AttentionView { step: text(), error: text(), actions: vec![text()] }],
         resolution: Some(ResolutionView { outcome, by: text(), reason: text() }),
         idempotency_key: some_text(),
@@ -353,6 +355,8 @@ fn samples() -> Vec<(&'static str, Value)> {
         ("BranchInDoubt", json!(in_doubt)),
         ("ResourceCheck", json!(check)),
         ("Invariants", json!(invariants())),
+        ("Sagas", json!(sagas())),
+        ("SagaDefinition", json!({"saga": "text", "steps": []})),
         ("Enlisted", json!(enlisted)),
         ("Event", json!(event)),
         ("Problem", json!(problem)),
@@ -360,8 +364,17 @@ fn samples() -> Vec<(&'static str, Value)> {
     ]
 }
 
+fn sagas() -> DefinitionsView {
+    let saga = DefinitionView { name: "text".into(), version: 1, steps: vec!["text".into()] };
+    DefinitionsView { sagas: vec![saga] }
+}
+
 fn webhook() -> WebhookRequest {
     WebhookRequest { resource: "text".into(), path: "text".into() }
+}
+
+fn retry() -> RetryRequest {
+    RetryRequest { max_attempts: Some(5), backoff_ms: Some(1), backoff_max_ms: Some(2) }
 }
 
 fn requests() -> Vec<(&'static str, Value)> {
@@ -375,8 +388,7 @@ fn requests() -> Vec<(&'static str, Value)> {
         body: body(),
         statements: Some(vec![statement.clone()]),
     };
-    let retry =
-        RetryRequest { max_attempts: Some(5), backoff_ms: Some(1), backoff_max_ms: Some(2) };
+    let retry = retry();
     let call = CallRequest {
         resource: text(),
         path: Some(text()),
@@ -414,6 +426,7 @@ fn requests() -> Vec<(&'static str, Value)> {
         input: body(),
         steps: vec![step.clone()],
         source: Some(text()),
+        saga: Some(text()),
         webhook: Some(webhook()),
         delay_ms: Some(1),
     };

@@ -107,5 +107,6 @@ fn order() -> SagaOrder {
         wait: Wait::Finished,
         trace: None,
         webhook: None,
+        saga: None,
     }
 }

@@ -127,6 +127,12 @@ impl Coordinator {
         self.running.take().expect("ends once").await.expect("it does not panic")
     }
 
+    /// As [`Coordinator::restart`], with something configured otherwise.
+    pub(crate) async fn restart_as(mut self, more: impl FnOnce(Config) -> Config) -> Self {
+        self.config = more(self.config);
+        self.restart().await
+    }
+
     /// Shuts it down and starts another one on its folder.
     pub(crate) async fn restart(mut self) -> Self {
         self.begin_stop();
