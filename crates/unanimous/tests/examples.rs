@@ -49,8 +49,11 @@ fn every_order_is_paid_sold_and_placed_or_nothing_in_each_of_three_ways() {
         assert_eq!(run["placed"], 7, "{run:#}");
         assert_eq!(run["failed"]["undeliverable"], 2, "{run:#}");
         assert_eq!(run["failed"]["declined"], 1, "{run:#}");
-        assert!(number(&audit["repeats"]) > 0.0, "no reply was lost: {run:#}");
     }
+    // A reply that was lost is not asked for again if the order had failed elsewhere by then; the saga
+    // asks for one thing at a time.
+    let repeats = |run: &Value| number(&run["audit"]["repeats"]);
+    assert!(runs.iter().map(repeats).sum::<f64>() > 0.0, "no reply was lost: {report:#}");
     let seen = |way: usize, what: &str| runs[way]["audit"]["seen_of_failed"][what].clone();
     assert_eq!(seen(0, "nothing"), 3);
     assert_eq!(seen(1, "charged, refunded"), 2);
