@@ -62,8 +62,8 @@ impl Memo {
     }
 }
 
-/// The transaction that tells of the end of another. Of a kind that no identity by chance is: it lives in
-/// the same shard, and whoever ends a transaction a second time, after a crash, comes to the same.
+/// The transaction that tells of the end of another. Its identity follows from that one's: it lives in the
+/// same shard, and whoever ends a transaction a second time, after a crash, comes to the same.
 pub(super) fn notice_of(txn: TxnId) -> TxnId {
     TxnId(txn.0 ^ 1)
 }

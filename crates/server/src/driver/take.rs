@@ -26,7 +26,7 @@ use super::order::{self, Next};
 use super::run::{Driver, Live};
 use super::view::{self, Frame};
 use crate::limits::{CALL_TIMEOUT_MS_MIN, JITTER_MS_MAX};
-use crate::saga::sent::Tried;
+use crate::saga::sent::{Sent, Tried};
 use crate::saga::work;
 
 /// What waits at the gate.
@@ -401,10 +401,11 @@ impl Asked {
             Txn::Saga(saga) => {
                 let durable = saga.durable();
                 let work = work::of(durable, branch, verb);
-                let tried = work::tried(work);
+                let sent = Sent::read(&work.work);
+                let tried = sent.as_ref().and_then(|sent| sent.tried);
                 Self {
                     resource: Arc::clone(&work.resource),
-                    work: work::rendered(txn, durable, work),
+                    work: work::rendered(txn, durable, sent),
                     returned: Opaque::default(),
                     branch: tried.map_or(branch, |(_, of)| of),
                     verb: tried.map_or(verb, |(tried, _)| tried.verb()),

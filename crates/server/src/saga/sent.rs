@@ -79,6 +79,7 @@ fn only(results: &Opaque) -> Opaque {
 }
 
 #[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 struct Kept<'a> {
     #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
     around: Vec<Around<'a>>,

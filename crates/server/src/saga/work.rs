@@ -9,7 +9,7 @@ use unanimous_core::saga::{Durable, Work};
 use unanimous_core::{Answer, Opaque, Reason, Verb};
 use unanimous_participants::step;
 
-use super::sent::{Sent, Tried};
+use super::sent::Sent;
 use super::template::{Scope, Template, TooLarge, Values};
 
 /// The call that a verb makes to a step's resource.
@@ -24,20 +24,18 @@ pub(crate) fn of(saga: &Durable, step: BranchId, verb: Verb) -> &Work {
     work.expect("machines call only for what there is")
 }
 
-/// Set for a resource that tries, confirms and cancels: which of these it is asked for, and of which
-/// step.
-pub(crate) fn tried(work: &Work) -> Option<(Tried, BranchId)> {
-    Sent::read(&work.work)?.tried
-}
-
 /// What to send, or what the step has to be taken to answer because nothing can be sent.
-pub(crate) fn rendered(txn: TxnId, saga: &Durable, work: &Work) -> Result<Opaque, Answer> {
-    if work.work.bytes() == step::SETTLE.as_bytes() {
-        return Ok(work.work.clone());
-    }
+pub(crate) fn rendered(
+    txn: TxnId,
+    saga: &Durable,
+    sent: Option<Sent<'_>>,
+) -> Result<Opaque, Answer> {
     let unreadable =
         || Answer::Silent("what the step sends cannot be read from the journal".into());
-    let sent = Sent::read(&work.work).ok_or_else(unreadable)?;
+    let sent = sent.ok_or_else(unreadable)?;
+    if sent.template.get() == step::SETTLE {
+        return Ok(Opaque::new(step::SETTLE.as_bytes()));
+    }
     let id = txn.to_string();
     let own = json(&saga.begun().input).map(|input| input.get().to_owned());
     let too_large = |error: TooLarge| Answer::No(Reason::new("too_large", &error.to_string()));

@@ -12,11 +12,10 @@ use serde_json::json;
 use tokio::task::{JoinSet, block_in_place};
 use tokio_postgres::NoTls;
 
-use crate::chance::Chance;
 use crate::coordinator::Coordinator;
 use crate::http::Http;
-use crate::place::{Folder, eventually};
-use crate::steps::{Databases, KILLS, LIFE_MS_MAX, open};
+use crate::place::Folder;
+use crate::steps::{Databases, settled};
 
 const CLIENTS: u64 = 6;
 /// Soon enough for some to be looked into while they are still at work.
@@ -94,8 +93,6 @@ async fn client(http: Http, database: String, next: Arc<AtomicU64>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_follows_a_local_transaction_is_done_once_exactly_if_that_committed() {
     let Some(mut databases) = block_in_place(Databases::start) else { return };
-    let kills = std::env::var(KILLS).ok().and_then(|kills| kills.parse().ok()).unwrap_or(3);
-    let mut chance = Chance::new();
     let folder = Folder::new();
     let setup = databases.setup(&folder);
     let mut coordinator = Coordinator::start(&setup).await;
@@ -107,31 +104,9 @@ async fn what_follows_a_local_transaction_is_done_once_exactly_if_that_committed
         clients.spawn(client(http.clone(), database, Arc::clone(&next)));
     }
     let begun = || next.load(Ordering::Relaxed);
-    let mut victims: Vec<u64> = (0..3 * kills).map(|number| number % 3).collect();
-    while !victims.is_empty() {
-        let before = begun();
-        eventually("messages go on", async || match begun() {
-            now if now > before + 30 => Ok(()),
-            now => Err(format!("{now} begun; {}", open(&http).await)),
-        })
-        .await;
-        tokio::time::sleep(chance.pause(LIFE_MS_MAX)).await;
-        match victims.swap_remove(chance.below(victims.len() as u64) as usize) {
-            0 => coordinator.kill_and_respawn().await,
-            1 => block_in_place(|| (databases.postgres.kill(), databases.postgres.up())).1,
-            _ => block_in_place(|| (databases.maria.kill(), databases.maria.up())).1,
-        }
-    }
+    let kills = databases.storm(&mut coordinator, &http, 30, begun).await;
     clients.shutdown().await;
-    coordinator.ready().await.expect("it recovers from any kill");
-    eventually("everything has ended", async || {
-        let metrics = http.get("/metrics").await?;
-        match String::from_utf8_lossy(&metrics.body).contains("\nunanimous_in_flight 0\n") {
-            true => Ok(()),
-            false => Err(open(&http).await),
-        }
-    })
-    .await;
+    settled(&mut coordinator, &http).await;
     let [local, sent] = block_in_place(|| databases.entries());
     let only = |these: &[u64], those: &[u64]| {
         these.iter().filter(|it| !those.contains(it)).copied().collect::<Vec<_>>()

@@ -3,14 +3,14 @@
 
 use std::sync::Arc;
 
-use rustix::process::Signal;
 use tokio::task::block_in_place;
 
 use crate::chance::Chance;
 use crate::coordinator::{Coordinator, Setup};
 use crate::crowd::Crowd;
 use crate::members::Members;
-use crate::place::{eventually, free_address};
+use crate::place::free_address;
+use crate::shared::relieved;
 use crate::world::World;
 
 /// Kills of the coordinator; every second time a member of the cluster dies too.
@@ -58,28 +58,7 @@ async fn no_outcome_is_lost_by_kills_of_the_coordinator_and_of_members_of_etcd()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_coordinator_that_was_paused_is_relieved_on_etcd_and_stops_with_one_line() {
     let Some(members) = Members::start(1) else { return };
-    let mut chance = Chance::new();
-    let world = world_on(&members).await;
-    let mut first = Coordinator::start(&world.setup).await;
-    let crowd = Crowd::start(&world, &mut chance);
-    for round in 1..=4 {
-        let enough = world.witness.count() + 100;
-        eventually("busy", async || world.told_at_least(enough)).await;
-        if round % 2 == 0 {
-            // Whatever it has in its hands comes out when the other one is at work.
-            first.signal(Signal::STOP);
-        }
-        let mut second = Coordinator::start(&world.setup.at_another_address()).await;
-        first.signal(Signal::CONT);
-        let ended = first.ended().await;
-        let line = ended.refusal(1);
-        assert!(line.contains("another coordinator took the journal over"), "{line}");
-        assert_eq!(second.stop().await.status.code(), Some(0));
-        first = Coordinator::start(&world.setup).await;
-    }
-    crowd.finish().await;
-    world.verdict().await;
-    assert_eq!(first.stop().await.status.code(), Some(0));
+    relieved(&world_on(&members).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

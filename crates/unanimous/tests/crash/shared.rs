@@ -74,10 +74,14 @@ async fn no_outcome_is_lost_by_kills_of_the_coordinator_and_of_the_journals_data
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_coordinator_on_the_database_relieves_the_first_which_stops_with_one_line() {
     let Some(server) = journal() else { return };
+    relieved(&world_on(&server).await).await;
+}
+
+/// A second coordinator takes over from one that is busy, and from one that is paused, which stops.
+pub(crate) async fn relieved(world: &Arc<World>) {
     let mut chance = Chance::new();
-    let world = world_on(&server).await;
     let mut first = Coordinator::start(&world.setup).await;
-    let crowd = Crowd::start(&world, &mut chance);
+    let crowd = Crowd::start(world, &mut chance);
     for round in 1..=4 {
         let enough = world.witness.count() + 100;
         eventually("busy", async || world.told_at_least(enough)).await;

@@ -17,12 +17,12 @@ use crate::http::Http;
 use crate::place::{Folder, eventually};
 
 /// Kills of each of the three: the step `crash` makes more of them.
-pub(crate) const KILLS: &str = "UNANIMOUS_DATABASE_KILLS";
+const KILLS: &str = "UNANIMOUS_DATABASE_KILLS";
 
 const CLIENTS: u64 = 6;
 
 /// Longest time between two kills.
-pub(crate) const LIFE_MS_MAX: u64 = 200;
+const LIFE_MS_MAX: u64 = 200;
 
 /// Two databases with the same tables.
 pub(crate) struct Databases {
@@ -69,6 +69,35 @@ impl Databases {
         let lists = [self.postgres.sql("postgres", list), self.maria.sql("bank", list)];
         let number = |line: &str| line.trim().parse().expect("a number");
         lists.map(|list| list.lines().filter(|line| !line.is_empty()).map(number).collect())
+    }
+
+    /// Kills each of the three again and again, each time after some more work was counted. Returns how
+    /// often.
+    pub(crate) async fn storm(
+        &mut self,
+        coordinator: &mut Coordinator,
+        http: &Http,
+        more: u64,
+        count: impl Fn() -> u64,
+    ) -> u64 {
+        let kills = std::env::var(KILLS).ok().and_then(|kills| kills.parse().ok()).unwrap_or(3);
+        let mut chance = Chance::new();
+        let mut victims: Vec<u64> = (0..3 * kills).map(|number| number % 3).collect();
+        while !victims.is_empty() {
+            let before = count();
+            eventually("work goes on", async || match count() {
+                now if now > before + more => Ok(()),
+                now => Err(format!("{now} so far; {}", open(http).await)),
+            })
+            .await;
+            tokio::time::sleep(chance.pause(LIFE_MS_MAX)).await;
+            match victims.swap_remove(chance.below(victims.len() as u64) as usize) {
+                0 => coordinator.kill_and_respawn().await,
+                1 => block_in_place(|| (self.postgres.kill(), self.postgres.up())).1,
+                _ => block_in_place(|| (self.maria.kill(), self.maria.up())).1,
+            }
+        }
+        kills
     }
 
     fn sums(&self) -> [i64; 2] {
@@ -121,8 +150,6 @@ async fn client(account: u64, http: Http, told: Arc<Told>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sagas_in_two_databases_take_effect_once_or_are_undone_whatever_is_killed() {
     let Some(mut databases) = block_in_place(Databases::start) else { return };
-    let kills = std::env::var(KILLS).ok().and_then(|kills| kills.parse().ok()).unwrap_or(3);
-    let mut chance = Chance::new();
     let folder = Folder::new();
     let setup = databases.setup(&folder);
     let mut coordinator = Coordinator::start(&setup).await;
@@ -133,31 +160,10 @@ async fn sagas_in_two_databases_take_effect_once_or_are_undone_whatever_is_kille
         clients.spawn(client(account, http.clone(), Arc::clone(&told)));
     }
     let completed = || told.completed.lock().expect("nobody panics").len();
-    let mut victims: Vec<u64> = (0..3 * kills).map(|number| number % 3).collect();
-    while !victims.is_empty() {
-        let before = completed();
-        eventually("sagas go on", async || match completed() {
-            now if now > before + 5 => Ok(()),
-            now => Err(format!("{now} completed; {}", open(&http).await)),
-        })
-        .await;
-        tokio::time::sleep(chance.pause(LIFE_MS_MAX)).await;
-        match victims.swap_remove(chance.below(victims.len() as u64) as usize) {
-            0 => coordinator.kill_and_respawn().await,
-            1 => block_in_place(|| (databases.postgres.kill(), databases.postgres.up())).1,
-            _ => block_in_place(|| (databases.maria.kill(), databases.maria.up())).1,
-        }
-    }
+    let count = || completed() as u64;
+    let kills = databases.storm(&mut coordinator, &http, 5, count).await;
     clients.shutdown().await;
-    coordinator.ready().await.expect("it recovers from any kill");
-    eventually("everything has ended", async || {
-        let metrics = http.get("/metrics").await?;
-        match String::from_utf8_lossy(&metrics.body).contains("\nunanimous_in_flight 0\n") {
-            true => Ok(()),
-            false => Err(open(&http).await),
-        }
-    })
-    .await;
+    settled(&mut coordinator, &http).await;
     block_in_place(|| verdict(&databases, &told));
     println!(
         "{kills} kills of each of 3; {} sagas told completed, {} compensated",
@@ -165,6 +171,19 @@ async fn sagas_in_two_databases_take_effect_once_or_are_undone_whatever_is_kille
         told.compensated.lock().expect("nobody panics").len(),
     );
     assert_eq!(coordinator.stop().await.status.code(), Some(0));
+}
+
+/// Waits until nothing is open any more.
+pub(crate) async fn settled(coordinator: &mut Coordinator, http: &Http) {
+    coordinator.ready().await.expect("it recovers from any kill");
+    eventually("everything has ended", async || {
+        let metrics = http.get("/metrics").await?;
+        match String::from_utf8_lossy(&metrics.body).contains("\nunanimous_in_flight 0\n") {
+            true => Ok(()),
+            false => Err(open(http).await),
+        }
+    })
+    .await;
 }
 
 fn verdict(databases: &Databases, told: &Told) {
@@ -184,7 +203,7 @@ fn verdict(databases: &Databases, told: &Told) {
 }
 
 /// The open transactions, for whoever wonders why something does not happen.
-pub(crate) async fn open(http: &Http) -> String {
+async fn open(http: &Http) -> String {
     match http.get("/v1/transactions?limit=5").await {
         Ok(reply) => String::from_utf8_lossy(&reply.body).into_owned(),
         Err(error) => error,
