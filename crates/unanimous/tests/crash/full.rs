@@ -93,6 +93,7 @@ async fn a_coordinator_is_not_started_on_a_full_disk_and_loses_nothing_by_the_at
         let mut coordinator = Coordinator::spawn(&world.setup, None);
         let Err(ended) = coordinator.alive().await else {
             world.ask_about_all().await;
+            coordinator.kill().await;
             return Err("it still finds a segment".to_owned());
         };
         Ok(ended)
