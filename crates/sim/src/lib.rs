@@ -11,6 +11,7 @@
 //! the disk; `disaster` strikes at them and `swarm` says how often. `oracle` has a file for each rule
 //! of the fault catalogue. `exhibit` lists deliberate mistakes, [`museum()`] shows that each is caught.
 //! [`placements`] strikes before every event of small scripted histories instead of by chance.
+//! [`model`] explores small models of commit protocols exhaustively.
 
 mod client;
 mod coordinator;
@@ -19,6 +20,7 @@ mod draw;
 mod event;
 mod exhibit;
 mod journal;
+pub mod model;
 mod museum;
 mod operator;
 mod oracle;
