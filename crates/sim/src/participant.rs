@@ -128,6 +128,7 @@ impl World {
         if self.strikes(self.faults.participant_crash) {
             return self.crash_resource(resource);
         }
+        let before = self.standing(slot);
         let says = match self.strikes(self.faults.working) {
             true => Says::Working,
             false => match self.resources[usize::from(resource)].kind {
@@ -136,6 +137,7 @@ impl World {
             },
         };
         self.note(|| format!("r{resource}      {slot} b{branch} {verb:?}: {says:?}"));
+        self.check_refinement(slot, before);
         let cell = self.cell_mut(slot, branch);
         cell.committed |= verb == Verb::Commit && says == Says::Done && cell.effects > 0;
         if says != Says::Working {

@@ -11,6 +11,7 @@ mod effects;
 mod fencing;
 mod heuristics;
 mod ownership;
+mod refinement;
 mod replay;
 mod termination;
 mod validity;
