@@ -14,6 +14,7 @@
 pub mod codec;
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
+mod directory;
 mod entry;
 mod error;
 #[cfg(feature = "etcd")]
@@ -28,13 +29,14 @@ mod query;
 mod remote;
 mod summary;
 
+pub use directory::{Directory, DirectoryError, NodeEntry, NodeState, Sight};
 pub use entry::{End, Entry, OpenTxn, Stored};
 pub use error::JournalError;
 #[cfg(feature = "etcd")]
-pub use etcd::{EtcdJournal, EtcdOptions};
+pub use etcd::{EtcdDirectory, EtcdJournal, EtcdOptions};
 pub use file::{FileJournal, Options};
 #[cfg(feature = "postgres")]
-pub use postgres::{PostgresJournal, PostgresOptions};
+pub use postgres::{PostgresDirectory, PostgresJournal, PostgresOptions};
 pub use query::{Filter, Page, Status, Summary};
 
 use std::sync::Arc;

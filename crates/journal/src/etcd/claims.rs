@@ -27,24 +27,31 @@ impl Claim {
         let epoch = text.split(' ').next().and_then(|it| it.parse().ok()).unwrap_or_default();
         Self { epoch: Epoch(epoch), value }
     }
+
+    /// Who made it.
+    pub(super) fn owner(&self) -> Option<String> {
+        let text = String::from_utf8_lossy(&self.value);
+        text.splitn(3, ' ').nth(2).map(str::to_owned)
+    }
 }
 
-/// The claims of this process.
-pub(super) struct Claims(Mutex<[Claim; SHARDS]>);
-
-impl Default for Claims {
-    fn default() -> Self {
-        Self(Mutex::new(std::array::from_fn(|_| Claim::default())))
-    }
+/// The claims of this opening.
+pub(super) struct Claims {
+    pub(super) opening: u64,
+    held: Mutex<[Claim; SHARDS]>,
 }
 
 impl Claims {
+    pub(super) fn new(opening: u64) -> Self {
+        Self { opening, held: Mutex::new(std::array::from_fn(|_| Claim::default())) }
+    }
+
     pub(super) fn of(&self, shard: ShardId) -> Claim {
-        self.0.lock().expect("nothing panics with it")[shard.index()].clone()
+        self.held.lock().expect("nothing panics with it")[shard.index()].clone()
     }
 
     pub(super) fn set(&self, shard: ShardId, claim: Claim) {
-        self.0.lock().expect("nothing panics with it")[shard.index()] = claim;
+        self.held.lock().expect("nothing panics with it")[shard.index()] = claim;
     }
 }
 
@@ -58,5 +65,8 @@ mod tests {
         assert_eq!(claim.value, b"7 00000000000000ab db1:42");
         assert_eq!(Claim::read(claim.value.clone()), claim);
         assert_eq!(Claim::read(Vec::new()), Claim::default());
+        assert_eq!((claim.owner().as_deref(), Claim::default().owner()), (Some("db1:42"), None));
+        let spaced = Claim::new(Epoch(1), 1, "node one");
+        assert_eq!(spaced.owner().as_deref(), Some("node one"));
     }
 }

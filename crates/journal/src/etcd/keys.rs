@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `meta` | version of this layout, name of the journal, how often it was opened |
 //! | `shard/NN` | its epoch, a random word of whoever claimed it, and who that was |
+//! | `node/NAME` | a node that takes part: its incarnation, state and address |
 //! | `head/OPENING` | how many requests that opening has written |
 //! | `open/ID/LSN` | entries of an open transaction, as they came |
 //! | `ended/ID` | all entries of an ended one |
@@ -78,6 +79,19 @@ impl Keys {
     pub(super) fn to_shard(&self, key: &[u8]) -> Option<ShardId> {
         let number: u64 = self.rest(key, "shard")?.parse().ok()?;
         Some(ShardId::of(number))
+    }
+
+    pub(super) fn node(&self, name: &str) -> Vec<u8> {
+        self.key(&format!("node/{name}"))
+    }
+
+    pub(super) fn nodes(&self) -> Span {
+        below(self.key("node/"))
+    }
+
+    /// The name in a key of [`Keys::nodes`].
+    pub(super) fn to_node<'a>(&self, key: &'a [u8]) -> Option<&'a str> {
+        self.rest(key, "node")
     }
 
     /// All transactions of a room, from the newest on; only those older than `after`, if it is set.

@@ -11,6 +11,7 @@
 //! | `book`, `writer` | what one batch writes, and the task that writes it |
 //! | `readers`, `list` | reading and claiming; lists |
 //! | `upkeep` | removing what ended long ago |
+//! | `directory` | who takes part |
 //!
 //! # Invariants
 //!
@@ -24,6 +25,7 @@ mod address;
 mod book;
 mod claims;
 mod client;
+mod directory;
 mod keys;
 mod limits;
 mod list;
@@ -52,6 +54,7 @@ use address::Address;
 use book::Books;
 use claims::Claims;
 use client::Client;
+pub use directory::EtcdDirectory;
 use keys::Keys;
 use limits::BATCHES;
 use opening::Opened;
@@ -126,8 +129,8 @@ impl EtcdJournal {
         };
         let (Opened { instance, base, opening, head }, client) = engine.run(opening)?;
         let shared = Arc::new(Shared::new(base, BATCHES));
-        let (figures, claims) = (Arc::<Figures>::default(), Arc::<Claims>::default());
-        let readers = Arc::new(Readers { client: reading, keys: keys.clone(), opening });
+        let (figures, claims) = (Arc::<Figures>::default(), Arc::new(Claims::new(opening)));
+        let readers = Arc::new(Readers { client: reading, keys: keys.clone() });
         let writer = Writer {
             shared: Arc::clone(&shared),
             client,

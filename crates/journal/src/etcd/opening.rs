@@ -36,11 +36,28 @@ pub(super) async fn open(
     client: &Client,
     keys: &Keys,
 ) -> Result<Opened, String> {
+    insist(address, || attempt(client, keys)).await
+}
+
+/// Looks whether the cluster and what it holds can be used. Writes nothing.
+///
+/// # Errors
+///
+/// One line that says what to change.
+pub(super) async fn look(address: &Address, client: &Client, keys: &Keys) -> Result<(), String> {
+    insist(address, || async { meta(client, keys).await.map(drop) }).await
+}
+
+/// Tries until it comes out, or cannot.
+async fn insist<T, F: Future<Output = Result<T, Unfit>>>(
+    address: &Address,
+    attempt: impl Fn() -> F,
+) -> Result<T, String> {
     let mut seen = "it is slow".to_owned();
-    let opening = async {
+    let insisting = async {
         loop {
-            match attempt(client, keys).await {
-                Ok(opened) => return Ok(opened),
+            match attempt().await {
+                Ok(done) => return Ok(done),
                 Err(Unfit::Line(line)) => return Err(line),
                 Err(Unfit::Trouble(Trouble::Refused(refusal, text))) => {
                     return Err(format!("{text}: {}", remedy(address, refusal, &text)));
@@ -67,11 +84,11 @@ pub(super) async fn open(
             tokio::time::sleep(AGAIN[0] * 5).await;
         }
     };
-    let opened = match tokio::time::timeout(PATIENCE, opening).await {
-        Ok(opened) => opened,
+    let done = match tokio::time::timeout(PATIENCE, insisting).await {
+        Ok(done) => done,
         Err(_) => Err(format!("{seen}: is it running, and is this its address?")),
     };
-    opened.map_err(|why| format!("{}: {why}", address.shown))
+    done.map_err(|why| format!("{}: {why}", address.shown))
 }
 
 enum Unfit {
@@ -87,7 +104,8 @@ impl From<Trouble> for Unfit {
     }
 }
 
-async fn attempt(client: &Client, keys: &Keys) -> Result<Opened, Unfit> {
+/// What stands at the key of the journal, if the cluster can be used.
+async fn meta(client: &Client, keys: &Keys) -> Result<Option<(Meta, Vec<u8>)>, Unfit> {
     match client.version().await {
         Ok(version) if is_too_old(&version) => {
             let (major, minor) = OLDEST;
@@ -100,31 +118,36 @@ async fn attempt(client: &Client, keys: &Keys) -> Result<Opened, Unfit> {
         Err(trouble) => return Err(trouble.into()),
     }
     let found = client.range(&Range::one(keys.meta())).await?;
-    let found = Ranged::into_value(found);
-    let meta = match &found {
-        None => Meta { layout: LAYOUT, instance: new_instance(), openings: 0 },
-        Some(value) => Meta::read(value).ok_or_else(|| {
-            Unfit::Line(format!(
-                "{:?} holds {:?}, which is none of a journal: use another prefix",
-                String::from_utf8_lossy(&keys.meta()),
-                String::from_utf8_lossy(value)
-            ))
-        })?,
-    };
-    if meta.layout != LAYOUT {
-        return Err(Unfit::Line(format!(
+    let Some(value) = Ranged::into_value(found) else { return Ok(None) };
+    let meta = Meta::read(&value).ok_or_else(|| {
+        Unfit::Line(format!(
+            "{:?} holds {:?}, which is none of a journal: use another prefix",
+            String::from_utf8_lossy(&keys.meta()),
+            String::from_utf8_lossy(&value)
+        ))
+    })?;
+    match meta.layout == LAYOUT {
+        true => Ok(Some((meta, value))),
+        false => Err(Unfit::Line(format!(
             "the keys are of version {}, this release knows {LAYOUT}: use the release that made \
              them, or a newer one",
             meta.layout
-        )));
+        ))),
     }
+}
+
+async fn attempt(client: &Client, keys: &Keys) -> Result<Opened, Unfit> {
+    let (meta, compare) = match meta(client, keys).await? {
+        Some((meta, value)) => (meta, Compare::Value(keys.meta(), value)),
+        None => {
+            let meta = Meta { layout: LAYOUT, instance: new_instance(), openings: 0 };
+            (meta, Compare::Absent(keys.meta()))
+        }
+    };
     let meta = Meta { openings: meta.openings + 1, ..meta };
     let head = Head { key: keys.head(meta.openings), count: 0 };
     let note = Txn {
-        compare: vec![match found {
-            None => Compare::Absent(keys.meta()),
-            Some(value) => Compare::Value(keys.meta(), value),
-        }],
+        compare: vec![compare],
         then: vec![Op::Put(keys.meta(), meta.written()), Op::Put(head.key.clone(), Head::value(0))],
         otherwise: Vec::new(),
     };

@@ -24,7 +24,6 @@ const SHARDS: usize = unanimous_core::limits::SHARDS as usize;
 pub(super) struct Readers {
     pub(super) client: Client,
     pub(super) keys: Keys,
-    pub(super) opening: u64,
 }
 
 impl Readers {
@@ -125,7 +124,7 @@ impl Readers {
             }
             if shards.len() == SHARDS {
                 // Nobody who opened before writes any more.
-                request.then.push(Op::Delete(self.keys.heads_before(self.opening)));
+                request.then.push(Op::Delete(self.keys.heads_before(claims.opening)));
             }
             // One that was carried out unheard is in the way of its repetition, and raised once more.
             if self.txn(&request).await?.way == Way::Then {

@@ -10,6 +10,9 @@ pub(super) const BATCHES: BatchBounds = BatchBounds { entries_max: 2_048, bytes_
 /// How long one attempt to connect may take.
 pub(super) const CONNECT: Duration = Duration::from_secs(5);
 
+/// How long opening may take: several addresses, and tables that others are making.
+pub(super) const OPENING: Duration = Duration::from_secs(30);
+
 /// How long the other side's machine may be silent until the connection is given up.
 pub(super) const SILENCE: Duration = Duration::from_secs(10);
 

@@ -8,6 +8,7 @@
 //! | `book` | the rows of one batch |
 //! | `writer` | the task that writes |
 //! | `readers` | reading, claiming and removing |
+//! | `directory` | who takes part |
 //! | `words` | what the columns say |
 //!
 //! # Invariants
@@ -20,6 +21,7 @@
 
 mod address;
 mod book;
+mod directory;
 mod id;
 mod limits;
 mod readers;
@@ -42,6 +44,7 @@ use crate::remote::{Figures, scribe, this_process};
 use crate::{Journal, Listener, Stats};
 use address::Address;
 use book::Books;
+pub use directory::PostgresDirectory;
 use limits::{BATCHES, PRUNE_PAUSE};
 use readers::Readers;
 use tables::Opened;

@@ -59,7 +59,7 @@ pub(super) struct Readers {
     places: Semaphore,
 }
 
-type Param = Box<dyn ToSql + Sync + Send>;
+pub(super) type Param = Box<dyn ToSql + Sync + Send>;
 
 impl Readers {
     pub(super) fn new(address: Address) -> Self {
@@ -132,7 +132,7 @@ impl Readers {
 
     /// Runs one statement, on another connection if the first one breaks. One that writes may be
     /// done twice.
-    async fn ask(&self, sql: &str, params: &[Param]) -> Result<Vec<Row>, JournalError> {
+    pub(super) async fn ask(&self, sql: &str, params: &[Param]) -> Result<Vec<Row>, JournalError> {
         let deadline = Instant::now() + PATIENCE;
         let mut seen = "it is slow".to_owned();
         let asking = async {
@@ -169,8 +169,13 @@ impl Readers {
             }
         };
         let rows = session.read(sql, params).await?;
-        self.idle.lock().expect("a push does not panic").push(session);
+        self.give_back(session);
         Ok(rows)
+    }
+
+    /// Keeps a connection for the next question.
+    pub(super) fn give_back(&self, session: Session) {
+        self.idle.lock().expect("a push does not panic").push(session);
     }
 }
 

@@ -7,12 +7,13 @@ use tokio_postgres::Error;
 use tokio_postgres::error::SqlState;
 
 use super::address::Address;
+use super::limits::OPENING;
 use super::session::{Session, Trouble, described};
 use crate::file::recover::new_instance;
 use crate::remote::POSITIONS_BITS;
 
 /// Each brings the tables from the version of its place in the list to the next.
-const MIGRATIONS: [&str; 1] = [include_str!("tables.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("versions/1.sql"), include_str!("versions/2.sql")];
 
 /// What the database says of the journal in it.
 pub(super) struct Opened {
@@ -21,48 +22,66 @@ pub(super) struct Opened {
     pub(super) base: u64,
 }
 
-/// Connects for the first time.
+/// Connects for the first time, makes the tables if they are missing, and brings them up to date.
 ///
 /// # Errors
 ///
 /// One line that says what to change.
 pub(super) async fn connect(address: &Address) -> Result<Session, String> {
-    let refused = |error: Error| refusal(address, &error);
-    Session::open(address).await.map_err(refused)
+    let making = async {
+        let session = Session::open(address).await.map_err(|error| refusal(address, &error))?;
+        make(address, &session).await?;
+        Ok(session)
+    };
+    match tokio::time::timeout(OPENING, making).await {
+        Ok(made) => made,
+        Err(_) => Err(format!(
+            "{}: no answer within {} s: see what it waits for",
+            address.shown,
+            OPENING.as_secs()
+        )),
+    }
 }
 
-/// Makes the tables if they are missing, and begins a new range of positions.
+/// Begins a new range of positions.
 ///
 /// # Errors
 ///
 /// One line that says what to change.
 pub(super) async fn open(address: &Address, session: &Session) -> Result<Opened, String> {
-    let wrong = |trouble: Trouble| {
-        let (shown, text) = (&address.shown, trouble.text());
-        match text.contains(SqlState::INSUFFICIENT_PRIVILEGE.code()) {
-            true => {
-                let user = address.config.get_user().unwrap_or_default();
-                let schema = &address.schema;
-                format!(
-                    "{shown}: {text}: make \"{user}\" the owner of schema {schema} and its tables"
-                )
-            }
-            false => format!("{shown}: {text}"),
-        }
-    };
+    let note = "UPDATE journal_meta SET openings = openings + 1 RETURNING instance, openings";
+    let noted = session.read(note, &[]).await.map_err(|trouble| wrong(address, trouble))?;
+    let openings: i64 = noted[0].get(1);
+    let openings = u64::try_from(openings).expect("it is counted from one");
+    Ok(Opened { instance: noted[0].get(0), base: openings << POSITIONS_BITS })
+}
+
+async fn make(address: &Address, session: &Session) -> Result<(), String> {
     fit(session).await.map_err(|why| format!("{}: {why}", address.shown))?;
-    let opened = async {
+    let making = async {
         session.run("BEGIN").await?;
         let lock = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))";
         session.read(lock, &[&format!("unanimous journal {}", address.schema)]).await?;
-        migrate(address, session).await
+        migrate(address, session).await?;
+        Ok(session.run("COMMIT").await?)
     };
-    let opened = opened.await.map_err(|unfit| match unfit {
-        Unfit::Trouble(trouble) => wrong(trouble),
+    making.await.map_err(|unfit| match unfit {
+        Unfit::Trouble(trouble) => wrong(address, trouble),
         Unfit::Line(line) => format!("{}: {line}", address.shown),
-    })?;
-    session.run("COMMIT").await.map_err(wrong)?;
-    Ok(opened)
+    })
+}
+
+/// What the database refused, and what to do.
+fn wrong(address: &Address, trouble: Trouble) -> String {
+    let (shown, text) = (&address.shown, trouble.text());
+    match text.contains(SqlState::INSUFFICIENT_PRIVILEGE.code()) {
+        true => {
+            let user = address.config.get_user().unwrap_or_default();
+            let schema = &address.schema;
+            format!("{shown}: {text}: make \"{user}\" the owner of schema {schema} and its tables")
+        }
+        false => format!("{shown}: {text}"),
+    }
 }
 
 /// Why the tables cannot be used.
@@ -94,7 +113,7 @@ async fn fit(session: &Session) -> Result<(), String> {
     Ok(())
 }
 
-async fn migrate(address: &Address, session: &Session) -> Result<Opened, Unfit> {
+async fn migrate(address: &Address, session: &Session) -> Result<(), Unfit> {
     let schema = &address.schema;
     let known =
         "SELECT to_regnamespace($1) IS NOT NULL, to_regclass($1 || '.journal_meta') IS NOT NULL";
@@ -123,21 +142,16 @@ async fn migrate(address: &Address, session: &Session) -> Result<Opened, Unfit> 
              use the release that made them, or a newer one"
         )));
     };
+    if missing.is_empty() {
+        return Ok(());
+    }
     for migration in missing {
         session.run(migration).await?;
     }
-    let note = session
-        .prepare(
-            "INSERT INTO journal_meta (instance, schema_version, openings) VALUES ($1, $2, 1)
-             ON CONFLICT (one) DO UPDATE SET
-                 schema_version = excluded.schema_version, openings = journal_meta.openings + 1
-             RETURNING instance, openings",
-        )
-        .await?;
-    let noted = session.write(&note, &[&new_instance(), &current]).await?;
-    let openings: i64 = noted[0].get(1);
-    let openings = u64::try_from(openings).expect("it is counted from one");
-    Ok(Opened { instance: noted[0].get(0), base: openings << POSITIONS_BITS })
+    let note = "INSERT INTO journal_meta (instance, schema_version, openings) VALUES ($1, $2, 0)
+        ON CONFLICT (one) DO UPDATE SET schema_version = excluded.schema_version";
+    session.read(note, &[&new_instance(), &current]).await?;
+    Ok(())
 }
 
 /// Why there is no first connection, and what to do.

@@ -2,6 +2,7 @@
 
 mod cuts;
 mod differential;
+mod directory;
 mod etcd;
 mod history;
 mod listener;

@@ -2,6 +2,7 @@
 
 mod conformance;
 mod cuts;
+mod directory;
 mod fencing;
 mod kills;
 pub(crate) mod private;
