@@ -1,5 +1,7 @@
 //! What can go wrong for a caller, by what the caller can do about it.
 
+use std::error::Error as StdError;
+
 use unanimous_api::{Code, Problem, ReasonView, TransactionView};
 
 /// Why a call did not come out as asked.
@@ -164,8 +166,13 @@ fn named<'a>(what: &str, name: impl Into<Option<&'a String>>) -> String {
     name.into().map_or_else(String::new, |name| format!("; {what} {name}"))
 }
 
+/// What an error comes from in the end.
+pub(crate) fn root<'a>(error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static) {
+    error.source().map_or(error, root)
+}
+
 /// An error with everything that led to it, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn StdError) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -50,14 +50,15 @@
 //! ```
 //!
 //! A service takes part by saying what `prepare`, `commit` and `rollback` do in its database. That
-//! they are done once, survive crashes and end as decided is up to [`participant`]:
+//! they are done once, survive crashes and end as decided is up to [`participant`], and a [`Worker`]
+//! serves it:
 //!
 //! ```no_run
 //! use rusqlite::{Connection, params};
-//! use unanimous_client::Client;
 //! use unanimous_client::participant::{
 //!     BoxError, No, Service, SqliteParticipant, SqliteStore, Vote, Work,
 //! };
+//! use unanimous_client::{Client, Worker};
 //!
 //! #[derive(serde::Deserialize)]
 //! struct Debit {
@@ -101,9 +102,9 @@
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let coordinator = Client::connect("http://127.0.0.1:7070")?;
 //! let store = SqliteStore::open("wallet.db", Wallet)?;
-//! let router = Service::new(store, coordinator).router();
-//! let listener = tokio::net::TcpListener::bind("127.0.0.1:9000").await?;
-//! axum::serve(listener, router).await?;
+//! let service = Service::new(store, coordinator);
+//! let worker = Worker::new().participant("/", service).bind("127.0.0.1:9000").await?;
+//! worker.run_until(tokio::signal::ctrl_c()).await;
 //! # Ok(())
 //! # }
 //! ```
@@ -149,6 +150,7 @@ mod task;
 pub mod testing;
 mod transaction;
 mod transport;
+mod worker;
 
 /// The page's example compiles.
 #[cfg(all(
@@ -177,3 +179,4 @@ pub use pool::PostgresPool;
 pub use saga::{BegunSaga, Completed, Saga, Step};
 pub use transaction::{Run, Transaction, Txn};
 pub use unanimous_api as api;
+pub use worker::{BindError, BoundWorker, Ending, HEALTH_PATH, Worker};

@@ -122,6 +122,27 @@ pub const POOL_CONNECTIONS_MAX: usize = 16;
 /// Milliseconds that a call waits for a connection of a pool, and for a statement of ours on it.
 pub const POOL_PATIENCE_MS: u64 = 10_000;
 
+/// Connections to a worker at once: several coordinators with all the calls that each has places for.
+pub const WORKER_CONNECTIONS_MAX: usize = 1_024;
+
+/// Milliseconds that a worker's callers may take to send the headers of their next call. Longer than
+/// they usually keep idle connections (90 s), so that it is they who close them.
+pub const WORKER_HEADER_WAIT_MS: u64 = 100_000;
+
+/// Bytes of a call's line and headers. A coordinator's are far smaller; a proxy adds some.
+pub const WORKER_HEADER_BYTES_MAX: usize = 32 * 1024;
+
+/// Milliseconds that the body of a call may take to come. A coordinator has given up by then.
+pub const WORKER_BODY_WAIT_MS: u64 = 30_000;
+
+/// Milliseconds that a worker which stops gives to the calls under way: as long as whoever stops
+/// services commonly waits before it kills them.
+pub const WORKER_GRACE_MS: u64 = 25_000;
+
+/// Milliseconds before connections are accepted again when the system refused one: that passes when
+/// others end.
+pub const ACCEPT_PAUSE_MS: u64 = 100;
+
 const _: () = assert!(PAUSE_MS_MIN <= PAUSE_MS_MAX);
 const _: () = assert!(REPLY_TIMEOUT_MS <= DEADLINE_MS);
 const _: () = assert!(RETENTION_MS > 7 * 86_400_000);

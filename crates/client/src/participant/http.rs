@@ -31,7 +31,7 @@ use crate::task::AbortOnDrop;
 
 /// A participant, ready to be served.
 #[derive(Debug)]
-#[must_use = "it does nothing until its router is served"]
+#[must_use = "it does nothing until it is served"]
 pub struct Service<S> {
     store: Arc<S>,
     coordinator: Client,
@@ -68,6 +68,10 @@ impl<S: Store> Service<S> {
     pub fn policy(mut self, policy: Policy) -> Self {
         self.patience.policy = policy;
         self
+    }
+
+    pub(crate) fn store(&self) -> Arc<S> {
+        Arc::clone(&self.store)
     }
 
     /// Starts to look after branches in doubt, and returns the routes `/prepare`, `/commit` and
@@ -215,11 +219,11 @@ pub(super) fn malformed(why: &str) -> Response {
     with(StatusCode::BAD_REQUEST, &refusal("malformed", why))
 }
 
-pub(super) fn refusal(kind: &str, detail: &str) -> Refusal {
+pub(crate) fn refusal(kind: &str, detail: &str) -> Refusal {
     Refusal { kind: Some(kind.to_owned()), detail: Some(detail.to_owned()) }
 }
 
-pub(super) fn with(status: StatusCode, body: &impl Serialize) -> Response {
+pub(crate) fn with(status: StatusCode, body: &impl Serialize) -> Response {
     let body = serde_json::to_vec(body).expect("the contract's types have string keys only");
     (status, [(CONTENT_TYPE, "application/json")], body).into_response()
 }

@@ -6,9 +6,9 @@
 //! harmless, and a crash at any moment leaves either both or neither. A branch that has voted yes
 //! and hears nothing asks the coordinator; it never aborts alone.
 //!
-//! [`Service`] puts a [`Store`] on the network. [`SqliteStore`] is the store for work in SQLite;
-//! what the work is, a [`SqliteParticipant`] says. Whatever that logs through `tracing` is within a
-//! span that names the branch, the verb and the trace.
+//! [`Service`] makes callbacks of a [`Store`], and a [`crate::Worker`] puts them on the network.
+//! [`SqliteStore`] is the store for work in SQLite; what the work is, a [`SqliteParticipant`] says.
+//! Whatever that logs through `tracing` is within a span that names the branch, the verb and the trace.
 //!
 //! # Invariants
 //!
@@ -32,6 +32,7 @@ pub use http::Service;
 pub(crate) use http::callbacks;
 #[cfg(any(feature = "testing", all(feature = "idempotency", feature = "sqlite")))]
 pub(crate) use http::now;
+pub(crate) use http::{refusal, with};
 #[cfg(feature = "testing")]
 pub(crate) use sqlite::Point;
 #[cfg(feature = "sqlite")]

@@ -150,6 +150,10 @@ impl SqliteStore {
         self.submit(move |books| books.prune_steps(before, limit)).await
     }
 
+    pub(super) fn has_stopped(&self) -> bool {
+        self.jobs.is_closed()
+    }
+
     /// Does local work that is no branch of any transaction, in line with the calls, as one local
     /// transaction that is durable when this returns.
     ///
@@ -198,6 +202,10 @@ impl Store for SqliteStore {
 
     async fn prune(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
         self.submit(move |books| books.prune(before, limit)).await
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.has_stopped()
     }
 }
 

@@ -42,6 +42,11 @@ pub trait Store: Send + Sync + 'static {
         before: Timestamp,
         limit: usize,
     ) -> impl Future<Output = Result<usize, StoreError>> + Send;
+
+    /// Whether it takes no call any more until the process is restarted: [`StoreError::Stopped`].
+    fn is_stopped(&self) -> bool {
+        false
+    }
 }
 
 /// One call to a branch.

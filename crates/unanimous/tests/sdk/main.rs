@@ -1,5 +1,5 @@
 //! What of the SDK works in databases, against real ones: branches on connections of the application's
-//! own, steps of sagas, and idempotency keys.
+//! own, steps of sagas, workers that serve them, and idempotency keys.
 
 mod again;
 mod airline;
@@ -8,3 +8,4 @@ mod mixed;
 mod postgres;
 mod scene;
 mod steps;
+mod worker;

@@ -48,6 +48,7 @@ use super::work::{BadBody, BoxError};
 /// ```no_run
 /// use rusqlite::params;
 /// use serde_json::json;
+/// use unanimous_client::Worker;
 /// use unanimous_client::participant::{No, SqliteStore, Steps};
 ///
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -68,12 +69,12 @@ use super::work::{BadBody, BoxError};
 ///         db.execute("DELETE FROM charge WHERE id = ?1", [call.branch().to_string()])?;
 ///         Ok(())
 ///     });
-/// let listener = tokio::net::TcpListener::bind("127.0.0.1:9000").await?;
-/// axum::serve(listener, steps.router()).await?;
+/// let worker = Worker::new().steps(steps).bind("127.0.0.1:9000").await?;
+/// worker.run_until(tokio::signal::ctrl_c()).await;
 /// # Ok(())
 /// # }
 /// ```
-#[must_use = "it does nothing until its router is served"]
+#[must_use = "it does nothing until it is served"]
 pub struct Steps<S: StepStore> {
     store: S,
     paths: Vec<Path<S>>,
@@ -106,14 +107,14 @@ impl<S: StepStore> Steps<S> {
         self.paths.push(Path { path: path.into(), half, deed });
         self
     }
+
+    pub(crate) fn store(&self) -> &S {
+        &self.store
+    }
 }
 
 #[cfg(feature = "testing")]
 impl<S: StepStore> Steps<S> {
-    pub(crate) fn store(&self) -> &S {
-        &self.store
-    }
-
     /// What a path does for this half, if it is for it.
     pub(crate) fn deed(&self, path: &str, half: Half) -> Option<Arc<S::Deed>> {
         let found = self.paths.iter().find(|it| it.path == path && it.half == half);

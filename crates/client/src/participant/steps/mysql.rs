@@ -60,6 +60,7 @@ pub type MysqlDeed =
 /// ```no_run
 /// use mysql_async::prelude::Queryable;
 /// use serde_json::json;
+/// use unanimous_client::Worker;
 /// use unanimous_client::participant::{MysqlSteps, No, Steps};
 ///
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -79,8 +80,8 @@ pub type MysqlDeed =
 ///         db.exec_drop("UPDATE account SET balance = balance + ?", (amount,)).await?;
 ///         Ok(())
 ///     }));
-/// let listener = tokio::net::TcpListener::bind("127.0.0.1:9000").await?;
-/// axum::serve(listener, steps.router()).await?;
+/// let worker = Worker::new().steps(steps).bind("127.0.0.1:9000").await?;
+/// worker.run_until(tokio::signal::ctrl_c()).await;
 /// # Ok(())
 /// # }
 /// ```

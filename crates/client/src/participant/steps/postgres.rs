@@ -52,8 +52,8 @@ pub type PostgresDeed = dyn for<'a> Fn(&'a Transaction<'a>, &'a StepCall) -> Box
 /// ```no_run
 /// use serde_json::json;
 /// use tokio_postgres::NoTls;
-/// use unanimous_client::PostgresPool;
 /// use unanimous_client::participant::{No, PostgresSteps, Steps};
+/// use unanimous_client::{PostgresPool, Worker};
 ///
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 /// let pool = PostgresPool::new("postgres://app@127.0.0.1/payment".parse()?, NoTls);
@@ -71,8 +71,8 @@ pub type PostgresDeed = dyn for<'a> Fn(&'a Transaction<'a>, &'a StepCall) -> Box
 ///         db.execute("UPDATE account SET balance = balance + $1", &[&amount]).await?;
 ///         Ok(())
 ///     }));
-/// let listener = tokio::net::TcpListener::bind("127.0.0.1:9000").await?;
-/// axum::serve(listener, steps.router()).await?;
+/// let worker = Worker::new().steps(steps).bind("127.0.0.1:9000").await?;
+/// worker.run_until(tokio::signal::ctrl_c()).await;
 /// # Ok(())
 /// # }
 /// ```

@@ -57,6 +57,7 @@ pub struct RedisWork {
 /// ```no_run
 /// use redis::cmd;
 /// use serde_json::json;
+/// use unanimous_client::Worker;
 /// use unanimous_client::participant::{No, RedisSteps, Steps};
 ///
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -76,8 +77,8 @@ pub struct RedisWork {
 ///         db.write(cmd("INCRBY").arg("stock:17").arg(count));
 ///         Ok(())
 ///     }));
-/// let listener = tokio::net::TcpListener::bind("127.0.0.1:9000").await?;
-/// axum::serve(listener, steps.router()).await?;
+/// let worker = Worker::new().steps(steps).bind("127.0.0.1:9000").await?;
+/// worker.run_until(tokio::signal::ctrl_c()).await;
 /// # Ok(())
 /// # }
 /// ```

@@ -59,4 +59,8 @@ impl StepStore for SqliteStore {
     async fn prune_steps(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
         self.prune_steps_before(before, limit).await
     }
+
+    fn is_stopped(&self) -> bool {
+        self.has_stopped()
+    }
 }

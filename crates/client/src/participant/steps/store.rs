@@ -45,6 +45,11 @@ pub trait StepStore: Clone + Send + Sync + 'static {
         before: Timestamp,
         limit: usize,
     ) -> impl Future<Output = Result<usize, StoreError>> + Send;
+
+    /// Whether it takes no call any more until the process is restarted: [`StoreError::Stopped`].
+    fn is_stopped(&self) -> bool {
+        false
+    }
 }
 
 /// The halves of a step.
