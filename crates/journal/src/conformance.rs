@@ -27,7 +27,7 @@ pub type Open<'a> = dyn Fn(Arc<dyn Listener>) -> Box<dyn Journal> + 'a;
 ///
 /// If one fails.
 pub fn suite(open: &Open<'_>) {
-    let checks: [Check; 12] = [
+    let checks: [Check; 13] = [
         ("a forced record is reported durable by itself", forced_is_flushed),
         ("a lazy record is reported durable after a while", lazy_is_flushed),
         ("records come back in order, whether or not they are durable", reads_what_was_appended),
@@ -35,6 +35,7 @@ pub fn suite(open: &Open<'_>) {
         ("nothing is taken under an epoch that is over", fences),
         ("claims only raise epochs, also across openings", claims),
         ("open transactions are loaded after an opening, ended ones are not", loads),
+        ("what is open in a shard that was not claimed is not loaded", loads_its_own),
         ("an ended transaction is read after an opening", reads_the_end),
         ("a transaction is found by its key, before and after its end", finds_keys),
         ("a list shows each transaction as it stands", lists_states),
@@ -302,6 +303,25 @@ fn loads(bench: &mut Bench<'_>) {
         assert_eq!(records, [begin(), decided(Decision::Commit)]);
     }
     bench.must(older, 2, &[finished()], End::Ended);
+}
+
+fn loads_its_own(bench: &mut Bench<'_>) {
+    let other = ShardId::of(7);
+    let (ours, theirs) = (mint(bench.shard), mint(other));
+    bench.must(ours, 0, &[begin()], End::Open);
+    let epoch = bench.journal().claim(other).expect("claimable");
+    let (at, records) = (bench.start, &[begin()]);
+    let entry = Entry { txn: theirs, epoch, expected: 0, at, records, end: End::Open };
+    bench.ear.wait_flushed(bench.journal().append(entry).expect("it follows"));
+    bench.reopen();
+    let loaded = |bench: &Bench<'_>| -> Vec<TxnId> {
+        let open = bench.journal().load().expect("readable").into_iter().map(|it| it.txn);
+        open.filter(|txn| [ours, theirs].contains(txn)).collect()
+    };
+    assert_eq!(loaded(bench), [ours]);
+    assert_eq!(bench.records(theirs), [begin()], "it can be read");
+    bench.journal().claim(other).expect("claimable");
+    assert_eq!(loaded(bench), [ours, theirs]);
 }
 
 fn reads_the_end(bench: &mut Bench<'_>) {

@@ -32,7 +32,8 @@ pub enum End {
 /// A record as it was stored.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Stored {
-    /// Position of the entry it came in.
+    /// Position of the entry it came in. What others have appended to a journal in a database since
+    /// this one was opened has the position before the first of this one: it is durable.
     pub lsn: Lsn,
     /// When the step was taken.
     pub at: Timestamp,

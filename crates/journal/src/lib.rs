@@ -45,6 +45,10 @@ use unanimous_core::id::{Epoch, Lsn, ShardId, TxnId};
 
 /// Where records are kept.
 ///
+/// A journal in a database may be open several times, in one process or in many; each opening claims
+/// some shards, or none and only reads. One that loses a shard to another is over as a whole
+/// ([`Listener::failed`]).
+///
 /// All methods may be called from any thread. [`Journal::append`] is short and never waits for the
 /// disk; the reading methods do, so call them where waiting is allowed. Those of a journal in a
 /// database fail with [`JournalError::Unreachable`] while it is away.
@@ -68,7 +72,8 @@ pub trait Journal: Send + Sync + 'static {
         shards.iter().map(|&shard| self.claim(shard)).collect()
     }
 
-    /// Every transaction that has not ended, oldest first, with its records so far.
+    /// Every transaction that has not ended of the shards that this journal has claimed, oldest
+    /// first, with its records so far.
     ///
     /// # Errors
     ///
@@ -99,7 +104,8 @@ pub trait Journal: Send + Sync + 'static {
     fn has_room(&self) -> bool;
 
     /// All records of a transaction, ended or not, oldest first; empty if it is not known or
-    /// forgotten after the retention time.
+    /// forgotten after the retention time. Of a shard that this journal has not claimed it may be any
+    /// transaction's: then empty says only that nothing is there yet.
     ///
     /// # Errors
     ///

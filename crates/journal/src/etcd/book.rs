@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use unanimous_core::id::{Epoch, Lsn, ShardId, TxnId};
 
-use super::keys::{Keys, Span};
+use super::keys::Keys;
 use super::limits::{GROUP_OPS_MAX, INLINE_BYTES_MAX, OPS_OF_ONE, REQUEST_BYTES_MAX};
 use super::proto::{Compare, Op, Txn};
 use super::value::Value;
@@ -135,7 +135,7 @@ impl Books {
             book.put(entry.lsn, &Entry { txn, epoch, expected, at, records, end });
         }
         let (key, entries) = match end {
-            End::Open => (self.keys.part(txn, lsn), &book.kept[before..]),
+            End::Open => (self.keys.part(txn, expected), &book.kept[before..]),
             End::Ended => (self.keys.ended(txn), &book.kept[..]),
         };
         let value = match entries.len() {
@@ -210,6 +210,5 @@ pub(super) fn txn_value(txn: TxnId) -> Vec<u8> {
 
 /// What goes when an ended transaction does, but for its idempotency key.
 pub(super) fn removal(keys: &Keys, txn: TxnId) -> [Op; 2] {
-    let ended = Span { from: keys.ended(txn), to: Vec::new() };
-    [Op::Delete(ended), Op::Delete(keys.blobs(txn))]
+    [Op::Delete(keys.ended(txn).into()), Op::Delete(keys.blobs(txn))]
 }

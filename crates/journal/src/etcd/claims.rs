@@ -1,7 +1,8 @@
 //! The shards that this process has claimed, with the words that prove it.
 //!
-//! A claim writes the shard's next epoch with a random word. Every write compares all of that, so
-//! that a journal which somebody has set back to an older state is no longer ours either.
+//! A claim writes the shard's next epoch with the random word of this opening. Every write compares
+//! all of that, so that a journal which somebody has set back to an older state is no longer ours
+//! either.
 
 use std::sync::Mutex;
 
@@ -28,6 +29,12 @@ impl Claim {
         Self { epoch: Epoch(epoch), value }
     }
 
+    /// The word of the opening that made it.
+    pub(super) fn word(&self) -> Option<u64> {
+        let text = std::str::from_utf8(&self.value).ok()?;
+        u64::from_str_radix(text.split(' ').nth(1)?, 16).ok()
+    }
+
     /// Who made it.
     pub(super) fn owner(&self) -> Option<String> {
         let text = String::from_utf8_lossy(&self.value);
@@ -37,13 +44,21 @@ impl Claim {
 
 /// The claims of this opening.
 pub(super) struct Claims {
-    pub(super) opening: u64,
+    /// Random: what every claim of this opening says, and nobody else's.
+    pub(super) word: u64,
     held: Mutex<[Claim; SHARDS]>,
 }
 
 impl Claims {
-    pub(super) fn new(opening: u64) -> Self {
-        Self { opening, held: Mutex::new(std::array::from_fn(|_| Claim::default())) }
+    pub(super) fn new(word: u64) -> Self {
+        Self { word, held: Mutex::new(std::array::from_fn(|_| Claim::default())) }
+    }
+
+    /// One of them, if there is any.
+    pub(super) fn any(&self) -> Option<(ShardId, Epoch)> {
+        let held = self.held.lock().expect("nothing panics with it");
+        let epochs = ShardId::all().map(|shard| (shard, held[shard.index()].epoch));
+        epochs.into_iter().find(|(_, epoch)| epoch.0 > 0)
     }
 
     pub(super) fn of(&self, shard: ShardId) -> Claim {
@@ -65,6 +80,7 @@ mod tests {
         assert_eq!(claim.value, b"7 00000000000000ab db1:42");
         assert_eq!(Claim::read(claim.value.clone()), claim);
         assert_eq!(Claim::read(Vec::new()), Claim::default());
+        assert_eq!((claim.word(), Claim::default().word()), (Some(0xAB), None));
         assert_eq!((claim.owner().as_deref(), Claim::default().owner()), (Some("db1:42"), None));
         let spaced = Claim::new(Epoch(1), 1, "node one");
         assert_eq!(spaced.owner().as_deref(), Some("node one"));

@@ -9,7 +9,7 @@ use unanimous_core::id::ShardId;
 use super::address::Address;
 use super::claims::Claim;
 use super::client::Client;
-use super::keys::{Keys, Span};
+use super::keys::Keys;
 use super::opening;
 use super::proto::{Compare, KeyValue, Op, Range, Txn, Way};
 use super::readers::Readers;
@@ -98,7 +98,7 @@ async fn leave(readers: &Readers, name: &str, incarnation: u64) -> Result<(), Jo
         && read(name, &value)?.incarnation == incarnation
     {
         let compare = vec![Compare::Value(key.clone(), value)];
-        let then = vec![Op::Delete(Span { from: key.clone(), to: Vec::new() })];
+        let then = vec![Op::Delete(key.clone().into())];
         readers.txn(&Txn { compare, then, otherwise: Vec::new() }).await?;
     }
     Ok(())

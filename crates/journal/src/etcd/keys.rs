@@ -5,8 +5,8 @@
 //! | `meta` | version of this layout, name of the journal, how often it was opened |
 //! | `shard/NN` | its epoch, a random word of whoever claimed it, and who that was |
 //! | `node/NAME` | a node that takes part: its incarnation, state and address |
-//! | `head/OPENING` | how many requests that opening has written |
-//! | `open/ID/LSN` | entries of an open transaction, as they came |
+//! | `head/WORD` | how many requests the opening that claims with this word has written |
+//! | `open/ID/SEQ` | entries of an open transaction, behind so many records |
 //! | `ended/ID` | all entries of an ended one |
 //! | `key/TEXT` | the transaction that was begun under an idempotency key |
 //! | `blob/ID/LSN/PART` | part of a value too long for its place |
@@ -21,6 +21,13 @@ use unanimous_core::id::{Lsn, ShardId, TxnId};
 pub(super) struct Span {
     pub(super) from: Vec<u8>,
     pub(super) to: Vec<u8>,
+}
+
+impl From<Vec<u8>> for Span {
+    /// One key.
+    fn from(key: Vec<u8>) -> Self {
+        Self { from: key, to: Vec::new() }
+    }
 }
 
 /// What a key under the prefix can hold, that is listed.
@@ -58,13 +65,17 @@ impl Keys {
         self.key("meta")
     }
 
-    pub(super) fn head(&self, opening: u64) -> Vec<u8> {
-        self.key(&format!("head/{opening:010}"))
+    pub(super) fn head(&self, word: u64) -> Vec<u8> {
+        self.key(&format!("head/{word:016x}"))
     }
 
-    /// The heads of all openings before this one.
-    pub(super) fn heads_before(&self, opening: u64) -> Span {
-        Span { from: self.key("head/"), to: self.head(opening) }
+    pub(super) fn heads(&self) -> Span {
+        below(self.key("head/"))
+    }
+
+    /// The word in a key of [`Keys::heads`].
+    pub(super) fn to_head(&self, key: &[u8]) -> Option<u64> {
+        u64::from_str_radix(self.rest(key, "head")?, 16).ok()
     }
 
     pub(super) fn shard(&self, shard: ShardId) -> Vec<u8> {
@@ -111,9 +122,10 @@ impl Keys {
         below(self.key(&format!("open/{}/", id(txn))))
     }
 
-    /// One batch's entries of an open transaction.
-    pub(super) fn part(&self, txn: TxnId, lsn: Lsn) -> Vec<u8> {
-        self.key(&format!("open/{}/{:016x}", id(txn), lsn.0))
+    /// One batch's entries of an open transaction that held so many records before. Whoever wrote
+    /// them, they are listed in the order of the records.
+    pub(super) fn part(&self, txn: TxnId, before: u32) -> Vec<u8> {
+        self.key(&format!("open/{}/{before:08x}", id(txn)))
     }
 
     pub(super) fn ended(&self, txn: TxnId) -> Vec<u8> {
@@ -172,7 +184,7 @@ mod tests {
         let [older, newer] = [1_000, 2_000].map(|ms| TxnId::mint(ms, ShardId::of(3), 7));
         for room in [Room::Open, Room::Ended] {
             let key = |txn| match room {
-                Room::Open => keys.part(txn, Lsn(9)),
+                Room::Open => keys.part(txn, 9),
                 Room::Ended => keys.ended(txn),
             };
             assert!(key(newer) < key(older));
@@ -184,6 +196,7 @@ mod tests {
             assert_eq!(rest.to, all.to);
         }
         assert_eq!(keys.to_shard(&keys.shard(ShardId::of(63))), Some(ShardId::of(63)));
+        assert_eq!(keys.to_head(&keys.head(u64::MAX)), Some(u64::MAX));
         assert_eq!(keys.to_txn(Room::Open, b"una/test/open/short"), None);
     }
 }

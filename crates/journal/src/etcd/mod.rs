@@ -45,6 +45,7 @@ use unanimous_core::id::{Epoch, Lsn, ShardId, TxnId};
 
 use crate::entry::{Entry, OpenTxn, Stored};
 use crate::error::JournalError;
+use crate::file::recover::salt;
 use crate::query::{Filter, Page};
 use crate::remote::engine::Engine;
 use crate::remote::state::Shared;
@@ -60,7 +61,7 @@ use limits::BATCHES;
 use opening::Opened;
 use readers::Readers;
 use upkeep::Upkeep;
-use writer::Writer;
+use writer::{Head, Writer};
 
 /// How a journal in etcd is kept.
 #[derive(Clone)]
@@ -127,9 +128,9 @@ impl EtcdJournal {
             let opened = opening::open(&first.0, &client, &first.1).await;
             Ok((opened.map_err(JournalError::Unusable)?, client))
         };
-        let (Opened { instance, base, opening, head }, client) = engine.run(opening)?;
+        let (Opened { instance, base }, client) = engine.run(opening)?;
         let shared = Arc::new(Shared::new(base, BATCHES));
-        let (figures, claims) = (Arc::<Figures>::default(), Arc::new(Claims::new(opening)));
+        let (figures, claims) = (Arc::<Figures>::default(), Arc::new(Claims::new(salt())));
         let readers = Arc::new(Readers { client: reading, keys: keys.clone() });
         let writer = Writer {
             shared: Arc::clone(&shared),
@@ -137,13 +138,14 @@ impl EtcdJournal {
             readers: Arc::clone(&readers),
             claims: Arc::clone(&claims),
             books: Books::new(keys.clone()),
+            head: Head { key: keys.head(claims.word), count: 0 },
             keys,
-            head,
         };
         engine.spawn(scribe::run(writer, Arc::clone(&shared), listener, Arc::clone(&figures)));
         let upkeep = Upkeep {
             shared: Arc::clone(&shared),
             readers: Arc::clone(&readers),
+            claims: Arc::clone(&claims),
             retention: Duration::from_millis(retention_ms),
             ended_max: address.ended_max,
             compaction: address.compaction,
@@ -209,8 +211,13 @@ impl Journal for EtcdJournal {
 
     fn load(&self) -> Result<Vec<OpenTxn>, JournalError> {
         self.shared.wait_flushed(self.shared.last())?;
-        let all: Vec<ShardId> = ShardId::all().collect();
-        self.ask(|readers| async move { readers.open(&all).await })
+        let ours = self.shared.claimed();
+        let open = self.ask(|readers| async move { readers.open(&ours).await })?;
+        let placed = |OpenTxn { txn, records }| OpenTxn {
+            txn,
+            records: records.map(|stored| self.shared.placed(stored)),
+        };
+        Ok(open.into_iter().map(placed).collect())
     }
 
     fn append(&self, entry: Entry<'_>) -> Result<Lsn, JournalError> {
@@ -234,7 +241,7 @@ impl Journal for EtcdJournal {
                 // Absent means something only if nobody else can have begun it.
                 shared.owned(txn.shard(), readers.epoch(txn.shard()).await?)?;
             }
-            Ok(stored)
+            Ok(shared.placed(stored))
         })
     }
 

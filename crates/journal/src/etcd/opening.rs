@@ -6,9 +6,8 @@ use super::address::Address;
 use super::client::{Client, Refusal, Trouble};
 use super::keys::Keys;
 use super::proto::{Compare, Op, Range, Ranged, Txn, Way};
-use super::writer::Head;
 use crate::file::recover::new_instance;
-use crate::remote::POSITIONS_BITS;
+use crate::remote::base;
 use crate::remote::limits::{AGAIN, PATIENCE};
 
 /// The layout of keys and values that this release knows.
@@ -22,8 +21,6 @@ pub(super) struct Opened {
     pub(super) instance: String,
     /// The last position that no entry of this opening has.
     pub(super) base: Lsn,
-    pub(super) opening: u64,
-    pub(super) head: Head,
 }
 
 /// Opens the journal, and makes it if it is missing.
@@ -145,18 +142,18 @@ async fn attempt(client: &Client, keys: &Keys) -> Result<Opened, Unfit> {
         }
     };
     let meta = Meta { openings: meta.openings + 1, ..meta };
-    let head = Head { key: keys.head(meta.openings), count: 0 };
+    let base = base(meta.openings).ok_or_else(|| {
+        let openings = meta.openings;
+        Unfit::Line(format!("it was opened {openings} times: begin a new one, with another prefix"))
+    })?;
     let note = Txn {
         compare: vec![compare],
-        then: vec![Op::Put(keys.meta(), meta.written()), Op::Put(head.key.clone(), Head::value(0))],
+        then: vec![Op::Put(keys.meta(), meta.written())],
         otherwise: Vec::new(),
     };
     match client.txn(&note).await?.way {
         Way::Otherwise => Err(Unfit::Overtaken),
-        Way::Then => {
-            let base = Lsn(meta.openings << POSITIONS_BITS);
-            Ok(Opened { instance: meta.instance, base, opening: meta.openings, head })
-        }
+        Way::Then => Ok(Opened { instance: meta.instance, base }),
     }
 }
 

@@ -58,7 +58,7 @@ impl Range {
 
     /// One key, as it is now.
     pub(super) fn one(key: Vec<u8>) -> Self {
-        Self::all(Span { from: key, to: Vec::new() })
+        Self::all(key.into())
     }
 
     pub(super) fn message(&self) -> Message {
@@ -87,12 +87,15 @@ pub(super) enum Compare {
     Value(Vec<u8>, Vec<u8>),
     /// A key is not there.
     Absent(Vec<u8>),
+    /// A key is there.
+    Present(Vec<u8>),
 }
 
 impl Compare {
     fn message(&self) -> Message {
         const TARGET_CREATED: u64 = 1;
         const TARGET_VALUE: u64 = 3;
+        const GREATER: u64 = 1;
         match self {
             Self::Value(key, value) => {
                 Message::default().number(2, TARGET_VALUE).bytes(3, key).bytes(7, value)
@@ -100,6 +103,11 @@ impl Compare {
             Self::Absent(key) => {
                 Message::default().number(2, TARGET_CREATED).bytes(3, key).number(5, 0)
             }
+            Self::Present(key) => Message::default()
+                .number(1, GREATER)
+                .number(2, TARGET_CREATED)
+                .bytes(3, key)
+                .number(5, 0),
         }
     }
 }

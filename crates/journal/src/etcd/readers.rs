@@ -1,6 +1,6 @@
 //! Reading and claiming: over a connection of its own, so that no list holds up a decision.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
@@ -12,13 +12,11 @@ use super::keys::{Keys, Room, Span};
 use super::limits::PAGE;
 use super::proto::{Compare, KeyValue, More, Op, Range, Ranged, Txn, TxnDone, Want, Way};
 use super::value::Value;
+use super::writer::Head;
 use crate::entry::{OpenTxn, Stored};
 use crate::error::JournalError;
 use crate::file::layout;
-use crate::file::recover::salt;
 use crate::remote::limits::{AGAIN, PATIENCE};
-
-const SHARDS: usize = unanimous_core::limits::SHARDS as usize;
 
 /// Asks for what is there.
 pub(super) struct Readers {
@@ -94,37 +92,28 @@ impl Readers {
         Ok(open)
     }
 
-    /// Raises the epochs of shards, in one step for all of them.
+    /// Raises the epochs of shards, in one step for all of them, and has a head there.
     pub(super) async fn claim(
         &self,
         shards: &[ShardId],
         owner: &str,
         claims: &Claims,
     ) -> Result<Vec<(ShardId, Epoch)>, JournalError> {
-        let word = salt();
         loop {
-            let found = self.range(&Range::all(self.keys.shards())).await?;
-            let held = |shard: ShardId| {
-                let key = self.keys.shard(shard);
-                let found = found.found.iter().find(|it| it.key == key);
-                found.map(|it| Claim::read(it.value.clone()))
-            };
+            let mut standing = self.standing(self.keys.head(claims.word)).await?;
             let mut request = Txn::default();
+            self.hold_head(&standing, claims, &mut request)?;
             let mut raised = Vec::new();
             for &shard in shards {
-                let (key, held) = (self.keys.shard(shard), held(shard));
+                let (key, held) = (self.keys.shard(shard), standing.claims.remove(&shard));
                 request.compare.push(match &held {
                     Some(held) => Compare::Value(key.clone(), held.value.clone()),
                     None => Compare::Absent(key.clone()),
                 });
                 let epoch = Epoch(held.unwrap_or_default().epoch.0 + 1);
-                let claim = Claim::new(epoch, word, owner);
+                let claim = Claim::new(epoch, claims.word, owner);
                 request.then.push(Op::Put(key, claim.value.clone()));
                 raised.push((shard, claim));
-            }
-            if shards.len() == SHARDS {
-                // Nobody who opened before writes any more.
-                request.then.push(Op::Delete(self.keys.heads_before(claims.opening)));
             }
             // One that was carried out unheard is in the way of its repetition, and raised once more.
             if self.txn(&request).await?.way == Way::Then {
@@ -133,6 +122,42 @@ impl Readers {
                 return Ok(epochs);
             }
         }
+    }
+
+    /// Makes the head with the first claim, and sees to it that it is there with every other. It goes
+    /// when no shard is claimed with its word: then another journal has taken them all.
+    fn hold_head(
+        &self,
+        standing: &Standing,
+        claims: &Claims,
+        request: &mut Txn,
+    ) -> Result<(), JournalError> {
+        let head = self.keys.head(claims.word);
+        match (standing.heads.is_empty(), claims.any()) {
+            (false, _) => request.compare.push(Compare::Present(head)),
+            (true, None) => {
+                request.compare.push(Compare::Absent(head.clone()));
+                request.then.push(Op::Put(head, Head::value(0)));
+            }
+            (true, Some((shard, ours))) => {
+                let current = standing.claims.get(&shard).map(|it| it.epoch).unwrap_or_default();
+                return Err(JournalError::Fenced { ours, current });
+            }
+        }
+        Ok(())
+    }
+
+    /// Who has claimed what, and these heads, as of one moment.
+    pub(super) async fn standing(&self, heads: impl Into<Span>) -> Result<Standing, JournalError> {
+        let spans = [self.keys.shards(), heads.into()];
+        let then = spans.map(|span| Op::Range(Range::all(span))).into();
+        let done = self.txn(&Txn { then, ..Txn::default() }).await?;
+        let revision = done.revision;
+        let mut found = done.into_ranges().into_iter();
+        let mut next = || found.next().unwrap_or_default().found.into_iter();
+        let claim = |it: KeyValue| Some((self.keys.to_shard(&it.key)?, Claim::read(it.value)));
+        let claims = next().filter_map(claim).collect();
+        Ok(Standing { revision, claims, heads: next().map(|it| it.key).collect() })
     }
 
     /// How many keys a span has.
@@ -235,6 +260,15 @@ impl Readers {
             Err(_) => Err(JournalError::Unreachable(seen)),
         }
     }
+}
+
+/// How claims and heads stand.
+pub(super) struct Standing {
+    pub(super) revision: u64,
+    /// Of shards that were claimed at all.
+    pub(super) claims: BTreeMap<ShardId, Claim>,
+    /// Keys.
+    pub(super) heads: Vec<Vec<u8>>,
 }
 
 /// A walk through all transactions of a room, newest first.

@@ -1,6 +1,7 @@
 //! Removes what ended long ago, or what is too much, and has etcd give up old revisions.
 //!
-//! Everything here may be left out or done twice: what is removed has ended for good.
+//! Of all that share a journal the one works that has claimed the first of the shards. Everything here
+//! may be left out or done twice: what is removed has ended for good.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -9,10 +10,11 @@ use unanimous_core::id::{ShardId, Timestamp, TxnId};
 
 use super::address::Compaction;
 use super::book::{removal, txn_value};
+use super::claims::{Claim, Claims};
 use super::keys::{Room, Span};
 use super::limits::{COMPACT_PAUSE, PRUNE, PRUNE_PAUSE, PRUNE_REST};
-use super::proto::{Compare, Op, Range, Txn};
-use super::readers::{Readers, Scan};
+use super::proto::{Compare, Op, Txn};
+use super::readers::{Readers, Scan, Standing};
 use crate::error::JournalError;
 use crate::file::layout;
 use crate::remote::state::Shared;
@@ -21,6 +23,7 @@ use crate::remote::state::Shared;
 pub(super) struct Upkeep {
     pub(super) shared: Arc<Shared>,
     pub(super) readers: Arc<Readers>,
+    pub(super) claims: Arc<Claims>,
     /// How long an ended transaction is kept.
     pub(super) retention: Duration,
     /// How many are kept at most.
@@ -28,33 +31,65 @@ pub(super) struct Upkeep {
     pub(super) compaction: Compaction,
 }
 
+/// How far old revisions are given up.
+struct Progress {
+    at: Instant,
+    revision: u64,
+}
+
 impl Upkeep {
-    /// Works as long as the journal owns anything.
+    /// Works as long as the journal is open.
     pub(super) async fn run(self) {
-        let (mut compacted, mut revision) = (Instant::now(), 0);
+        let mut compaction = Progress { at: Instant::now(), revision: 0 };
         while !self.shared.is_over() {
             tokio::time::sleep(PRUNE_PAUSE).await;
-            if !self.shared.owns_any() {
-                continue;
-            }
             // What cannot be done now is done the next time.
-            drop(self.prune().await);
-            if self.compaction == Compaction::Ours && compacted.elapsed() >= COMPACT_PAUSE {
-                compacted = Instant::now();
-                drop(self.compact(&mut revision).await);
+            if !self.shared.claimed().is_empty()
+                && let Ok(standing) = self.readers.standing(self.readers.keys.heads()).await
+                && self.is_on_duty(&standing)
+            {
+                drop(self.sweep(&standing).await);
+                drop(self.prune().await);
+                self.compact(&mut compaction, standing.revision).await;
             }
         }
     }
 
-    /// Gives up what was before the time of the last call.
-    async fn compact(&self, revision: &mut u64) -> Result<(), JournalError> {
-        let now = self.readers.range(&Range::one(self.readers.keys.meta())).await?.revision;
-        let before = std::mem::replace(revision, now);
+    fn is_on_duty(&self, standing: &Standing) -> bool {
+        let first = standing.claims.values().next();
+        first.and_then(Claim::word) == Some(self.claims.word)
+    }
+
+    /// Removes the heads of openings that own nothing any more, if that is still so.
+    async fn sweep(&self, standing: &Standing) -> Result<(), JournalError> {
+        let keys = &self.readers.keys;
+        let owns = |head: &[u8]| {
+            let word = keys.to_head(head);
+            standing.claims.values().any(|claim| word.is_some() && claim.word() == word)
+        };
+        let idle = standing.heads.iter().filter(|&head| !owns(head)).take(PRUNE);
+        let then: Vec<_> = idle.map(|head| Op::Delete(head.clone().into())).collect();
+        if then.is_empty() {
+            return Ok(());
+        }
+        let compare = ShardId::all().map(|shard| match standing.claims.get(&shard) {
+            Some(claim) => Compare::Value(keys.shard(shard), claim.value.clone()),
+            None => Compare::Absent(keys.shard(shard)),
+        });
+        let request = Txn { compare: compare.collect(), then, otherwise: Vec::new() };
+        self.readers.txn(&request).await.map(drop)
+    }
+
+    /// Gives up what was before the revision of the last call, now and then.
+    async fn compact(&self, last: &mut Progress, revision: u64) {
+        if self.compaction == Compaction::NotOurs || last.at.elapsed() < COMPACT_PAUSE {
+            return;
+        }
+        let before = std::mem::replace(last, Progress { at: Instant::now(), revision }).revision;
         if before > 0 {
             // Somebody else may have done it, or we may not be allowed to.
             drop(self.readers.client.compact(before).await);
         }
-        Ok(())
     }
 
     async fn prune(&self) -> Result<(), JournalError> {
@@ -107,7 +142,7 @@ impl Upkeep {
                 let key = keys.idempotency(&key.text);
                 Op::Txn(Txn {
                     compare: vec![Compare::Value(key.clone(), txn_value(txn))],
-                    then: vec![Op::Delete(Span { from: key, to: Vec::new() })],
+                    then: vec![Op::Delete(key.into())],
                     otherwise: Vec::new(),
                 })
             }));

@@ -173,10 +173,7 @@ impl Journal for FileJournal {
     }
 
     fn load(&self) -> Result<Vec<OpenTxn>, JournalError> {
-        let mut open: Vec<(TxnId, Vec<u8>)> = {
-            let state = self.shared.lock();
-            state.table.open().map(|(txn, bytes)| (txn, bytes.to_vec())).collect()
-        };
+        let mut open = self.shared.open();
         open.sort_unstable_by_key(|(txn, _)| *txn);
         let decode = |(txn, bytes): (TxnId, Vec<u8>)| OpenTxn {
             txn,

@@ -4,12 +4,13 @@
 //! are given out under that lock, so the order of positions is the order of bytes. Nothing is
 //! written to a disk under the lock.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use unanimous_core::Durability;
-use unanimous_core::id::{Epoch, Lsn, ShardId};
+use unanimous_core::id::{Epoch, Lsn, ShardId, TxnId};
 
 use super::layout::{self, Epochs};
 use super::log::Batch;
@@ -36,6 +37,8 @@ pub(crate) struct State {
     writer: Writer,
     pub(crate) table: Table,
     pub(crate) epochs: Epochs,
+    /// Shards that were claimed since the journal was opened.
+    claimed: BTreeSet<ShardId>,
     health: Health,
     room: Room,
 }
@@ -90,6 +93,7 @@ impl Shared {
             writer: Writer::Busy,
             table,
             epochs,
+            claimed: BTreeSet::new(),
             health: Health::Running,
             room: Room::Enough,
         };
@@ -154,6 +158,13 @@ impl Shared {
         Ok(lsn)
     }
 
+    /// The entries of every transaction that has not ended in the shards that were claimed.
+    pub(crate) fn open(&self) -> Vec<(TxnId, Vec<u8>)> {
+        let state = self.lock();
+        let ours = state.table.open().filter(|(txn, _)| state.claimed.contains(&txn.shard()));
+        ours.map(|(txn, bytes)| (txn, bytes.to_vec())).collect()
+    }
+
     /// Raises the epochs of shards and returns them once they are durable.
     pub(crate) fn claim(&self, shards: &[ShardId]) -> Result<Vec<Epoch>, JournalError> {
         let (claimed, last) = self.append_claims(shards)?;
@@ -177,6 +188,7 @@ impl Shared {
             state.batch.count += 1;
             claimed.push(epoch);
         }
+        state.claimed.extend(shards);
         let last = Lsn(state.batch.next().0 - 1);
         if state.batch.count > 0 {
             self.wake(state, Urgency::Forced);

@@ -111,7 +111,7 @@ impl PostgresJournal {
         };
         let opening = async move { opening.await.map_err(JournalError::Unusable) };
         let (Opened { instance, base }, desk) = engine.run(opening)?;
-        let shared = Arc::new(Shared::new(Lsn(base), BATCHES));
+        let shared = Arc::new(Shared::new(base, BATCHES));
         let figures = Arc::new(Figures::default());
         let writer = Writer {
             shared: Arc::clone(&shared),
@@ -184,8 +184,13 @@ impl Journal for PostgresJournal {
 
     fn load(&self) -> Result<Vec<OpenTxn>, JournalError> {
         self.shared.wait_flushed(self.shared.last())?;
-        let all: Vec<ShardId> = ShardId::all().collect();
-        self.ask(|readers| async move { readers.open(&all).await })
+        let ours = self.shared.claimed();
+        let open = self.ask(|readers| async move { readers.open(&ours).await })?;
+        let placed = |OpenTxn { txn, records }| OpenTxn {
+            txn,
+            records: records.map(|stored| self.shared.placed(stored)),
+        };
+        Ok(open.into_iter().map(placed).collect())
     }
 
     fn append(&self, entry: Entry<'_>) -> Result<Lsn, JournalError> {
@@ -209,7 +214,7 @@ impl Journal for PostgresJournal {
                 // Absent means something only if nobody else can have begun it.
                 shared.owned(txn.shard(), readers.epoch(txn.shard()).await?)?;
             }
-            Ok(stored)
+            Ok(shared.placed(stored))
         })
     }
 
@@ -240,15 +245,17 @@ impl Journal for PostgresJournal {
     }
 }
 
-/// Removes what ended longer ago than `retention`, as long as the journal owns anything.
+/// Removes what ended longer ago than `retention` in the shards that the journal owns: the others
+/// are for their owners.
 async fn prune(shared: Arc<Shared>, readers: Arc<Readers>, retention: Duration) {
     while !shared.is_over() {
         tokio::time::sleep(PRUNE_PAUSE).await;
+        let ours = shared.claimed();
         if let Some(before) = SystemTime::now().checked_sub(retention)
-            && shared.owns_any()
+            && !ours.is_empty()
         {
             // A database that cannot be asked now is asked again.
-            drop(readers.prune(before).await);
+            drop(readers.prune(before, &ours).await);
         }
     }
 }

@@ -41,9 +41,11 @@ WITH held AS (SELECT shard FROM shard WHERE shard = ANY($1) ORDER BY shard FOR U
 UPDATE shard SET epoch = epoch + 1, owner = $2, claimed_at = now() FROM held
 WHERE shard.shard = held.shard RETURNING shard.shard, epoch";
 
+/// What a former owner of a shard is removing just now is left to it.
 const PRUNE_ENDED: &str = "
 WITH old AS (
-    SELECT txn_id FROM distributed_txn WHERE ended_at < $1 ORDER BY ended_at LIMIT $2
+    SELECT txn_id FROM distributed_txn WHERE ended_at < $1 AND shard = ANY($3)
+    ORDER BY ended_at LIMIT $2 FOR UPDATE SKIP LOCKED
 ), log AS (
     DELETE FROM txn_log USING old WHERE txn_log.txn_id = old.txn_id
 ), parts AS (
@@ -106,10 +108,15 @@ impl Readers {
         Ok(claimed.collect())
     }
 
-    /// Removes transactions that ended before this time.
-    pub(super) async fn prune(&self, before: SystemTime) -> Result<(), JournalError> {
+    /// Removes transactions of these shards that ended before this time.
+    pub(super) async fn prune(
+        &self,
+        before: SystemTime,
+        shards: &[ShardId],
+    ) -> Result<(), JournalError> {
         let most = usize::try_from(PRUNE).unwrap_or_default();
-        while self.ask(PRUNE_ENDED, &[Box::new(before), Box::new(PRUNE)]).await?.len() == most {
+        let params: [Param; 3] = [Box::new(before), Box::new(PRUNE), Box::new(numbers(shards))];
+        while self.ask(PRUNE_ENDED, &params).await?.len() == most {
             sleep(PRUNE_REST).await;
         }
         Ok(())

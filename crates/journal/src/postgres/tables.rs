@@ -5,12 +5,13 @@
 
 use tokio_postgres::Error;
 use tokio_postgres::error::SqlState;
+use unanimous_core::id::Lsn;
 
 use super::address::Address;
 use super::limits::OPENING;
 use super::session::{Session, Trouble, described};
 use crate::file::recover::new_instance;
-use crate::remote::POSITIONS_BITS;
+use crate::remote::base;
 
 /// Each brings the tables from the version of its place in the list to the next.
 const MIGRATIONS: [&str; 2] = [include_str!("versions/1.sql"), include_str!("versions/2.sql")];
@@ -19,7 +20,7 @@ const MIGRATIONS: [&str; 2] = [include_str!("versions/1.sql"), include_str!("ver
 pub(super) struct Opened {
     pub(super) instance: String,
     /// The last position that no entry of this opening has.
-    pub(super) base: u64,
+    pub(super) base: Lsn,
 }
 
 /// Connects for the first time, makes the tables if they are missing, and brings them up to date.
@@ -52,8 +53,10 @@ pub(super) async fn open(address: &Address, session: &Session) -> Result<Opened,
     let note = "UPDATE journal_meta SET openings = openings + 1 RETURNING instance, openings";
     let noted = session.read(note, &[]).await.map_err(|trouble| wrong(address, trouble))?;
     let openings: i64 = noted[0].get(1);
-    let openings = u64::try_from(openings).expect("it is counted from one");
-    Ok(Opened { instance: noted[0].get(0), base: openings << POSITIONS_BITS })
+    let base = u64::try_from(openings).ok().and_then(base).ok_or_else(|| {
+        format!("{}: it was opened {openings} times: begin a new one", address.shown)
+    })?;
+    Ok(Opened { instance: noted[0].get(0), base })
 }
 
 async fn make(address: &Address, session: &Session) -> Result<(), String> {

@@ -10,10 +10,19 @@ pub(crate) mod state;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use unanimous_core::id::Lsn;
+
 use crate::Stats;
 
 /// Positions of one opening: more than a process ever writes.
 pub(crate) const POSITIONS_BITS: u32 = 40;
+
+/// The last position before those of an opening, each of which has its own; `None` if there have been
+/// more openings than there is room for in what databases count with: eight millions.
+pub(crate) fn base(opening: u64) -> Option<Lsn> {
+    let room = 1 << (i64::BITS - 1 - POSITIONS_BITS);
+    (0..room).contains(&opening).then_some(Lsn(opening << POSITIONS_BITS))
+}
 
 /// Who writes, for people: machine and process.
 pub(crate) fn this_process() -> String {

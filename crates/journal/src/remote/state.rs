@@ -15,6 +15,7 @@ use unanimous_core::Durability;
 use unanimous_core::id::{Epoch, Lsn, ShardId, Timestamp, TxnId};
 use unanimous_core::txn::Record;
 
+use super::POSITIONS_BITS;
 use super::limits::{LOOK_PAUSE, PATIENCE, SLOW, WAITING_BYTES_MAX, WAITING_ENTRIES_MAX};
 use crate::codec;
 use crate::entry::{End, Entry, OpenTxn, Stored};
@@ -34,6 +35,8 @@ pub(crate) struct BatchBounds {
 /// The state, and the means to wait for it to change.
 pub(crate) struct Shared {
     batches: BatchBounds,
+    /// The last position before this opening.
+    base: Lsn,
     state: Mutex<State>,
     /// The writer waits here for something to write.
     work: Notify,
@@ -136,6 +139,7 @@ impl Shared {
         };
         Self {
             batches,
+            base,
             state: Mutex::new(state),
             work: Notify::new(),
             progress: Condvar::new(),
@@ -217,9 +221,18 @@ impl Shared {
         Lsn(self.lock().next.0 - 1)
     }
 
-    /// Whether a shard is claimed.
-    pub(crate) fn owns_any(&self) -> bool {
-        self.lock().epochs.iter().any(|epoch| epoch.0 > 0)
+    /// The shards that are claimed.
+    pub(crate) fn claimed(&self) -> Vec<ShardId> {
+        let state = self.lock();
+        ShardId::all().filter(|shard| state.epochs[shard.index()].0 > 0).collect()
+    }
+
+    /// The same with no position that only others have got to: openings that began after this one
+    /// have higher ones, and what is read of them is as durable as what was there before this one.
+    pub(crate) fn placed(&self, mut stored: Vec<Stored>) -> Vec<Stored> {
+        let later = |lsn: Lsn| lsn.0 >> POSITIONS_BITS > self.base.0 >> POSITIONS_BITS;
+        stored.iter_mut().filter(|it| later(it.lsn)).for_each(|it| it.lsn = self.base);
+        stored
     }
 
     /// What it means that a shard has this epoch: whether another coordinator has claimed it.
@@ -260,9 +273,9 @@ impl Shared {
         for OpenTxn { txn, records } in open {
             // One that cannot be read is set aside: nothing is appended to it.
             let Ok(stored) = records else { continue };
-            let last = stored.last().map_or(Lsn(0), |stored| stored.lsn);
             let count = u32::try_from(stored.len()).expect("it was written as one");
-            state.table.insert(*txn, Slot { count, last, end: End::Open });
+            let (last, end) = (self.base, End::Open);
+            state.table.insert(*txn, Slot { count, last, end });
             state.adopted.push((*txn, stored.clone()));
         }
         state.open = state.table.values().filter(|slot| slot.end == End::Open).count();

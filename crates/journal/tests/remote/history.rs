@@ -21,9 +21,13 @@ pub(crate) fn shard() -> ShardId {
 }
 
 pub(crate) fn mint() -> TxnId {
+    mint_in(shard())
+}
+
+pub(crate) fn mint_in(shard: ShardId) -> TxnId {
     static MINTED: AtomicU64 = AtomicU64::new(0);
     let serial = MINTED.fetch_add(1, Ordering::Relaxed);
-    TxnId::mint(now().0, shard(), u128::from(serial.wrapping_mul(0x9E37_79B9_7F4A_7C15)))
+    TxnId::mint(now().0, shard, u128::from(serial.wrapping_mul(0x9E37_79B9_7F4A_7C15)))
 }
 
 /// One that began with two participants.
@@ -106,7 +110,12 @@ pub(crate) struct Client<'a> {
 impl<'a> Client<'a> {
     /// Claims the shard.
     pub(crate) fn of(journal: &'a dyn Journal) -> Self {
-        Self { journal, epoch: journal.claim(shard()).expect("claimable") }
+        Self::in_shard(journal, shard())
+    }
+
+    /// Claims another one.
+    pub(crate) fn in_shard(journal: &'a dyn Journal, shard: ShardId) -> Self {
+        Self { journal, epoch: journal.claim(shard).expect("claimable") }
     }
 
     pub(crate) fn append(

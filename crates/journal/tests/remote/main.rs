@@ -1,5 +1,6 @@
 //! The journals on servers, which the tests start themselves.
 
+mod beside;
 mod cuts;
 mod differential;
 mod directory;

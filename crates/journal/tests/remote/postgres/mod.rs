@@ -1,5 +1,6 @@
 //! The journal in PostgreSQL.
 
+mod beside;
 mod conformance;
 mod cuts;
 mod directory;
