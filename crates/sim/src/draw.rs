@@ -30,7 +30,7 @@ pub(crate) fn setting(seed: u64, shape: Shape, exhibit: Option<Exhibit>) -> Sett
             Shape::Tcc => commit::Shape::Tcc,
             // Without a draw, so that a seed tells the same story otherwise.
             Shape::Mixed if (seed + number).is_multiple_of(3) => commit::Shape::Tcc,
-            Shape::Mixed | Shape::Saga => commit::Shape::Atomic,
+            Shape::Mixed | Shape::Saga | Shape::Nodes => commit::Shape::Atomic,
         };
         Order { shape, ..order(&mut rng, resources.len() as u64) }
     });

@@ -11,7 +11,7 @@
 //! the disk; `disaster` strikes at them and `swarm` says how often. `oracle` has a file for each rule
 //! of the fault catalogue. `exhibit` lists deliberate mistakes, [`museum()`] shows that each is caught.
 //! [`placements`] strikes before every event of small scripted histories instead of by chance.
-//! [`model`] explores small models of commit protocols exhaustively.
+//! `nodes` is a world of its own: several coordinators on one journal. [`model`] explores small models of commit protocols exhaustively.
 
 mod client;
 mod coordinator;
@@ -22,6 +22,7 @@ mod exhibit;
 mod journal;
 pub mod model;
 mod museum;
+mod nodes;
 mod operator;
 mod oracle;
 mod participant;
@@ -36,6 +37,7 @@ mod world;
 
 pub use exhibit::Exhibit;
 pub use museum::{AnyExhibit, Row, museum, trace_exhibit};
+pub use nodes::NodesExhibit;
 pub use oracle::Violation;
 pub use placement::{Depth, Placed, placements};
 pub use runner::{Shape, run_seeds, trace};

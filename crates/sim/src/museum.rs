@@ -7,26 +7,30 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use crate::exhibit::Exhibit;
+use crate::nodes::{self, NodesExhibit};
 use crate::oracle::Violation;
 use crate::runner::{Shape, one, traced};
 use crate::saga::{self, SagaExhibit};
 use crate::totals::Totals;
 use crate::world::Names;
 
-/// An exhibit of either world.
+/// An exhibit of one of the worlds.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum AnyExhibit {
     /// Of two-phase commit.
     Commit(Exhibit),
     /// Of sagas.
     Saga(SagaExhibit),
+    /// Of several coordinators.
+    Nodes(NodesExhibit),
 }
 
 impl AnyExhibit {
     /// All of them.
     pub fn all() -> impl Iterator<Item = Self> {
         let sagas = SagaExhibit::ALL.into_iter().map(Self::Saga);
-        Exhibit::ALL.into_iter().map(Self::Commit).chain(sagas)
+        let nodes = NodesExhibit::ALL.into_iter().map(Self::Nodes);
+        Exhibit::ALL.into_iter().map(Self::Commit).chain(sagas).chain(nodes)
     }
 
     /// The mistake in one line.
@@ -34,6 +38,7 @@ impl AnyExhibit {
         match self {
             Self::Commit(exhibit) => exhibit.mistake(),
             Self::Saga(exhibit) => exhibit.mistake(),
+            Self::Nodes(exhibit) => exhibit.mistake(),
         }
     }
 
@@ -41,6 +46,7 @@ impl AnyExhibit {
         match self {
             Self::Commit(exhibit) => one(seed, Shape::Atomic, Some(exhibit), names),
             Self::Saga(exhibit) => saga::one(seed, Some(exhibit), names),
+            Self::Nodes(exhibit) => nodes::one(seed, Some(exhibit), names),
         }
     }
 }
@@ -50,6 +56,7 @@ impl fmt::Display for AnyExhibit {
         match self {
             Self::Commit(exhibit) => write!(f, "{exhibit}"),
             Self::Saga(exhibit) => write!(f, "saga: {exhibit}"),
+            Self::Nodes(exhibit) => write!(f, "nodes: {exhibit}"),
         }
     }
 }
@@ -136,5 +143,6 @@ pub fn trace_exhibit(seed: u64, exhibit: AnyExhibit) -> (String, Option<Violatio
     match exhibit {
         AnyExhibit::Commit(exhibit) => traced(seed, Shape::Atomic, Some(exhibit)),
         AnyExhibit::Saga(exhibit) => saga::traced(seed, Some(exhibit)),
+        AnyExhibit::Nodes(exhibit) => nodes::traced(seed, Some(exhibit)),
     }
 }

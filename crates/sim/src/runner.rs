@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use crate::draw;
 use crate::exhibit::Exhibit;
+use crate::nodes;
 use crate::oracle::Violation;
 use crate::saga;
 use crate::totals::Totals;
@@ -24,18 +25,27 @@ pub enum Shape {
     Tcc,
     /// Steps and compensations.
     Saga,
-    /// All of them: two phases side by side, and every fourth seed sagas.
+    /// Two phases, by several coordinators on one journal.
+    Nodes,
+    /// All of them: two phases side by side, of every eight seeds two sagas and one several
+    /// coordinators.
     #[default]
     Mixed,
 }
 
+/// Which of the simulated worlds a seed is played in.
+enum Stage {
+    Commit,
+    Saga,
+    Nodes,
+}
+
 impl Shape {
-    /// Whether a seed has sagas and nothing else.
-    fn is_saga(self, seed: u64) -> bool {
-        match self {
-            Self::Saga => true,
-            Self::Mixed => seed % 4 == 3,
-            Self::Atomic | Self::Tcc => false,
+    fn stage(self, seed: u64) -> Stage {
+        match (self, seed % 8) {
+            (Self::Saga, _) | (Self::Mixed, 3 | 7) => Stage::Saga,
+            (Self::Nodes, _) | (Self::Mixed, 5) => Stage::Nodes,
+            (Self::Atomic | Self::Tcc | Self::Mixed, _) => Stage::Commit,
         }
     }
 }
@@ -46,6 +56,7 @@ impl fmt::Display for Shape {
             Self::Atomic => "atomic",
             Self::Tcc => "tcc",
             Self::Saga => "saga",
+            Self::Nodes => "nodes",
             Self::Mixed => "mixed",
         })
     }
@@ -57,7 +68,7 @@ pub struct UnknownShape(String);
 
 impl fmt::Display for UnknownShape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "unknown shape {:?}: expected atomic, tcc, saga or mixed", self.0)
+        write!(f, "unknown shape {:?}: expected atomic, tcc, saga, nodes or mixed", self.0)
     }
 }
 
@@ -71,6 +82,7 @@ impl FromStr for Shape {
             "atomic" => Ok(Self::Atomic),
             "tcc" => Ok(Self::Tcc),
             "saga" => Ok(Self::Saga),
+            "nodes" => Ok(Self::Nodes),
             "mixed" => Ok(Self::Mixed),
             other => Err(UnknownShape(other.to_owned())),
         }
@@ -103,9 +115,10 @@ pub fn run_seeds(
             }
             let count = batch.end - batch.start;
             for seed in batch {
-                totals += match shape.is_saga(seed) {
-                    true => saga::one(seed, None, &names),
-                    false => one(seed, shape, None, &names),
+                totals += match shape.stage(seed) {
+                    Stage::Saga => saga::one(seed, None, &names),
+                    Stage::Nodes => nodes::one(seed, None, &names),
+                    Stage::Commit => one(seed, shape, None, &names),
                 };
             }
             progress(done.fetch_add(count, Ordering::Relaxed) + count);
@@ -134,10 +147,11 @@ pub(crate) fn one(seed: u64, shape: Shape, exhibit: Option<Exhibit>, names: &Rc<
 
 /// Runs one seed and returns its history as text, with the rule it broke, if it did.
 pub fn trace(seed: u64, shape: Shape) -> (String, Option<Violation>) {
-    if shape.is_saga(seed) {
-        return saga::traced(seed, None);
+    match shape.stage(seed) {
+        Stage::Saga => saga::traced(seed, None),
+        Stage::Nodes => nodes::traced(seed, None),
+        Stage::Commit => traced(seed, shape, None),
     }
-    traced(seed, shape, None)
 }
 
 pub(crate) fn traced(

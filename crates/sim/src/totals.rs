@@ -23,6 +23,8 @@ pub struct Totals {
     pub mixed: u64,
     /// Crashes of coordinators and participants.
     pub crashes: u64,
+    /// Times that a coordinator took a shard over, or its first one.
+    pub claims: u64,
     /// Records appended.
     pub records: u64,
     /// Records that a crash took back.
@@ -56,6 +58,7 @@ impl AddAssign for Totals {
         self.aborted += other.aborted;
         self.mixed += other.mixed;
         self.crashes += other.crashes;
+        self.claims += other.claims;
         self.records += other.records;
         self.lost_records += other.lost_records;
         self.violations += other.violations;
@@ -68,13 +71,13 @@ impl AddAssign for Totals {
 
 impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seeds, events, txns, committed, aborted, mixed, crashes, lost_records, .. } =
-            self;
+        let Self { seeds, events, txns, committed, aborted, mixed, .. } = self;
+        let Self { crashes, claims, lost_records, .. } = self;
         let rate = *seeds as f64 / self.elapsed.as_secs_f64().max(1e-9);
         write!(
             f,
             "seeds={seeds} events={events} txns={txns} committed={committed} aborted={aborted} \
-             mixed={mixed} crashes={crashes} lost_records={lost_records} violations={} \
+             mixed={mixed} crashes={crashes} claims={claims} lost_records={lost_records} violations={} \
              seeds/s={rate:.0}",
             self.violations
         )

@@ -14,6 +14,11 @@ fn no_seed_of_sagas_breaks_a_rule() {
     run(Shape::Saga);
 }
 
+#[test]
+fn no_seed_of_several_coordinators_breaks_a_rule() {
+    run(Shape::Nodes);
+}
+
 fn run(shape: Shape) {
     let count = match env::var("UNANIMOUS_SIM_SEEDS") {
         Ok(text) => text.parse().expect("UNANIMOUS_SIM_SEEDS is a number"),
@@ -27,7 +32,7 @@ fn run(shape: Shape) {
 
 #[test]
 fn a_seed_makes_the_same_history_every_time() {
-    for shape in [Shape::Atomic, Shape::Saga] {
+    for shape in [Shape::Atomic, Shape::Saga, Shape::Nodes] {
         for seed in 0..50 {
             assert_eq!(trace(seed, shape), trace(seed, shape), "seed {seed}");
         }

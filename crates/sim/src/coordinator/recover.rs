@@ -43,6 +43,7 @@ impl World {
     /// Takes the shard and resumes what is open in the journal.
     pub(crate) fn claim(&mut self, node: u8) {
         let epoch = self.journal.claim();
+        self.totals.claims += 1;
         self.check_claim(epoch);
         self.note(|| format!("n{node}      owns the shard, epoch {}", epoch.0));
         let known = self.node(node);

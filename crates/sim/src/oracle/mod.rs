@@ -17,6 +17,7 @@ mod termination;
 mod validity;
 
 pub(crate) use answers::Told;
+pub(crate) use refinement::manager_of;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -45,7 +45,8 @@ impl World {
     }
 }
 
-fn manager_of(cell: &Cell) -> Manager {
+/// How a branch stands, in the terms of transaction commit.
+pub(crate) fn manager_of(cell: &Cell) -> Manager {
     match cell.mark {
         _ if cell.effects > 0 => Manager::Committed,
         // What a manager does when a late call comes after its rollback is in vain.

@@ -25,6 +25,7 @@ impl World {
     /// Takes the shard and resumes what is open in the journal.
     pub(super) fn claim(&mut self, node: u8) {
         let epoch = self.journal.claim();
+        self.totals.claims += 1;
         self.note(|| format!("n{node}      owns the shard, epoch {}", epoch.0));
         let known = self.node(node);
         known.forget();
