@@ -25,6 +25,7 @@ pub(crate) fn run(args: &SimArgs, format: Format) -> Result<(), Failure> {
         SimShape::Atomic => Shape::Atomic,
         SimShape::Tcc => Shape::Tcc,
         SimShape::Saga => Shape::Saga,
+        SimShape::Nodes => Shape::Nodes,
         SimShape::Mixed => Shape::Mixed,
     };
     let threads =
@@ -100,6 +101,7 @@ fn totals_json(totals: &Totals) -> Value {
         "aborted": totals.aborted,
         "mixed": totals.mixed,
         "crashes": totals.crashes,
+        "claims": totals.claims,
         "records": totals.records,
         "lost_records": totals.lost_records,
         "violations": totals.violations,

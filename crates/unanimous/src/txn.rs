@@ -222,7 +222,11 @@ async fn watch(client: &Client, id: &str, format: Format) -> Result<(), Failure>
                 | None => Err(Failure::shown()),
             };
         }
-        events.next().await?;
+        match events.next().await {
+            Some(Ok(_)) => {}
+            // The stream ends with the coordinator; what happened meanwhile is in the transaction.
+            Some(Err(_)) | None => events = client.events(Some(id)).await?,
+        }
         view = client.show(id).await?;
     }
 }
