@@ -46,6 +46,19 @@ impl Setup {
         Self { address: free_address(), data, journal: None, config, stderr }
     }
 
+    /// The same with one resource more, calls to which are signed.
+    pub(crate) fn with_signed(self, name: &str, address: SocketAddr) -> Self {
+        let secret = self.config.with_file_name("secret");
+        std::fs::write(&secret, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+            .expect("the folder can be written to");
+        let resource = format!(
+            "[resources.{name}]\nurl = \"http://{address}\"\nsigning_secret_file = {secret:?}\n"
+        );
+        let config = std::fs::read_to_string(&self.config).expect("it was written");
+        std::fs::write(&self.config, config + &resource).expect("the folder can be written to");
+        self
+    }
+
     /// The same on a journal elsewhere.
     pub(crate) fn on_journal(self, url: &str) -> Self {
         Self { journal: Some(url.to_owned()), ..self }

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `kills` | killed at random moments under load, and again while it recovers |
 //! | `points` | killed, or its power cut, at each single call to the disk and to the network |
+//! | `notices` | the same while webhooks are to be told |
 //! | `start` | the same while it starts |
 //! | `failing` | its disk reports errors |
 //! | `full` | its disk has no room |
@@ -33,6 +34,7 @@ mod kills;
 mod life;
 mod members;
 mod messages;
+mod notices;
 mod place;
 mod points;
 mod quorum;

@@ -6,7 +6,8 @@
 //! agree. This is done for n = 1, 2, 3… until nothing is killed any more.
 //!
 //! A power cut at a sync comes late: the sync is stuck for so long that all who do not wait for it
-//! have gone on.
+//! have gone on. What else than one plain transaction is made in such lives is up to others, such as
+//! `notices`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +29,7 @@ const LINGER: Duration = Duration::from_millis(50);
 
 /// What is gone after the crash.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Loss {
+pub(crate) enum Loss {
     /// What was in memory.
     Memory,
     /// Also what was written to the journal and not synced.
@@ -67,10 +68,27 @@ async fn every_kind_of_transaction_survives_a_kill_at_each_call_to_the_network()
 }
 
 async fn sweep(deed: Deed, calls: &[&'static str], loss: Loss) {
+    let world = Arc::new(World::new().await);
+    let live = async |coordinator: &mut Coordinator, label: &str| {
+        live(coordinator, &world, deed, label).await
+    };
+    let heal = async |label: &str| heal(&world, deed, label).await;
+    at_each_place(&world, &format!("{deed:?}"), calls, loss, live, heal).await;
+}
+
+/// Starts a coordinator to `live` and crash at each of these calls, and has the next one `heal` what
+/// is left, each time under another label.
+pub(crate) async fn at_each_place(
+    world: &World,
+    what: &str,
+    calls: &[&'static str],
+    loss: Loss,
+    live: impl AsyncFn(&mut Coordinator, &str) -> Ended,
+    heal: impl AsyncFn(&str),
+) {
     if !Tracer::is_there() {
         return skip("strace");
     }
-    let world = Arc::new(World::new().await);
     // The first start of all has more to do than the others; `start` looks at it.
     Coordinator::start(&world.setup).await.stop().await;
     let (mut places, mut lost) = (0, 0);
@@ -84,12 +102,12 @@ async fn sweep(deed: Deed, calls: &[&'static str], loss: Loss) {
                 (Loss::Unsynced | Loss::Memory, _) => Fault::Kill,
             };
             let tracer = Tracer { log, fault, call, only, when };
-            let label = format!("{deed:?}-{call}-{when}");
-            let ended = attempt(&world, &tracer, deed, &label).await;
+            let label = format!("{what}-{call}-{when}");
+            let ended = attempt(world, &tracer, &label, &live).await;
             if loss == Loss::Unsynced && ended.killed() {
                 lost += tracer.lose_unsynced();
             }
-            heal(&world, deed, &label).await;
+            heal(&label).await;
             if !ended.killed() {
                 assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
                 break;
@@ -97,12 +115,17 @@ async fn sweep(deed: Deed, calls: &[&'static str], loss: Loss) {
             places += 1;
         }
     }
-    println!("{deed:?}, {loss:?} lost: killed at {places} places in {calls:?}, {lost} writes lost");
+    println!("{what}, {loss:?} lost: killed at {places} places in {calls:?}, {lost} writes lost");
     assert!(places > 2, "the tracer has killed nothing in the transaction");
 }
 
-/// One life under the tracer, with one transaction in it.
-async fn attempt(world: &World, tracer: &Tracer, deed: Deed, label: &str) -> Ended {
+/// One life under the tracer.
+async fn attempt(
+    world: &World,
+    tracer: &Tracer,
+    label: &str,
+    live: &impl AsyncFn(&mut Coordinator, &str) -> Ended,
+) -> Ended {
     let mut coordinator = Coordinator::spawn(&world.setup, Some(tracer));
     let pid = coordinator.pid().expect("nobody has waited for it");
     let stuck = async {
@@ -112,7 +135,7 @@ async fn attempt(world: &World, tracer: &Tracer, deed: Deed, label: &str) -> End
         }
     };
     tokio::select! {
-        ended = live(&mut coordinator, world, deed, label) => return ended,
+        ended = live(&mut coordinator, label) => return ended,
         () = stuck => {}
     }
     kill_stuck(pid);
