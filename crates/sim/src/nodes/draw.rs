@@ -8,6 +8,7 @@ use unanimous_core::commit::{Mode, Phases, Shape};
 use super::client::{Order, Share, Stand};
 use super::exhibit::NodesExhibit;
 use super::participant::Resource;
+use super::store::Claims;
 use crate::client::{Rival, Wish};
 use crate::coordinator::Wait;
 use crate::event::BRANCHES;
@@ -22,6 +23,7 @@ pub(super) struct Setting {
     pub(super) exhibit: Option<NodesExhibit>,
     pub(super) nodes: u8,
     pub(super) parts: u8,
+    pub(super) claims: Claims,
     pub(super) resources: Vec<Resource>,
     pub(super) orders: Vec<Order>,
 }
@@ -108,11 +110,12 @@ pub(super) fn setting(seed: u64, exhibit: Option<NodesExhibit>) -> Setting {
     let faults = Faults::drawn(&mut rng);
     let nodes = rng.pick(&[2, 2, 2, 3, 3, 3, 4, 5]);
     let parts = rng.range(1, 4) as u8;
+    let claims = rng.pick(&[Claims::Compare, Claims::Raise]);
     let count = rng.range(2, RESOURCES_MAX as u64);
     let resources = (0..count).map(|_| resource(&mut rng)).collect();
     let orders = (0..rng.range(2, ORDERS_MAX as u64)).map(|_| order(&mut rng, count, nodes));
     let orders = orders.collect();
-    Setting { rng, faults, exhibit, nodes, parts, resources, orders }
+    Setting { rng, faults, exhibit, nodes, parts, claims, resources, orders }
 }
 
 fn resource(rng: &mut Rng) -> Resource {

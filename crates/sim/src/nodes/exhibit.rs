@@ -17,6 +17,8 @@ pub enum NodesExhibit {
     ResumesBeforeClaim,
     /// A takeover starts from what was open before its claim.
     LoadsBeforeClaim,
+    /// A takeover goes on although somebody else was seen to claim the part while it was reading.
+    OvertakenStays,
     /// A new owner starts from what it remembers of its last time.
     StartsFromCache,
     /// A new owner loads transactions and does not resume them.
@@ -47,13 +49,14 @@ pub enum NodesExhibit {
 
 impl NodesExhibit {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::EpochNotCompared,
         Self::HoldsNotCompared,
         Self::ClaimsNotCompared,
         Self::ClaimKeepsTheEpoch,
         Self::ResumesBeforeClaim,
         Self::LoadsBeforeClaim,
+        Self::OvertakenStays,
         Self::StartsFromCache,
         Self::ForgetsToResume,
         Self::NobodyClaims,
@@ -78,6 +81,9 @@ impl NodesExhibit {
             Self::ClaimKeepsTheEpoch => "a takeover does not raise the epoch",
             Self::ResumesBeforeClaim => "a takeover resumes before its epoch is durable",
             Self::LoadsBeforeClaim => "a takeover starts from what was open before its claim",
+            Self::OvertakenStays => {
+                "a takeover goes on although another claim was seen while it was reading"
+            }
             Self::StartsFromCache => "a new owner starts from what it remembers of its last time",
             Self::ForgetsToResume => "a new owner loads transactions and does not resume them",
             Self::NobodyClaims => "nobody claims the parts of a dead node",

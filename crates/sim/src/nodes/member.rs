@@ -150,13 +150,16 @@ impl World {
             }
             return;
         }
+        let stays = self.exhibit == Some(NodesExhibit::OvertakenStays);
         let share = self.node(node).share(part);
         if share.progress != Progress::Loading(epoch) {
             return;
         }
+        // The answer may be older than what is known by now of another claim.
+        let overtaken = share.seen.epoch > epoch && !stays;
         match answer {
             None => self.ask(node, Ask::Load(part), Asked::Load(part, epoch)),
-            Some((current, loaded)) if current == epoch => {
+            Some((current, loaded)) if current == epoch && !overtaken => {
                 self.take_over(node, part, epoch, &loaded);
             }
             // Somebody else was here in the meantime.

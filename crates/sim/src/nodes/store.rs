@@ -46,8 +46,18 @@ pub(super) struct Entry {
     pub(super) ends: bool,
 }
 
+/// What a claim does to an epoch that has been raised since its sender looked.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Claims {
+    /// It loses.
+    Compare,
+    /// It raises the epoch once more, also when it comes late or twice.
+    Raise,
+}
+
 pub(super) struct Store {
     pub(super) shards: Vec<Shard>,
+    claims: Claims,
     txns: Vec<Kept>,
     exhibit: Option<NodesExhibit>,
 }
@@ -62,9 +72,9 @@ struct Kept {
 }
 
 impl Store {
-    pub(super) fn new(parts: u8, exhibit: Option<NodesExhibit>) -> Self {
+    pub(super) fn new(parts: u8, claims: Claims, exhibit: Option<NodesExhibit>) -> Self {
         let shards = vec![Shard::default(); usize::from(parts)];
-        Self { shards, txns: Vec::new(), exhibit }
+        Self { shards, claims, txns: Vec::new(), exhibit }
     }
 
     pub(super) fn shard(&self, part: Part) -> Shard {
@@ -101,15 +111,14 @@ impl Store {
         self.read(entry.slot).len() + ours.sum::<usize>() == entry.expected
     }
 
-    /// Gives a part to a new owner, unless another claim was first.
+    /// Gives a part to a new owner, or not if another claim was first.
     pub(super) fn claim(&mut self, part: Part, seen: Epoch, owner: Owner) -> Option<Epoch> {
         let shard = &mut self.shards[usize::from(part)];
-        if shard.epoch != seen && self.exhibit != Some(NodesExhibit::ClaimsNotCompared) {
-            return None;
-        }
-        let epoch = match self.exhibit {
-            Some(NodesExhibit::ClaimKeepsTheEpoch) if seen > Epoch(0) => seen,
-            Some(_) | None => Epoch(seen.0 + 1),
+        let epoch = match (self.exhibit, self.claims) {
+            (Some(NodesExhibit::ClaimsNotCompared), _) => Epoch(seen.0 + 1),
+            (Some(NodesExhibit::ClaimKeepsTheEpoch), _) if seen > Epoch(0) => seen,
+            (_, Claims::Compare) if shard.epoch != seen => return None,
+            (_, Claims::Compare | Claims::Raise) => Epoch(shard.epoch.0 + 1),
         };
         *shard = Shard { epoch, owner: Some(owner) };
         Some(epoch)

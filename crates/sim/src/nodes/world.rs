@@ -77,7 +77,7 @@ const STORE_PATIENCE_MS: u64 = 150;
 
 impl World {
     pub(super) fn new(setting: Setting, names: &Rc<Names>) -> Self {
-        let Setting { rng, faults, exhibit, nodes, parts, resources, orders } = setting;
+        let Setting { rng, faults, exhibit, nodes, parts, claims, resources, orders } = setting;
         let node = |_| Node::new(nodes, parts, resources.len());
         let mut world = Self {
             rng,
@@ -86,7 +86,7 @@ impl World {
             now_ms: 0,
             calm: false,
             queue: Queue::default(),
-            store: Store::new(parts, exhibit),
+            store: Store::new(parts, claims, exhibit),
             nodes: (0..nodes).map(node).collect(),
             resources,
             orders,
