@@ -415,10 +415,10 @@ pub(crate) struct DoctorArgs {
 #[derive(Debug, Args)]
 pub(crate) struct SimArgs {
     /// The histories to run, the last one not included.
-    #[arg(long, value_name = "A..B", value_parser = seeds, required_unless_present_any = ["seed", "museum", "placements"], conflicts_with_all = ["seed", "museum", "placements"])]
+    #[arg(long, value_name = "A..B", value_parser = seeds, required_unless_present_any = ["seed", "museum", "placements", "models"], conflicts_with_all = ["seed", "museum", "placements", "models"])]
     pub(crate) seeds: Option<Range<u64>>,
     /// One history.
-    #[arg(long, value_name = "S", conflicts_with_all = ["museum", "placements"])]
+    #[arg(long, value_name = "S", conflicts_with_all = ["museum", "placements", "models"])]
     pub(crate) seed: Option<u64>,
     /// Print what happens in it.
     #[arg(long, requires = "seed")]
@@ -427,11 +427,14 @@ pub(crate) struct SimArgs {
     #[arg(long, value_enum, default_value_t = SimShape::Mixed)]
     pub(crate) shape: SimShape,
     /// Run every deliberate bug, and say how many seeds it takes to catch it.
-    #[arg(long, conflicts_with = "placements")]
+    #[arg(long, conflicts_with_all = ["placements", "models"])]
     pub(crate) museum: bool,
     /// Crash the canonical scenarios at every point, and at every pair of points.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "models")]
     pub(crate) placements: bool,
+    /// Explore every state of small models of two-phase commit and of Paxos commit.
+    #[arg(long)]
+    pub(crate) models: bool,
     /// Threads; one a processor if not given.
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
+use unanimous_sim::model::{Explored, explore_all};
 use unanimous_sim::{
     Depth, Placed, Row, Shape, Totals, Violation, museum, placements, run_seeds, trace,
 };
@@ -32,6 +33,8 @@ pub(crate) fn run(args: &SimArgs, format: Format) -> Result<(), Failure> {
         args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let whole = if args.museum {
         show_museum(&museum(VISITS, VISIT_SEEDS_MAX, threads), format)
+    } else if args.models {
+        show_models(&explore_all(), format)
     } else if args.placements {
         show_placements(&placements(Depth::Double, threads), format)
     } else if let Some(seed) = args.seed.filter(|_| args.trace) {
@@ -158,6 +161,38 @@ fn row_json(row: &Row) -> Value {
         "median_seeds": row.median(),
         "rule": row.rule,
     })
+}
+
+fn show_models(models: &[(&str, Explored)], format: Format) -> Whole {
+    match format {
+        Format::Json => {
+            let rows = models.iter().map(|(model, explored)| {
+                json!({
+                    "model": model,
+                    "states": explored.states,
+                    "steps": explored.steps,
+                    "blocked": explored.blocked,
+                    "broken": explored.broken.as_ref().map(|it| it.rule),
+                })
+            });
+            output::json(&rows.collect::<Vec<_>>());
+        }
+        Format::Text => {
+            let mut table = Table::new(["MODEL", "STATES", "STEPS", "BLOCKED", "BROKEN"]);
+            for (model, explored) in models {
+                table.row([
+                    (*model).to_owned(),
+                    output::count(explored.states as u64),
+                    output::count(explored.steps as u64),
+                    output::count(explored.blocked as u64),
+                    explored.broken.as_ref().map_or("-", |it| it.rule).to_owned(),
+                ]);
+            }
+            output::line(&table.text());
+        }
+    }
+    let wrong = |it: &Explored| it.broken.is_some() || it.blocked > 0;
+    Whole::if_none_of(models.iter().filter(|(_, it)| wrong(it)).count() as u64)
 }
 
 fn show_placements(placed: &[Placed], format: Format) -> Whole {

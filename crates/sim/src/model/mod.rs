@@ -17,3 +17,16 @@ pub use checker::{Broken, Explored};
 pub use paxos_commit::{PaxosCommit, PaxosMistake};
 pub use tcommit::TCommit;
 pub use two_phase::{TwoPhase, TwoPhaseMistake};
+
+/// Explores every model, each with what it is of.
+pub fn explore_all() -> Vec<(&'static str, Explored)> {
+    vec![
+        ("transaction commit, 3 resource managers", TCommit.explore()),
+        ("two-phase commit, 3 resource managers", TwoPhase::default().explore()),
+        (
+            "Paxos commit, 2 resource managers, 3 acceptors, 3 ballots",
+            PaxosCommit::default().explore(),
+        ),
+        ("the same with one acceptor dead", PaxosCommit::with_dead_acceptors(1).explore()),
+    ]
+}
