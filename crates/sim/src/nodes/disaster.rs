@@ -181,7 +181,9 @@ impl World {
         let lasts_ms = self.rng.range(50, self.faults.cut_ms_max);
         let flaps = if self.rng.chance(300) { self.rng.range(2, 6) } else { 1 };
         self.note(|| {
-            format!("network   n{node} is cut from {others:?}: to {to}, from {from}, {flaps} times")
+            let whom: Vec<_> = others.iter().map(Party::to_string).collect();
+            let whom = whom.join(" ");
+            format!("network   n{node} is cut from {whom}: to {to}, from {from}, {flaps} times")
         });
         for other in others {
             let node = Party::Node(node);

@@ -1,5 +1,6 @@
 //! Everything that can happen among several coordinators, and what they say to each other.
 
+use std::fmt;
 use std::rc::Rc;
 
 use unanimous_core::commit::Record;
@@ -21,6 +22,17 @@ pub(super) enum Party {
     Store,
     Resource(u8),
     Client,
+}
+
+impl fmt::Display for Party {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Node(node) => write!(f, "n{node}"),
+            Self::Store => f.write_str("store"),
+            Self::Resource(resource) => write!(f, "r{resource}"),
+            Self::Client => f.write_str("clients"),
+        }
+    }
 }
 
 /// A message on its way.

@@ -67,7 +67,7 @@ impl World {
         if batch.epoch != shard.epoch || !by_owner {
             let (part, epoch) = (batch.part, batch.epoch);
             self.violated("I9", None, || {
-                format!("{from:?} wrote to p{part} under {epoch:?}, but {shard:?} owns it")
+                format!("{from} wrote to p{part} under {epoch:?}, but {shard:?} owns it")
             });
         }
         for entry in &batch.entries {

@@ -253,7 +253,7 @@ impl World {
                     truth.keyed.then_some(truth.order)
                 };
                 let taken = self.store.append(batch, key_of);
-                self.note(|| format!("store     {from:?} appends to p{}: {taken}", batch.part));
+                self.note(|| format!("store     {from} appends to p{}: {taken}", batch.part));
                 if taken {
                     self.check_taken(batch, from);
                 }
@@ -261,7 +261,7 @@ impl World {
             }
             Ask::Claim(part, seen, owner) => {
                 let won = self.store.claim(*part, *seen, *owner);
-                self.note(|| format!("store     {from:?} claims p{part} after {seen:?}: {won:?}"));
+                self.note(|| format!("store     {from} claims p{part} after {seen:?}: {won:?}"));
                 if let Some(epoch) = won {
                     self.check_claim(*part, epoch, *owner);
                 }
