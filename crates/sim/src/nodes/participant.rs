@@ -173,7 +173,10 @@ impl World {
         match doubt.next(now) {
             Move::EndAlone(_) => unreachable!("its policy is to ask"),
             Move::Ask => {
-                let to = Party::Node(self.rng.below(self.nodes.len() as u64) as u8);
+                let anybody = self.rng.below(self.nodes.len() as u64) as u8;
+                // Somebody who asks for long enough comes upon the one that knows.
+                let owner = self.true_owner(self.part_of(slot)).filter(|_| self.calm);
+                let to = Party::Node(owner.unwrap_or(anybody));
                 let what = What::Inquiry { slot, branch, hops: 0 };
                 self.send(Message { from: Party::Resource(resource), to, what });
                 self.after(1, Event::Doubt { slot, branch, life });
