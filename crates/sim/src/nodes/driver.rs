@@ -10,7 +10,7 @@ use unanimous_core::{
 };
 
 use super::event::{Event, Message, Part, Party, Reply, What};
-use super::node::{Node, Out};
+use super::node::{Live, Node, Out, Waiter};
 use super::store::Entry;
 use super::world::World;
 use crate::coordinator::{Wait, stage_of};
@@ -74,10 +74,8 @@ impl World {
         self.admit(node, slot, forced, step.effects.into_iter().map(out));
         let part = self.part_of(slot);
         let Some(held) = self.node(node).held_mut(part) else { return };
-        let ended = |machine: &unanimous_core::commit::CommitTxn| {
-            machine.durable().phase().ended().is_some()
-        };
-        if held.live.get(&slot).is_some_and(|live| ended(&live.machine)) {
+        let ended = |live: &Live| live.machine.durable().phase().ended().is_some();
+        if held.live.get(&slot).is_some_and(ended) {
             held.live.remove(&slot);
         }
     }
@@ -170,7 +168,7 @@ impl World {
         let part = self.part_of(slot);
         loop {
             let Some(held) = self.node(node).held_mut(part) else { return };
-            let over = |it: &super::node::Waiter| it.slot == slot && it.wait.is_over(stage);
+            let over = |it: &Waiter| it.slot == slot && it.wait.is_over(stage);
             let Some(index) = held.waiters.iter().position(over) else { return };
             let waiter = held.waiters.swap_remove(index);
             let reply = match waiter.wait {

@@ -5,10 +5,11 @@
 
 use std::rc::Rc;
 
+use unanimous_core::Decision;
+use unanimous_core::barrier::Mark;
 use unanimous_core::commit::{CommitTxn, Record};
-use unanimous_core::id::{BranchName, Epoch, ShardId, Timestamp, TxnId};
+use unanimous_core::id::{BranchId, BranchName, Epoch, ShardId, Timestamp, TxnId};
 use unanimous_core::recovery::{Known, Listing, Pass, Verdict};
-use unanimous_core::{Decision, Verb};
 
 use super::event::{Ask, Event, Found, Message, Part, Party, What};
 use super::exhibit::NodesExhibit;
@@ -132,9 +133,9 @@ impl World {
         let mut names = Vec::new();
         for (slot, truth) in (0_u8..).map(Slot).zip(&self.txns) {
             for (branch, cell) in (0_u16..).zip(&truth.cells) {
-                let held = cell.mark == unanimous_core::barrier::Mark::Prepared;
+                let held = cell.mark == Mark::Prepared;
                 if held && cell.resource == resource {
-                    let branch = unanimous_core::id::BranchId(branch);
+                    let branch = BranchId(branch);
                     let txn = self.id_of(slot);
                     let name = BranchName { cluster: CLUSTER.to_owned(), txn, branch };
                     names.push(name.to_string());
@@ -146,29 +147,5 @@ impl World {
         }
         let what = What::Listed(token, names.into());
         self.send(Message { from: Party::Resource(resource), to: asks, what });
-    }
-
-    /// Whether what a rollback rests on is the truth: that it was decided, or that nobody who could
-    /// commit knows of the transaction.
-    pub(super) fn is_aborted(&self, slot: Slot) -> bool {
-        match self.store.decision(slot) {
-            Some(decision) => decision == Decision::Abort,
-            None => {
-                let owner = self.true_owner(self.part_of(slot));
-                let driven = owner.is_some_and(|owner| self.drives(owner, slot));
-                self.store.read(slot).is_empty() && !driven
-            }
-        }
-    }
-
-    /// Whether a verb may be asked of a branch now.
-    pub(super) fn rests(&self, slot: Slot, verb: Verb) -> bool {
-        match verb {
-            Verb::Prepare => true,
-            Verb::Commit => self.store.decision(slot) == Some(Decision::Commit),
-            Verb::CommitOnePhase => self.store.is_delegated(slot),
-            Verb::Rollback => self.is_aborted(slot),
-            Verb::Act | Verb::Compensate => unreachable!("two phases have no steps"),
-        }
     }
 }

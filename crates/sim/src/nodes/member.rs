@@ -308,15 +308,6 @@ impl World {
         }
     }
 
-    /// The owner in truth, if it is up and knows that it is.
-    pub(super) fn true_owner(&self, part: Part) -> Option<u8> {
-        let Shard { epoch, owner } = self.store.shard(part);
-        let owner = owner?;
-        let known = &self.nodes[usize::from(owner.node)];
-        let holds = known.held(part).is_some_and(|held| held.epoch == epoch);
-        (known.up && known.life == owner.life && holds).then_some(owner.node)
-    }
-
     pub(super) fn drives(&self, node: u8, slot: Slot) -> bool {
         self.nodes[usize::from(node)]
             .held(self.part_of(slot))

@@ -10,7 +10,7 @@ use unanimous_core::{Decision, Outcome, Stage, Verb};
 
 use super::client::Stand;
 use super::event::{Part, Party, Reply};
-use super::store::{Batch, Owner};
+use super::store::{Batch, Owner, Shard};
 use super::world::World;
 use crate::event::{BRANCHES, Slot};
 use crate::journal::decided;
@@ -109,6 +109,39 @@ impl World {
                 format!("b{branch} is told to {verb:?}, but the journal has decided {decided:?}")
             });
         }
+    }
+
+    /// Whether what a rollback rests on is the truth: that it was decided, or that nobody who could
+    /// commit knows of the transaction.
+    fn is_aborted(&self, slot: Slot) -> bool {
+        match self.store.decision(slot) {
+            Some(decision) => decision == Decision::Abort,
+            None => {
+                let owner = self.true_owner(self.part_of(slot));
+                let driven = owner.is_some_and(|owner| self.drives(owner, slot));
+                self.store.read(slot).is_empty() && !driven
+            }
+        }
+    }
+
+    /// Whether a verb may be asked of a branch now.
+    fn rests(&self, slot: Slot, verb: Verb) -> bool {
+        match verb {
+            Verb::Prepare => true,
+            Verb::Commit => self.store.decision(slot) == Some(Decision::Commit),
+            Verb::CommitOnePhase => self.store.is_delegated(slot),
+            Verb::Rollback => self.is_aborted(slot),
+            Verb::Act | Verb::Compensate => unreachable!("two phases have no steps"),
+        }
+    }
+
+    /// The owner in truth, if it is up and knows that it is.
+    pub(super) fn true_owner(&self, part: Part) -> Option<u8> {
+        let Shard { epoch, owner } = self.store.shard(part);
+        let owner = owner?;
+        let known = &self.nodes[usize::from(owner.node)];
+        let holds = known.held(part).is_some_and(|held| held.epoch == epoch);
+        (known.up && known.life == owner.life && holds).then_some(owner.node)
     }
 
     /// I5: an orphan is about to be rolled back. `owned` tells whether the part was the node's own

@@ -5,9 +5,10 @@
 use std::rc::Rc;
 
 use unanimous_core::commit::{Begun, Branch, CommitTxn, Key, Mode};
-use unanimous_core::id::{BranchId, Epoch};
+use unanimous_core::id::{BranchId, Epoch, Timestamp};
 use unanimous_core::{Decision, Input, Opaque, Reason, Refusal};
 
+use super::client::Share;
 use super::driver::Fed;
 use super::event::{Ask, Found, Message, Part, Party, Reply, Request, What};
 use super::exhibit::NodesExhibit;
@@ -115,9 +116,9 @@ impl World {
         self.take(node, slot, step);
     }
 
-    fn begun(&self, order: u8, now: unanimous_core::id::Timestamp) -> Begun {
+    fn begun(&self, order: u8, now: Timestamp) -> Begun {
         let wanted = &self.orders[usize::from(order)];
-        let branch = |(index, share): (usize, &super::client::Share)| Branch {
+        let branch = |(index, share): (usize, &Share)| Branch {
             name: self.names.branches[index].clone(),
             resource: self.names.resources[usize::from(share.resource)].clone(),
             phases: self.resources[usize::from(share.resource)].phases,
