@@ -285,6 +285,12 @@ impl<E: Travels> Queue<E> {
         Some((at_ms, event))
     }
 
+    /// What comes next, and when.
+    pub(crate) fn peek(&self) -> Option<(u64, &E)> {
+        let Reverse(Planned(at_ms, _, event)) = self.heap.peek()?;
+        Some((*at_ms, event))
+    }
+
     /// Messages that have not arrived yet.
     pub(crate) fn messages(&self) -> usize {
         self.messages

@@ -13,6 +13,7 @@ use std::time::Instant;
 use crate::disaster::{SCRIPT_MS, YEAR_MS};
 use crate::event::Event;
 use crate::journal::Tail;
+use crate::nodes;
 use crate::oracle::Violation;
 use crate::saga;
 use crate::scenario::{SCENARIOS, Scenario};
@@ -58,6 +59,12 @@ pub(crate) enum Blow {
     Loss,
     /// The clock of the first coordinator jumps by so many milliseconds.
     Clock(i64),
+    /// What the owner sends to the shared journal does not arrive for a while.
+    Unheard,
+    /// What the shared journal answers to the owner does not arrive for a while.
+    Unanswered,
+    /// The owner hands over and stops.
+    Leave,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -79,31 +86,37 @@ const EVERYWHERE: [Blow; 8] = [
 ];
 pub(crate) const PAUSE_MS: u64 = 120;
 
-/// A scenario of either world.
+/// A scenario of one of the worlds.
 #[derive(Clone, Copy)]
 enum Case {
     Commit(&'static Scenario),
     Saga(&'static saga::Scenario),
+    Nodes(&'static nodes::Scenario),
 }
 
 impl Case {
     fn all() -> Vec<Self> {
         let sagas = saga::SCENARIOS.iter().map(Self::Saga);
-        SCENARIOS.iter().map(Self::Commit).chain(sagas).collect()
+        let nodes = nodes::SCENARIOS.iter().map(Self::Nodes);
+        SCENARIOS.iter().map(Self::Commit).chain(sagas).chain(nodes).collect()
     }
 
     fn name(self) -> &'static str {
         match self {
             Self::Commit(scenario) => scenario.name,
             Self::Saga(scenario) => scenario.name,
+            Self::Nodes(scenario) => scenario.name,
         }
     }
 
-    fn participants(self) -> u8 {
-        match self {
+    /// What it is struck with.
+    fn blows(self) -> Vec<Blow> {
+        let participants = match self {
             Self::Commit(scenario) => scenario.setting().resources.len() as u8,
             Self::Saga(_) => saga::SERVICES,
-        }
+            Self::Nodes(_) => return nodes::BLOWS.to_vec(),
+        };
+        EVERYWHERE.into_iter().chain((0..participants).map(Blow::Participant)).collect()
     }
 
     /// Runs one placement and returns its number of events; zero if it is the same as another.
@@ -111,6 +124,7 @@ impl Case {
         let sums = match self {
             Self::Commit(scenario) => run(scenario, names, blows),
             Self::Saga(scenario) => saga::struck(scenario, names, blows),
+            Self::Nodes(scenario) => nodes::struck(scenario, names, blows),
         };
         let Some((mut sums, violation)) = sums else { return 0 };
         let events = sums.events;
@@ -146,8 +160,7 @@ fn place(case: Case, depth: Depth) -> Placed {
     let started = Instant::now();
     let names = Names::new();
     let mut totals = Totals::default();
-    let participants = (0..case.participants()).map(Blow::Participant);
-    let blows: Vec<_> = EVERYWHERE.into_iter().chain(participants).collect();
+    let blows = case.blows();
     let undisturbed = case.run(&names, &[], &mut totals);
     for first in 0..undisturbed {
         for &blow in &blows {
@@ -231,6 +244,7 @@ impl World {
                 self.start(1);
                 true
             }
+            Blow::Unheard | Blow::Unanswered | Blow::Leave => false,
             Blow::Pause => {
                 if up {
                     self.node(0).paused = true;

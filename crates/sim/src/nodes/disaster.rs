@@ -12,6 +12,10 @@ impl World {
         if self.is_cut(message.from, message.to) || self.strikes(self.faults.drop) {
             return;
         }
+        if self.faults.lose_next > 0 {
+            self.faults.lose_next -= 1;
+            return;
+        }
         let answers = message.from == Party::Store;
         if answers && self.strikes(self.faults.answer_lost) {
             return;
@@ -86,7 +90,10 @@ impl World {
         let node = self.rng.below(self.nodes.len() as u64) as u8;
         match strike {
             Strike::Crash => self.crash_someone(node),
-            Strike::Pause => self.pause(node),
+            Strike::Pause => {
+                let pause_ms = self.rng.range(50, self.faults.pause_ms_max);
+                self.pause_for(node, pause_ms);
+            }
             Strike::Cut => self.cut(node),
             Strike::Clock => {
                 let by_ms = self.rng.pick(&[1, 40, 1_000, 3_600_000, YEAR_MS]);
@@ -111,13 +118,17 @@ impl World {
                 self.crash_resource(resource);
             }
         } else if self.nodes[usize::from(node)].up {
-            let left = self.nodes.iter().filter(|it| !it.gone).count();
-            let gone = left > 1 && self.strikes(self.faults.gone);
-            self.note(|| format!("n{node}      crashes, for ever {gone}"));
-            self.totals.crashes += 1;
-            self.node(node).gone = gone;
-            self.stop(node);
+            self.crash(node);
         }
+    }
+
+    pub(super) fn crash(&mut self, node: u8) {
+        let left = self.nodes.iter().filter(|it| !it.gone).count();
+        let gone = left > 1 && self.strikes(self.faults.gone);
+        self.note(|| format!("n{node}      crashes, for ever {gone}"));
+        self.totals.crashes += 1;
+        self.node(node).gone = gone;
+        self.stop(node);
     }
 
     /// A node is gone, with all that it had in memory. What it has sent may still arrive.
@@ -134,8 +145,7 @@ impl World {
         }
     }
 
-    fn pause(&mut self, node: u8) {
-        let pause_ms = self.rng.range(50, self.faults.pause_ms_max);
+    pub(super) fn pause_for(&mut self, node: u8, pause_ms: u64) {
         let known = self.node(node);
         if !known.up || known.paused {
             return;
@@ -201,6 +211,11 @@ impl World {
         let (nodes, resources) = (self.nodes.len() as u8, self.resources.len() as u8);
         let nodes = (0..nodes).map(Party::Node);
         nodes.chain((0..resources).map(Party::Resource)).chain([Party::Store, Party::Client])
+    }
+
+    pub(super) fn cut_for(&mut self, lasts_ms: u64, from: Party, to: Party) {
+        self.cuts.push((from, to));
+        self.after(lasts_ms, Event::Heal(from, to));
     }
 
     pub(super) fn heal(&mut self, from: Party, to: Party) {

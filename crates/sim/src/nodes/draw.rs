@@ -24,6 +24,8 @@ pub(super) struct Setting {
     pub(super) nodes: u8,
     pub(super) parts: u8,
     pub(super) claims: Claims,
+    /// When faults stop.
+    pub(super) calm_ms: u64,
     pub(super) resources: Vec<Resource>,
     pub(super) orders: Vec<Order>,
 }
@@ -67,9 +69,43 @@ pub(super) struct Faults {
     pub(super) vote_read_only: u64,
     /// Two nodes never hear of each other again, also when all other faults have stopped.
     pub(super) standoff: bool,
+    /// So many of the next messages are lost.
+    pub(super) lose_next: u64,
 }
 
+const CALM_MS: u64 = 3_500;
+
 impl Faults {
+    /// A network and processes that do what they should.
+    pub(super) fn none() -> Self {
+        Self {
+            drop: 0,
+            duplicate: 0,
+            late: 0,
+            late_write: 0,
+            answer_lost: 0,
+            delay_ms_max: 1,
+            store_ms_max: 1,
+            suspect_ms: 250,
+            crash_every_ms: 0,
+            down_ms_max: 900,
+            gone: 0,
+            pause_every_ms: 0,
+            pause_ms_max: 0,
+            cut_every_ms: 0,
+            cut_ms_max: 0,
+            clock_every_ms: 0,
+            drain_every_ms: 0,
+            participant_crash: 0,
+            working: 0,
+            listing_short: 0,
+            vote_no: 0,
+            vote_read_only: 0,
+            standoff: false,
+            lose_next: 0,
+        }
+    }
+
     fn drawn(rng: &mut Rng) -> Self {
         let standoff = rng.chance(100);
         let mut rate = |coin: u64, low: u64, high: u64| match rng.chance(coin) {
@@ -100,6 +136,7 @@ impl Faults {
             vote_no: rate(500, 20, 250),
             vote_read_only: rate(500, 20, 350),
             standoff,
+            lose_next: 0,
         }
     }
 }
@@ -115,7 +152,7 @@ pub(super) fn setting(seed: u64, exhibit: Option<NodesExhibit>) -> Setting {
     let resources = (0..count).map(|_| resource(&mut rng)).collect();
     let orders = (0..rng.range(2, ORDERS_MAX as u64)).map(|_| order(&mut rng, count, nodes));
     let orders = orders.collect();
-    Setting { rng, faults, exhibit, nodes, parts, claims, resources, orders }
+    Setting { rng, faults, exhibit, nodes, parts, claims, calm_ms: CALM_MS, resources, orders }
 }
 
 fn resource(rng: &mut Rng) -> Resource {

@@ -12,7 +12,7 @@
 //! `world` is the loop; `store` is the journal. A node is in `node`, with what it does in `driver`,
 //! `writer` (to the journal), `member` (who owns what), `requests` and `hunt` (orphans). `participant`
 //! and `client` act around it, `disaster` strikes at all of them, `oracle` judges, `exhibit` lists
-//! deliberate mistakes.
+//! deliberate mistakes; `placement` strikes everywhere in small histories instead of by chance.
 
 mod client;
 mod disaster;
@@ -25,12 +25,14 @@ mod member;
 mod node;
 mod oracle;
 mod participant;
+mod placement;
 mod requests;
 mod store;
 mod world;
 mod writer;
 
 pub use exhibit::NodesExhibit;
+pub(crate) use placement::{BLOWS, SCENARIOS, Scenario, struck};
 
 use std::rc::Rc;
 

@@ -65,10 +65,9 @@ impl Truth {
     }
 }
 
-const CALM_MS: u64 = 3_500;
 /// Everything must have ended this long after the faults: the longest timeout, the longest patience,
 /// the longest pause before a retry, and a message that was very late, with room to spare.
-const END_MS: u64 = CALM_MS + 60_000;
+const END_MS: u64 = 63_500;
 /// More events than this in one history, and something goes in circles.
 const EVENTS_MAX: u64 = 100_000;
 const LOOK_MS: u64 = 50;
@@ -77,7 +76,8 @@ const STORE_PATIENCE_MS: u64 = 150;
 
 impl World {
     pub(super) fn new(setting: Setting, names: &Rc<Names>) -> Self {
-        let Setting { rng, faults, exhibit, nodes, parts, claims, resources, orders } = setting;
+        let Setting { rng, faults, exhibit, nodes, parts, claims, .. } = setting;
+        let Setting { calm_ms, resources, orders, .. } = setting;
         let node = |_| Node::new(nodes, parts, resources.len());
         let mut world = Self {
             rng,
@@ -107,7 +107,7 @@ impl World {
             }
         }
         Strike::ALL.into_iter().for_each(|strike| world.strike_again(strike));
-        world.after(CALM_MS, Event::Calm);
+        world.after(calm_ms, Event::Calm);
         world
     }
 
@@ -135,6 +135,10 @@ impl World {
     /// Runs to the end.
     pub(super) fn run(mut self) -> (Totals, Option<Violation>, Option<String>) {
         while self.step() {}
+        self.finish()
+    }
+
+    pub(super) fn finish(mut self) -> (Totals, Option<Violation>, Option<String>) {
         if self.violation.is_none() {
             self.check_end();
         }
@@ -148,7 +152,7 @@ impl World {
     }
 
     /// Lets one thing happen; false if the history is over.
-    fn step(&mut self) -> bool {
+    pub(super) fn step(&mut self) -> bool {
         let Some((at_ms, event)) = self.queue.pop() else { return false };
         self.now_ms = at_ms;
         self.totals.events += 1;

@@ -80,6 +80,7 @@ impl World {
                 self.start(1);
                 true
             }
+            Blow::Unheard | Blow::Unanswered | Blow::Leave => false,
             Blow::Pause => {
                 let first = &self.nodes[0];
                 let (up, life) = (first.up && !first.paused, first.life);
