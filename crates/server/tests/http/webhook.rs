@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use unanimous_participants::SigningSecret;
 use unanimous_server::config::Config;
 
-use crate::common::{Coordinator, Service, eventually, text, two_and};
+use crate::common::{Coordinator, Service, Step, eventually, text, two_and};
 
 const BEGIN: &str = "/v1/transactions";
 
@@ -85,6 +85,32 @@ async fn a_service_that_is_away_is_told_later_also_by_a_coordinator_that_was_res
     eventually("told", async || coordinator.status(&notice).await == "COMPLETED").await;
     let ids: Vec<_> = told(&hooks).into_iter().map(|body| body["data"]["id"].clone()).collect();
     assert!(ids.iter().all(|id| *id == reply.json()["id"]), "{ids:?}");
+}
+
+#[tokio::test]
+async fn what_tells_of_an_end_is_in_the_journal_before_that_end() {
+    let (wallet, hooks) = (Service::default(), Service::default());
+    let urls = [wallet.serve().await, hooks.serve().await];
+    let resources = [("wallet", &*urls[0]), ("ledger", &*urls[1])];
+    let (coordinator, hand) = Coordinator::start_held_and(&resources, signed).await;
+    let steps = json!([{"name": "a", "action": {"resource": "wallet", "path": "/a"}}]);
+    let saga = json!({"kind": "saga", "webhook": hook(), "steps": steps}).to_string();
+    for (begin, answer) in
+        [(atomic(hook()), 200), (atomic(hook()), 409), (saga.clone(), 200), (saga, 409)]
+    {
+        for verb in ["prepare", "commit", "a"] {
+            wallet.answer(verb, answer, "{}");
+        }
+        let view = coordinator.post(BEGIN, &begin).await.json();
+        let [txn, notice] =
+            [&view["id"], &view["webhook"]].map(|id| text(id).parse().expect("an identity"));
+        let is_told = async || hand.appended(&[notice]).contains(&(notice, Step::Last));
+        eventually("told", is_told).await;
+        let appended = hand.appended(&[txn, notice]);
+        let begun = appended.iter().position(|it| *it == (notice, Step::First));
+        let ended = appended.iter().position(|it| *it == (txn, Step::Last));
+        assert!(begun.is_some() && begun < ended, "{view}: {appended:?}");
+    }
 }
 
 #[tokio::test]

@@ -7,8 +7,8 @@ use unanimous_core::commit;
 use unanimous_core::id::{Epoch, Lsn, ShardId, TxnId};
 use unanimous_core::txn::Record;
 use unanimous_journal::{
-    Entry, FileJournal, Filter, Journal, JournalError, Listener, OpenTxn, Options, Page, Stats,
-    Stored,
+    End, Entry, FileJournal, Filter, Journal, JournalError, Listener, OpenTxn, Options, Page,
+    Stats, Stored,
 };
 use unanimous_server::driver::Ears;
 
@@ -34,6 +34,15 @@ struct State {
     on_disk: Lsn,
     told: Lsn,
     decisions: usize,
+    appended: Vec<(TxnId, Step)>,
+}
+
+/// What an entry is to its transaction.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Step {
+    First,
+    Next,
+    Last,
 }
 
 impl HeldJournal {
@@ -100,6 +109,12 @@ impl Hand {
     pub(crate) fn decisions(&self) -> usize {
         self.state().decisions
     }
+
+    /// The entries of these transactions so far, in order.
+    pub(crate) fn appended(&self, of: &[TxnId]) -> Vec<(TxnId, Step)> {
+        let state = self.state();
+        state.appended.iter().filter(|(txn, _)| of.contains(txn)).copied().collect()
+    }
 }
 
 impl Journal for HeldJournal {
@@ -127,6 +142,12 @@ impl Journal for HeldJournal {
         let decided =
             |record: &&Record| matches!(record, Record::Commit(commit::Record::Decided { .. }));
         state.decisions += entry.records.iter().filter(decided).count();
+        let step = match (entry.end, entry.expected) {
+            (End::Open, 0) => Step::First,
+            (End::Open, _) => Step::Next,
+            (End::Ended, _) => Step::Last,
+        };
+        state.appended.push((entry.txn, step));
         drop(state);
         self.inner.append(entry)
     }

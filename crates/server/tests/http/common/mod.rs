@@ -19,7 +19,7 @@ use unanimous_server::journal::JournalConfig;
 use unanimous_server::{Server, StopError};
 
 pub(crate) use client::{Client, Reply, raw};
-pub(crate) use journal::{Hand, HeldJournal};
+pub(crate) use journal::{Hand, HeldJournal, Step};
 pub(crate) use service::{Called, Service};
 
 /// Two branches, for a coordinator with the resources wallet and ledger.
@@ -97,8 +97,16 @@ impl Coordinator {
 
     /// Starts one on a journal that the test holds in its hand.
     pub(crate) async fn start_held(resources: &[(&str, &str)]) -> (Self, Hand) {
+        Self::start_held_and(resources, |config| config).await
+    }
+
+    /// The same with some more configured.
+    pub(crate) async fn start_held_and(
+        resources: &[(&str, &str)],
+        more: impl FnOnce(Config) -> Config,
+    ) -> (Self, Hand) {
         let folder = Arc::new(tempfile::tempdir().expect("a temporary folder"));
-        let config = config(folder.path(), resources);
+        let config = more(config(folder.path(), resources));
         let data = config.journal.folder().expect("it is a folder").to_owned();
         let mut hand = None;
         let open = |ears| {
