@@ -27,8 +27,9 @@ pub use saga::{
 };
 pub use view::{
     BranchInDoubt, CheckAnswer, CheckFinding, Disagreement, EnlistedView, EventView, LogEvent,
-    LogView, OutcomeWord, ParticipantView, ReasonView, ResolutionView, ResourceCheck, ResourceView,
-    ResourcesView, StatusWord, SummaryView, TransactionList, TransactionView,
+    LogView, NodeView, NodeWord, NodesView, OutcomeWord, ParticipantView, ReasonView,
+    ResolutionView, ResourceCheck, ResourceView, ResourcesView, StatusWord, SummaryView,
+    TransactionList, TransactionView,
 };
 
 /// Where the coordinator listens unless told otherwise.
@@ -66,4 +67,10 @@ pub mod header {
     pub const PHASES: &str = "unanimous-phases";
     /// W3C trace context.
     pub const TRACEPARENT: &str = "traceparent";
+    /// The node that passes a request on: whoever gets it answers, or says that it cannot.
+    pub const FORWARDED_BY: &str = "unanimous-forwarded-by";
+    /// The identity under which a node may have begun what it asks for again.
+    pub const BEGIN_AS: &str = "unanimous-begin-as";
+    /// Set on the answer of a node that does not drive what was asked for.
+    pub const MOVED: &str = "unanimous-moved";
 }

@@ -434,3 +434,41 @@ pub struct BranchInDoubt {
     /// Since when, in milliseconds since the Unix epoch.
     pub since_ms: u64,
 }
+
+/// `GET /v1/nodes`: who shares the work, as the node that was asked sees it.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct NodesView {
+    /// The nodes by name.
+    pub nodes: Vec<NodeView>,
+}
+
+/// One node.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct NodeView {
+    /// Its name.
+    pub name: String,
+    /// Where it is reached by the others.
+    pub address: String,
+    /// How it is.
+    pub state: NodeWord,
+    /// The parts of the transactions that it drives.
+    pub partitions: Vec<u8>,
+    /// Milliseconds since it was last heard; absent for the node that was asked, and for one that
+    /// it never heard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heard_ms_ago: Option<u64>,
+}
+
+/// How a node is.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeWord {
+    /// It takes its share.
+    Active,
+    /// It gives away what it drives.
+    Draining,
+    /// It does not reach the journal; the others take over what it drove.
+    CutOff,
+    /// It is not heard; the others take over what it drove.
+    Silent,
+}

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep};
 use unanimous_api::{
-    AbortRequest, BranchInDoubt, InvariantView, InvariantsView, Kind, LogView, Problem,
+    AbortRequest, BranchInDoubt, InvariantView, InvariantsView, Kind, LogView, NodesView, Problem,
     ResolveRequest, ResourceCheck, ResourcesView, StatusWord, TransactionList, TransactionView,
     Wait, header,
 };
@@ -231,6 +231,25 @@ impl Client {
     pub async fn check_invariant(&self, name: &str) -> Result<InvariantView, Error> {
         let nothing = serde_json::Map::new();
         self.post(format!("/v1/invariants/{}/check", escape(name)), &nothing).await
+    }
+
+    /// The nodes that share a journal; none if the coordinator has its journal for itself.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unreachable`] if the coordinator does not answer.
+    pub async fn nodes(&self) -> Result<NodesView, Error> {
+        self.get("/v1/nodes".to_owned()).await
+    }
+
+    /// Lets a node give away what it drives, and take nothing more until it is started again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] if there is no such node, or it does not answer.
+    pub async fn drain(&self, node: &str) -> Result<NodesView, Error> {
+        let nothing = serde_json::Map::new();
+        self.post(format!("/v1/nodes/{}/drain", escape(node)), &nothing).await
     }
 
     /// Every change of state from now on, or those of one transaction.

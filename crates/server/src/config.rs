@@ -25,6 +25,7 @@ use crate::limits::{
     OPEN_MAX_DEFAULT, ORPHAN_GRACE_MS_DEFAULT, QUEUE_MAX_DEFAULT, RETENTION_DAYS_DEFAULT,
     RETENTION_DAYS_MAX,
 };
+use crate::nodes::config::{FileNode, NodeConfig, node};
 
 /// The configuration of one coordinator.
 #[derive(Clone, Debug)]
@@ -45,6 +46,8 @@ pub struct Config {
     pub sagas: Vec<SagaConfig>,
     /// Bounds and times.
     pub limits: Limits,
+    /// What this process is called among those that share its journal.
+    pub node: NodeConfig,
 }
 
 /// Bounds and times, each with its default in `limits.rs`.
@@ -95,6 +98,11 @@ impl Secret {
         Self(text)
     }
 
+    /// For whom it is meant.
+    pub(crate) fn reveal(&self) -> &str {
+        &self.0
+    }
+
     /// Whether `offered` is the secret. Takes as long whether it differs early or late.
     pub fn is(&self, offered: &str) -> bool {
         let differences = self.0.bytes().zip(offered.bytes()).fold(0, |all, (a, b)| all | (a ^ b));
@@ -126,6 +134,10 @@ pub struct Overrides {
     pub journal_password: Option<String>,
     /// `UNANIMOUS_TOKEN`.
     pub token: Option<String>,
+    /// `--node`, `UNANIMOUS_NODE`.
+    pub node: Option<String>,
+    /// `--node-address`, `UNANIMOUS_NODE_ADDRESS`.
+    pub node_address: Option<String>,
 }
 
 /// The file `unanimous.toml`, as written.
@@ -147,6 +159,8 @@ struct File {
     invariants: BTreeMap<String, FileInvariant>,
     #[serde(default)]
     sagas: Vec<FileSaga>,
+    #[serde(default)]
+    node: FileNode,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -192,6 +206,11 @@ pub const FILE_DEFAULT: &str = "unanimous.toml";
 pub const DATA_DEFAULT: &str = "unanimous-data";
 
 impl Config {
+    /// Milliseconds for which ended transactions are kept.
+    pub(crate) fn retention_ms(&self) -> u64 {
+        self.limits.retention_days.saturating_mul(24 * 60 * 60 * 1_000)
+    }
+
     /// Reads the file (the default one may be missing) and lays the overrides over it.
     ///
     /// # Errors
@@ -248,7 +267,9 @@ impl Config {
         let resources = file.resources.into_iter();
         let resources = resources.map(|it| resource(it, env)).collect::<Result<_, _>>()?;
         let invariants = invariants(file.invariants, &resources)?;
+        let node = node(file.node, overrides.node, overrides.node_address)?;
         Ok(Self {
+            node,
             listen,
             journal,
             cluster: file.cluster,

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use unanimous_journal::{
-    EtcdJournal, EtcdOptions, FileJournal, Journal, JournalError, Listener, Options,
-    PostgresJournal, PostgresOptions,
+    Directory, EtcdDirectory, EtcdJournal, EtcdOptions, FileJournal, Journal, JournalError,
+    Listener, Options, PostgresDirectory, PostgresJournal, PostgresOptions,
 };
 use unanimous_participants::Password;
 
@@ -78,7 +78,8 @@ impl JournalConfig {
         }
     }
 
-    /// Opens it. What has ended is kept for `retention_ms` milliseconds.
+    /// Opens it. What has ended is kept for `retention_ms` milliseconds. In a database `owner` stands
+    /// beside what it claims; the process, if there is none.
     ///
     /// # Errors
     ///
@@ -86,6 +87,7 @@ impl JournalConfig {
     pub fn open(
         &self,
         retention_ms: u64,
+        owner: Option<&str>,
         listener: Arc<dyn Listener>,
     ) -> Result<Arc<dyn Journal>, JournalError> {
         match self {
@@ -94,15 +96,44 @@ impl JournalConfig {
                 Ok(Arc::new(FileJournal::open(folder, options, listener)?))
             }
             Self::Postgres { url, password } => {
-                let password = password.as_ref().map(|it| it.reveal().to_owned());
-                let options =
-                    PostgresOptions { password, retention_ms, ..PostgresOptions::default() };
+                let mut options = PostgresOptions { retention_ms, ..PostgresOptions::default() };
+                options.password = password.as_ref().map(|it| it.reveal().to_owned());
+                if let Some(owner) = owner {
+                    owner.clone_into(&mut options.coordinator);
+                }
                 Ok(Arc::new(PostgresJournal::open(url, options, listener)?))
             }
             Self::Etcd { url, password } => {
-                let password = password.as_ref().map(|it| it.reveal().to_owned());
-                let options = EtcdOptions { password, retention_ms, ..EtcdOptions::default() };
+                let mut options = EtcdOptions { retention_ms, ..EtcdOptions::default() };
+                options.password = password.as_ref().map(|it| it.reveal().to_owned());
+                if let Some(owner) = owner {
+                    owner.clone_into(&mut options.coordinator);
+                }
                 Ok(Arc::new(EtcdJournal::open(url, options, listener)?))
+            }
+        }
+    }
+
+    /// Whether several nodes can share it.
+    pub fn is_shared(&self) -> bool {
+        match self {
+            Self::Folder(_) => false,
+            Self::Postgres { .. } | Self::Etcd { .. } => true,
+        }
+    }
+
+    /// The directory of the nodes that share it.
+    pub(crate) fn directory(&self) -> Result<Arc<dyn Directory>, JournalError> {
+        match self {
+            Self::Folder(folder) => Err(JournalError::Unusable(format!(
+                "{}: a folder belongs to one process",
+                folder.display()
+            ))),
+            Self::Postgres { url, password } => {
+                Ok(Arc::new(PostgresDirectory::open(url, password.as_ref().map(Password::reveal))?))
+            }
+            Self::Etcd { url, password } => {
+                Ok(Arc::new(EtcdDirectory::open(url, password.as_ref().map(Password::reveal))?))
             }
         }
     }

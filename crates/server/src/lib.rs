@@ -19,6 +19,7 @@ pub mod invariants;
 pub mod journal;
 pub mod limits;
 mod metrics;
+mod nodes;
 mod orphans;
 mod reconcile;
 mod resources;
@@ -27,5 +28,6 @@ mod serve;
 
 pub use invariants::Invariants;
 pub use metrics::Metrics;
+pub use nodes::{NodeConfig, Nodes};
 pub use resources::Resources;
 pub use serve::{Server, StartError, StopError};

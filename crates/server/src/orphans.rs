@@ -17,6 +17,7 @@ use unanimous_core::{Answer, Opaque, Outcome, Verb};
 use unanimous_journal::JournalError;
 use unanimous_participants::{Call, Resource, Trace, Turn};
 
+use crate::config::Config;
 use crate::driver::Coordinator;
 use crate::limits::{LIST_WAIT, ORPHAN_CALL};
 
@@ -30,6 +31,10 @@ pub(crate) struct Hunt {
 }
 
 impl Hunt {
+    pub(crate) fn of(config: &Config) -> Self {
+        Self { grace_ms: config.limits.orphan_grace_ms, retention_ms: config.retention_ms() }
+    }
+
     /// Hunts in every resource that can be asked, until the set is dropped. One that does not answer
     /// delays no other.
     pub(crate) fn start(self, coordinator: &Coordinator) -> JoinSet<()> {
@@ -129,9 +134,9 @@ impl Beat {
             earlier,
             later,
             known: &|txn| facts.get(&txn).copied().unwrap_or(Known::Live),
-            // Every shard was claimed at the start. Where another process can claim them since, the
-            // journal does not say that it knows nothing of a transaction, it fails.
-            owned: &|_| true,
+            // Where another process has claimed the shard since, the journal does not say that it
+            // knows nothing of a transaction, it fails.
+            owned: &|shard| self.coordinator.owns(shard),
         }
         .plan()
     }
@@ -184,10 +189,10 @@ impl Beat {
     }
 }
 
-/// A branch name of this cluster.
+/// A branch name of this cluster, in a shard of this coordinator.
 pub(crate) fn ours(coordinator: &Coordinator, text: &str) -> Option<BranchName> {
     let name: BranchName = text.parse().ok()?;
-    (name.cluster == coordinator.cluster()).then_some(name)
+    (name.cluster == coordinator.cluster() && coordinator.owns(name.txn.shard())).then_some(name)
 }
 
 /// How a transaction ended; `None` while somebody drives it.

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use unanimous_core::id::ShardId;
 use unanimous_journal::{Journal, JournalError};
 use unanimous_participants::{Observer, OpenError};
 
 use crate::config::Config;
-use crate::driver::{Coordinator, CoordinatorOptions, Ears};
+use crate::driver::{self, Coordinator, CoordinatorOptions, Ears};
 use crate::http::{self, Lights};
 use crate::invariants::Invariants;
 use crate::limits::LAST_ANSWERS;
@@ -36,6 +37,14 @@ pub enum StartError {
         /// Why.
         error: JournalError,
     },
+    /// Another process is the node of that name.
+    #[error("node {name:?} is running at {address}: set another [node] name, or --node")]
+    NodeName {
+        /// The name.
+        name: String,
+        /// Where the other answers.
+        address: String,
+    },
     /// The address cannot be listened on.
     #[error(
         "listen = \"{address}\": {error}; stop the process that has it, or use another address"
@@ -57,6 +66,9 @@ pub enum StopError {
     /// Another coordinator owns the journal now. Whatever was not told by then is its business.
     #[error("another coordinator took the journal over ({0}); this one stops")]
     TakenOver(String),
+    /// Another process has become the node of that name, because this one did not answer.
+    #[error("another process is node {0:?} now; this one stops")]
+    Displaced(String),
 }
 
 impl From<&JournalError> for StopError {
@@ -90,10 +102,8 @@ impl Server {
     ///
     /// [`StartError`] with one line that names what to change.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        let retention = Duration::from_secs(config.limits.retention_days * 24 * 60 * 60);
-        let retention_ms = u64::try_from(retention.as_millis()).unwrap_or(u64::MAX);
-        let journal = config.journal.clone();
-        Self::start_on(config, |ears| journal.open(retention_ms, ears)).await
+        let (journal, retention_ms) = (config.journal.clone(), config.retention_ms());
+        Self::start_on(config, |ears| journal.open(retention_ms, None, ears)).await
     }
 
     /// The same on the journal that `open` makes for those who hear of it.
@@ -118,12 +128,14 @@ impl Server {
         let journal = open(Arc::clone(&ears)).map_err(failed)?;
         let options = CoordinatorOptions {
             cluster: config.cluster.clone().unwrap_or_else(|| journal.instance().to_owned()),
+            shards: ShardId::all().collect(),
             drivers: drivers(),
             call_timeout_ms: config.limits.call_timeout_ms,
             branch_order: config.limits.branch_order,
             open_max: config.limits.open_max,
             queue_max: config.limits.queue_max,
             metrics: Arc::clone(&metrics),
+            events: driver::events(),
         };
         let coordinator = Coordinator::start(options, journal, ears, resources).map_err(failed)?;
         Ok(Self { coordinator, listener, metrics, config })
@@ -158,12 +170,8 @@ impl Server {
         let app = http::router(coordinator.clone(), invariants.clone(), &config, lights);
         let serving = http::listen(listener, app, http::Bounds::default(), metrics, quitting);
         let mut serving = tokio::spawn(serving);
-        let hunt = Hunt {
-            grace_ms: config.limits.orphan_grace_ms,
-            retention_ms: config.limits.retention_days.saturating_mul(24 * 60 * 60 * 1_000),
-        };
         // Both end with this function.
-        let _hunting = hunt.start(&coordinator);
+        let _hunting = Hunt::of(&config).start(&coordinator);
         let _checking = invariants.start();
         tokio::select! {
             _ = stop.wait_for(|&stop| stop) => {}

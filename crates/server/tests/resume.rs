@@ -23,6 +23,7 @@ async fn what_is_durable_before_the_drivers_run_is_told_and_acted_on() {
     let inner = FileJournal::open(folder.path(), Options::default(), ears.clone());
     let journal = Arc::new(Prompt(inner.expect("nobody has the folder")));
     let options = CoordinatorOptions {
+        shards: ShardId::all().collect(),
         cluster: journal.instance().to_owned(),
         drivers: 1,
         call_timeout_ms: 1_000,
@@ -30,6 +31,7 @@ async fn what_is_durable_before_the_drivers_run_is_told_and_acted_on() {
         open_max: 10,
         queue_max: 10,
         metrics: Arc::new(Metrics::new()),
+        events: unanimous_server::driver::events(),
     };
     let coordinator = Coordinator::start(options, journal, ears, Resources::default());
     let coordinator = coordinator.expect("the journal is sound");

@@ -81,6 +81,15 @@ Exits with 0 only if the books balance.")]
 Invariants are configured: see [invariants.NAME] in docs/operating.md.")]
     Invariant(InvariantArgs),
 
+    /// Look at the processes that share a journal, and take one out of work.
+    #[command(after_help = "Examples:
+  unanimous node list
+  unanimous node drain db1:7070      before it is stopped, so that no request notices; a node that is
+                                     asked to stop with SIGTERM does the same by itself
+
+Exits with 1 if a node that is drained still drives something when the time is over.")]
+    Node(NodeArgs),
+
     /// Look whether each configured resource can take part, and say what to change if not.
     #[command(after_help = "Examples:
   unanimous doctor --config unanimous.toml
@@ -147,6 +156,12 @@ pub(crate) struct ServeArgs {
     /// password is taken from UNANIMOUS_JOURNAL_PASSWORD.
     #[arg(long, value_name = "URL", env = "UNANIMOUS_JOURNAL")]
     pub(crate) journal: Option<String>,
+    /// What this process is called among those that share a journal; machine and port unless set.
+    #[arg(long, value_name = "NAME", env = "UNANIMOUS_NODE")]
+    pub(crate) node: Option<String>,
+    /// Where the others that share a journal find it; where it listens unless set.
+    #[arg(long, value_name = "URL", env = "UNANIMOUS_NODE_ADDRESS")]
+    pub(crate) node_address: Option<String>,
     /// How log lines look.
     #[arg(long, value_enum, default_value_t = LogFormat::Text, env = "UNANIMOUS_LOG_FORMAT")]
     pub(crate) log_format: LogFormat,
@@ -380,6 +395,28 @@ pub(crate) enum ResourceCommand {
     InDoubt {
         /// Only those of this resource.
         name: Option<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NodeArgs {
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    #[command(subcommand)]
+    pub(crate) command: NodeCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeCommand {
+    /// List the nodes, and which parts of the transactions each drives.
+    List,
+    /// Let a node give away what it drives; it takes nothing more until it is started again.
+    Drain {
+        /// Its name.
+        name: String,
+        /// How long to wait until it drives nothing.
+        #[arg(long, value_name = "MS", default_value_t = 30_000)]
+        timeout_ms: u64,
     },
 }
 

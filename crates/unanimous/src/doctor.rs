@@ -42,6 +42,7 @@ pub(crate) async fn run(args: DoctorArgs, format: Format) -> Result<(), Failure>
         journal: variable("UNANIMOUS_JOURNAL"),
         journal_password: variable("UNANIMOUS_JOURNAL_PASSWORD"),
         token: variable("UNANIMOUS_TOKEN"),
+        ..Overrides::default()
     };
     let config = Config::load(args.config.as_deref(), overrides)
         .map_err(|error| Failure::usage(error.to_string()))?;

@@ -10,6 +10,7 @@ mod demo;
 mod doctor;
 mod exit;
 mod invariant;
+mod node;
 mod output;
 mod remote;
 mod resource;
@@ -47,6 +48,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Txn(args) => in_runtime(txn::run(args, format)),
         Command::Resource(args) => in_runtime(resource::run(args, format)),
         Command::Invariant(args) => in_runtime(invariant::run(args, format)),
+        Command::Node(args) => in_runtime(node::run(args, format)),
         Command::Doctor(args) => in_runtime(doctor::run(args, format)),
         Command::Sim(args) => sim::run(&args, format),
         Command::Bench(args) => in_runtime(bench::run(args, format)),

@@ -1,12 +1,13 @@
 //! `unanimous serve`: the coordinator as a process.
 
 use std::io::{IsTerminal, Read};
+use std::net::SocketAddr;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
-use unanimous_server::Server;
 use unanimous_server::config::{Config, Overrides};
+use unanimous_server::{Nodes, Server, StartError};
 
 use crate::cli::{LogFormat, ServeArgs};
 use crate::exit::Failure;
@@ -21,6 +22,8 @@ pub(crate) async fn serve(args: ServeArgs) -> Result<(), Failure> {
         journal: args.journal,
         journal_password: std::env::var("UNANIMOUS_JOURNAL_PASSWORD").ok(),
         token: std::env::var("UNANIMOUS_TOKEN").ok(),
+        node: args.node,
+        node_address: args.node_address,
     };
     let config = Config::load(args.config.as_deref(), overrides)
         .map_err(|error| Failure::usage(error.to_string()))?;
@@ -31,11 +34,29 @@ pub(crate) async fn serve(args: ServeArgs) -> Result<(), Failure> {
     }
     stop_at_signals(stop)
         .map_err(|error| Failure::not_done(format!("cannot listen for signals: {error}")))?;
-    let server = Server::start(config).await.map_err(|error| Failure::usage(error.to_string()))?;
-    if let Ok(address) = server.address() {
+    let ended = match config.journal.is_shared() {
+        true => {
+            let nodes = Nodes::start(config).await.map_err(refused)?;
+            tell(nodes.address());
+            nodes.run(stopped).await
+        }
+        false => {
+            let server = Server::start(config).await.map_err(refused)?;
+            tell(server.address());
+            server.run(stopped).await
+        }
+    };
+    ended.map_err(|error| Failure::not_done(error.to_string()))
+}
+
+fn refused(error: StartError) -> Failure {
+    Failure::usage(error.to_string())
+}
+
+fn tell(address: std::io::Result<SocketAddr>) {
+    if let Ok(address) = address {
         tracing::info!(%address, "listening");
     }
-    server.run(stopped).await.map_err(|error| Failure::not_done(error.to_string()))
 }
 
 /// Calls `then` once standard input is closed, which happens when the process that holds its other

@@ -112,7 +112,8 @@ pub(crate) fn ensure(component: &Component) -> Result<(), String> {
         Install::Rustup(name) => succeed(command("rustup").args(["component", "add", name])),
         Install::Cargo(name, version) => succeed(
             command("cargo")
-                .args(["install", name, "--version", version, "--locked", "--root"])
+                // It is built faster than it would be optimized, and runs for seconds.
+                .args(["install", name, "--version", version, "--locked", "--debug", "--root"])
                 .arg(tools()),
         ),
     };

@@ -54,6 +54,8 @@ pub enum Code {
     BadMessage,
     /// No saga of that name and version is configured.
     UnknownSaga,
+    /// No node of that name is known.
+    UnknownNode,
     /// The transaction was aborted.
     Aborted,
     /// The transaction is committed and cannot be aborted any more.
@@ -92,6 +94,8 @@ pub enum Code {
     JournalFull,
     /// The coordinator is shutting down.
     ShuttingDown,
+    /// Nobody drives that part of the transactions now.
+    NoOwner,
     /// The token is missing or wrong.
     Unauthorized,
     /// A web page of another site sent the request.

@@ -21,7 +21,7 @@ const fn later((code, info): (Code, CodeInfo)) -> (Code, CodeInfo) {
 }
 
 #[rustfmt::skip]
-pub(super) const ROWS: [(Code, CodeInfo); 45] = [
+pub(super) const ROWS: [(Code, CodeInfo); 47] = [
     row(Code::MalformedJson, "UNA0101", 400,
         "the body is not JSON",
         "mend the JSON at the position named"),
@@ -91,6 +91,9 @@ pub(super) const ROWS: [(Code, CodeInfo); 45] = [
     row(Code::UnknownSaga, "UNA0123", 422,
         "no saga of that name and version is configured",
         "add it to the configuration, or use one of those that GET /v1/sagas lists"),
+    row(Code::UnknownNode, "UNA0124", 404,
+        "no node of that name is known",
+        "use a name that GET /v1/nodes lists"),
     row(Code::Aborted, "UNA0201", 409,
         "the transaction was aborted",
         "read the reason; if it was a conflict or a timeout, begin a new transaction"),
@@ -150,6 +153,9 @@ pub(super) const ROWS: [(Code, CodeInfo); 45] = [
     later(row(Code::ShuttingDown, "UNA0303", 503,
         "the coordinator is shutting down",
         "try again after the restart")),
+    later(row(Code::NoOwner, "UNA0304", 503,
+        "no node drives that part of the transactions",
+        "try again after Retry-After seconds; see unanimous node list, and the nodes' logs")),
     row(Code::Unauthorized, "UNA0401", 401,
         "the token is missing or wrong",
         "send Authorization: Bearer with the configured token"),

@@ -3,6 +3,7 @@
 use unanimous_api::Wait;
 use unanimous_core::Opaque;
 use unanimous_core::commit::{Key, Shape};
+use unanimous_core::id::TxnId;
 use unanimous_core::saga::Plan;
 use unanimous_participants::Trace;
 
@@ -11,6 +12,8 @@ use super::memo::Webhook;
 
 /// A transaction to begin.
 pub struct BeginOrder {
+    /// Its identity, of a shard of this coordinator; a new one if there is none.
+    pub txn: Option<TxnId>,
     /// What its two phases are to its participants.
     pub shape: Shape,
     /// Milliseconds within which it must be decided.
@@ -31,6 +34,8 @@ pub struct BeginOrder {
 
 /// A saga to begin.
 pub struct SagaOrder {
+    /// Its identity, of a shard of this coordinator; a new one if there is none.
+    pub txn: Option<TxnId>,
     /// Its steps; [`unanimous_core::saga::check`] has nothing against them.
     pub steps: Vec<Plan>,
     /// What they are given, as JSON.

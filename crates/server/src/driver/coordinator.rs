@@ -4,12 +4,11 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
-use unanimous_api::{BranchInDoubt, EventView, LogView, TransactionView, Wait};
+use unanimous_api::{BranchInDoubt, EventView, TransactionView, Wait};
 use unanimous_core::commit::{Branch, Key, Mode, Phases};
-use unanimous_core::id::{BranchId, Lsn, ShardId, TxnId};
-use unanimous_core::txn::Txn;
-use unanimous_core::{Durability, Input, Opaque, Outcome, Reason, Resolution, Vote};
-use unanimous_journal::{Filter, Journal, JournalError, Page, Stored};
+use unanimous_core::id::{Epoch, Lsn, ShardId, TxnId};
+use unanimous_core::{Input, Opaque, Outcome, Reason, Resolution, Vote};
+use unanimous_journal::{Journal, JournalError};
 
 use super::Census;
 use super::begun::{BeginOrder, SagaOrder};
@@ -20,7 +19,6 @@ use super::ids::{Ids, shard_of_key};
 use super::memo::Memo;
 use super::order::{BranchOrder, Contention};
 use super::run::Driver;
-use super::view::{self, Frame};
 use crate::Metrics;
 use crate::limits::EVENTS_BEHIND_MAX;
 use crate::resources::Resources;
@@ -29,6 +27,8 @@ use crate::resources::Resources;
 pub struct CoordinatorOptions {
     /// The cluster's name, part of every branch identifier.
     pub cluster: String,
+    /// The shards that it takes over; at least one.
+    pub shards: Vec<ShardId>,
     /// Drivers to run: one for each core that they should use.
     pub drivers: usize,
     /// Milliseconds a call may take.
@@ -41,6 +41,13 @@ pub struct CoordinatorOptions {
     pub queue_max: usize,
     /// Where it counts; the resources report their calls there too.
     pub metrics: Arc<Metrics>,
+    /// Where it tells every change of state; see [`events`].
+    pub events: broadcast::Sender<EventView>,
+}
+
+/// A place to tell changes of state, which remembers the last for whoever is slow.
+pub fn events() -> broadcast::Sender<EventView> {
+    broadcast::Sender::new(EVENTS_BEHIND_MAX)
 }
 
 /// What the drivers share.
@@ -50,12 +57,14 @@ pub(super) struct Shared {
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: Clock,
     pub(super) cluster: String,
+    /// The shards that it has taken over.
+    pub(super) shards: Vec<ShardId>,
     pub(super) call_timeout_ms: u64,
     pub(super) branch_order: BranchOrder,
     pub(super) contention: Contention,
     pub(super) open: AtomicUsize,
     pub(super) queued: AtomicUsize,
-    appended: AtomicU64,
+    pub(super) appended: AtomicU64,
     events: broadcast::Sender<EventView>,
 }
 
@@ -99,19 +108,21 @@ async fn pass_on(
     }
 }
 
-/// The coordinator of one process. Cheap to clone.
+/// Drives the transactions of its shards: all of them, or those of one part where several nodes share
+/// a journal. Cheap to clone.
 #[derive(Clone)]
 pub struct Coordinator {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     drivers: Arc<[mpsc::UnboundedSender<Event>]>,
-    ears: Arc<Ears>,
+    pub(super) ears: Arc<Ears>,
     ids: Arc<Ids>,
+    epoch: Epoch,
     open_max: usize,
     queue_max: usize,
 }
 
 impl Coordinator {
-    /// Takes over every shard of the journal, resumes what is open, and starts the drivers.
+    /// Takes over its shards, resumes what is open in them, and starts the drivers.
     ///
     /// `ears` are those the journal was made with. Must be called within a tokio runtime.
     ///
@@ -124,20 +135,24 @@ impl Coordinator {
         ears: Arc<Ears>,
         resources: Resources,
     ) -> Result<Self, JournalError> {
-        let shards: Vec<ShardId> = ShardId::all().collect();
-        let epochs = journal.claim_all(&shards)?;
+        let mut epochs = vec![Epoch::default(); ShardId::all().count()];
+        let claimed = journal.claim_all(&options.shards)?;
+        for (shard, epoch) in options.shards.iter().zip(claimed) {
+            epochs[shard.index()] = epoch;
+        }
         let shared = Arc::new(Shared {
             resources,
             metrics: options.metrics,
             clock: Clock::start(),
             cluster: options.cluster,
+            shards: options.shards,
             call_timeout_ms: options.call_timeout_ms,
             branch_order: options.branch_order,
             contention: Contention::default(),
             open: AtomicUsize::new(0),
             queued: AtomicUsize::new(0),
             appended: AtomicU64::new(0),
-            events: broadcast::Sender::new(EVENTS_BEHIND_MAX),
+            events: options.events,
             journal,
         });
         let count = options.drivers.max(1);
@@ -153,7 +168,8 @@ impl Coordinator {
         }
         for (mut driver, inbox) in drivers {
             driver.resume();
-            tokio::spawn(driver.run(inbox, ears.flushed.subscribe()));
+            let heard = (ears.flushed.subscribe(), ears.failed.subscribe());
+            tokio::spawn(driver.run(inbox, heard.0, heard.1));
         }
         for (name, resource) in shared.resources.iter() {
             if let Some(returns) = resource.returns() {
@@ -162,8 +178,9 @@ impl Coordinator {
             }
         }
         let ids = Arc::new(Ids::new());
+        let epoch = epochs.into_iter().max().unwrap_or_default();
         let (open_max, queue_max) = (options.open_max, options.queue_max);
-        Ok(Self { shared, drivers: senders.into(), ears, ids, open_max, queue_max })
+        Ok(Self { shared, drivers: senders.into(), ears, ids, epoch, open_max, queue_max })
     }
 
     /// Begins a transaction, runs it if it has branches, and answers as its `wait` says.
@@ -202,7 +219,7 @@ impl Coordinator {
         let what = What::Steps { steps, input, timeout_ms, delay_ms };
         let memo = Memo { trace: order.trace, webhook: order.webhook, saga: order.saga };
         let waiter = Waiter { until: order.wait, want: Want::View(reply) };
-        (self.send_order(what, order.key, order.running, memo, waiter), answer)
+        (self.send_order(order.txn, what, order.key, order.running, memo, waiter), answer)
     }
 
     fn order(&self, order: BeginOrder, want: Want) -> TxnId {
@@ -224,24 +241,32 @@ impl Coordinator {
             branches: branches.collect(),
         };
         let memo = Memo { trace: order.trace, webhook: order.webhook, saga: None };
-        self.send_order(what, order.key, order.running, memo, Waiter { until, want })
+        let waiter = Waiter { until, want };
+        self.send_order(order.txn, what, order.key, order.running, memo, waiter)
+    }
+
+    /// An identity for a transaction that begins now, in the shard of its key if it has one.
+    fn mint(&self, key: Option<&str>) -> TxnId {
+        let shard = match key {
+            Some(key) => shard_of_key(key),
+            None => self.shared.shards[self.ids.next() as usize % self.shared.shards.len()],
+        };
+        TxnId::mint(self.shared.clock.now().0, shard, self.ids.next())
     }
 
     fn send_order(
         &self,
+        txn: Option<TxnId>,
         what: What,
         key: Option<Key>,
         running: IfRunning,
         memo: Memo,
         waiter: Waiter,
     ) -> TxnId {
-        let shard = match &key {
-            Some(key) => shard_of_key(&key.text),
-            None => ShardId::of(self.ids.next() as u64),
-        };
+        let txn = txn.unwrap_or_else(|| self.mint(key.as_ref().map(|key| &*key.text)));
         let now = self.shared.clock.now();
-        let txn = TxnId::mint(now.0, shard, self.ids.next());
-        if let Err(refusal) = self.admits() {
+        let refused = if self.owns(txn.shard()) { self.admits() } else { Err(AskError::Lost) };
+        if let Err(refusal) = refused {
             waiter.want.refuse(refusal);
             return txn;
         }
@@ -376,121 +401,6 @@ impl Coordinator {
         answer
     }
 
-    /// Shows a transaction, open or ended; `None` if it is not known. `inquirer` is a branch in
-    /// doubt that asks: it will be told by the next call too.
-    ///
-    /// # Errors
-    ///
-    /// [`JournalError::Failed`] if the journal cannot be read.
-    pub async fn show(
-        &self,
-        txn: TxnId,
-        inquirer: Option<BranchId>,
-    ) -> Result<Option<TransactionView>, JournalError> {
-        let (reply, answer) = oneshot::channel();
-        self.send(txn, Event::Show(txn, inquirer, reply));
-        if let Ok(Some(view)) = answer.await {
-            return Ok(Some(view));
-        }
-        let records = self.records(txn).await?;
-        let (Some(first), Some(last)) = (records.first(), records.last()) else {
-            return Ok(None);
-        };
-        let frame = Frame {
-            cluster: &self.shared.cluster,
-            resources: &self.shared.resources,
-            txn,
-            begun_at: first.at,
-            updated_at: last.at,
-            version: u32::try_from(records.len()).unwrap_or(u32::MAX),
-        };
-        let machine = Txn::replay(records.iter().map(|stored| &stored.record))
-            .map_err(|misfit| JournalError::Failed(misfit.to_string()))?;
-        Ok(Some(frame.show(&machine)))
-    }
-
-    /// The log of a transaction; empty if it is not known.
-    ///
-    /// # Errors
-    ///
-    /// [`JournalError::Failed`] if the journal cannot be read.
-    pub async fn log(&self, txn: TxnId) -> Result<LogView, JournalError> {
-        let records = self.records(txn).await?;
-        Ok(LogView { id: txn.to_string(), events: view::log(&records) })
-    }
-
-    /// The records of a transaction, as far as no crash can take them back or change what they say.
-    async fn records(&self, txn: TxnId) -> Result<Vec<Stored>, JournalError> {
-        let records = self.read_journal(move |journal| journal.read(txn)).await?;
-        let forced = |stored: &&Stored| stored.record.durability() == Durability::Forced;
-        if let Some(last) = records.iter().rev().find(forced) {
-            self.flushed(last.lsn).await?;
-        }
-        Ok(records)
-    }
-
-    /// Transactions that pass the filter, newest first.
-    ///
-    /// # Errors
-    ///
-    /// [`JournalError::Failed`] if the journal cannot be read.
-    pub async fn list(&self, filter: Filter) -> Result<Page, JournalError> {
-        let page = self.read_journal(move |journal| journal.query(&filter)).await?;
-        self.settled().await?;
-        Ok(page)
-    }
-
-    /// The transaction that was begun under a key and may have ended long ago.
-    ///
-    /// # Errors
-    ///
-    /// [`JournalError::Failed`] if the journal cannot be read.
-    pub async fn find_key(&self, key: &str) -> Result<Option<TxnId>, JournalError> {
-        let key = key.to_owned();
-        self.read_journal(move |journal| journal.find_key(&key)).await
-    }
-
-    /// The fingerprint of the request that began a transaction.
-    ///
-    /// # Errors
-    ///
-    /// [`JournalError::Failed`] if the journal cannot be read.
-    pub async fn fingerprint(&self, txn: TxnId) -> Result<Option<[u8; 16]>, JournalError> {
-        let records = self.read_journal(move |journal| journal.read(txn)).await?;
-        let key = records.first().and_then(|stored| stored.record.key());
-        Ok(key.map(|key| key.fingerprint))
-    }
-
-    async fn read_journal<T: Send + 'static>(
-        &self,
-        read: impl FnOnce(&dyn Journal) -> Result<T, JournalError> + Send + 'static,
-    ) -> Result<T, JournalError> {
-        let journal = Arc::clone(&self.shared.journal);
-        let read = tokio::task::spawn_blocking(move || read(&*journal));
-        read.await.unwrap_or_else(|error| Err(JournalError::Failed(error.to_string())))
-    }
-
-    /// Waits until everything appended so far is durable.
-    async fn settled(&self) -> Result<(), JournalError> {
-        self.flushed(Lsn(self.shared.appended.load(Ordering::Relaxed))).await
-    }
-
-    async fn flushed(&self, lsn: Lsn) -> Result<(), JournalError> {
-        let mut flushed = self.ears.flushed.subscribe();
-        let mut failed = self.ears.failed.subscribe();
-        if self.shared.journal.flushed() >= lsn {
-            return Ok(());
-        }
-        let gone = || JournalError::Failed("the journal has stopped".into());
-        tokio::select! {
-            flushed = flushed.wait_for(|&flushed| flushed >= lsn) => match flushed {
-                Ok(_) => Ok(()),
-                Err(_) => Err(gone()),
-            },
-            _ = failed.wait_for(Option::is_some) => Err(gone()),
-        }
-    }
-
     /// Where it counts.
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.shared.metrics
@@ -560,6 +470,26 @@ impl Coordinator {
         self.read_journal(|journal| journal.close()).await
     }
 
+    /// Stops the drivers. Whoever waits for them hears that the coordinator is gone.
+    pub fn stop(&self) {
+        self.drivers.iter().for_each(|driver| self.shared.queue(driver, Event::Stop));
+    }
+
+    /// The highest epoch of its shards: of two coordinators of a shard, the later one has more.
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Whether the journal has failed.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.ears.failed.borrow().is_some()
+    }
+
+    /// Whether it has taken over this shard.
+    pub fn owns(&self, shard: ShardId) -> bool {
+        self.shared.shards.contains(&shard)
+    }
+
     /// The cluster's name.
     pub fn cluster(&self) -> &str {
         &self.shared.cluster
@@ -586,7 +516,7 @@ impl Coordinator {
         self.shared.metrics.scrape(&census, self.shared.journal.stats(), self.shared.clock.now())
     }
 
-    fn send(&self, txn: TxnId, event: Event) {
+    pub(super) fn send(&self, txn: TxnId, event: Event) {
         let driver = &self.drivers[txn.shard().index() % self.drivers.len()];
         self.shared.queue(driver, event);
     }

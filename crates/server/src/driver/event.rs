@@ -35,6 +35,8 @@ pub(super) enum Event {
     Returned(Arc<str>),
     /// Nothing new is to be begun; report when nothing is undecided.
     Drain(oneshot::Sender<()>),
+    /// Nothing more is to be done here.
+    Stop,
 }
 
 /// A transaction to begin.

@@ -5,19 +5,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use unanimous_core::id::ShardId;
 
 /// Entropy for identities: unique, not secret.
-pub(super) struct Ids {
+pub(crate) struct Ids {
     seed: u128,
     next: AtomicU64,
 }
 
 impl Ids {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut seed = [0; 16];
         getrandom::fill(&mut seed).expect("the system has a source of random numbers");
         Self { seed: u128::from_le_bytes(seed), next: AtomicU64::new(0) }
     }
 
-    pub(super) fn next(&self) -> u128 {
+    pub(crate) fn next(&self) -> u128 {
         let count = self.next.fetch_add(1, Ordering::Relaxed);
         let low = split_mix(count ^ self.seed as u64);
         let high = split_mix(low ^ (self.seed >> 64) as u64);
@@ -34,7 +34,7 @@ fn split_mix(mut z: u64) -> u64 {
 }
 
 /// Equal keys meet in one shard, whose driver takes them one after the other.
-pub(super) fn shard_of_key(key: &str) -> ShardId {
+pub(crate) fn shard_of_key(key: &str) -> ShardId {
     ShardId::of(
         key.bytes().fold(0xCBF2_9CE4_8422_2325, |hash, byte| split_mix(hash ^ u64::from(byte))),
     )

@@ -15,7 +15,7 @@ use unanimous_core::retry::Call;
 use unanimous_core::saga;
 use unanimous_core::txn::{Begun, Txn};
 use unanimous_core::{Answer, Input, Opaque, Refusal, Verb, Vote};
-use unanimous_journal::OpenTxn;
+use unanimous_journal::{JournalError, OpenTxn};
 use unanimous_participants::{Takes, Trace};
 
 use super::coordinator::Shared;
@@ -167,6 +167,7 @@ pub(super) struct Driver {
     pub(super) free: Vec<Out>,
     pub(super) draining: Option<oneshot::Sender<()>>,
     pub(super) accepting: bool,
+    stopped: bool,
     /// When the loop was last woken. A round is short, so its events share one look at the clock.
     now: Timestamp,
 }
@@ -189,6 +190,7 @@ impl Driver {
             free: Vec::new(),
             draining: None,
             accepting: true,
+            stopped: false,
             now: Timestamp::default(),
         }
     }
@@ -238,11 +240,13 @@ impl Driver {
         self.live.insert(open.txn, live);
     }
 
-    /// Runs until every sender of events is gone.
+    /// Runs until it is told to stop, or the journal has failed: what is held by the gate then is
+    /// somebody else's business.
     pub(super) async fn run(
         mut self,
         mut inbox: mpsc::UnboundedReceiver<Event>,
         mut flushed: watch::Receiver<Lsn>,
+        mut failed: watch::Receiver<Option<Arc<JournalError>>>,
     ) {
         // What was appended while it resumed may be durable already; nobody would say so again.
         flushed.mark_changed();
@@ -275,8 +279,12 @@ impl Driver {
                     }
                 }
                 () = sleep => self.on_time(),
+                _ = failed.wait_for(Option::is_some) => return,
             }
             self.settle_answers();
+            if self.stopped {
+                return;
+            }
             self.report_drained();
         }
     }
@@ -327,6 +335,7 @@ impl Driver {
                 self.accepting = false;
                 self.draining = Some(reply);
             }
+            Event::Stop => self.stopped = true,
         }
     }
 
@@ -334,6 +343,10 @@ impl Driver {
         let Order { txn, what, key, memo, waiter } = order;
         if !self.accepting {
             return waiter.want.refuse(AskError::ShuttingDown);
+        }
+        if self.live.contains_key(&txn) {
+            // A node has sent it twice.
+            return self.join(txn, waiter);
         }
         let now = self.now();
         let (key, waiter) = match key {

@@ -4,6 +4,7 @@
 //! then by the driver, which knows those begun since the look-up. So a key begins one transaction,
 //! whoever else brings it and whenever.
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
@@ -33,28 +34,50 @@ struct Asked {
     timeout_ms: u64,
 }
 
-pub(super) async fn begin(State(app): State<App>, headers: HeaderMap, body: Body) -> Reply {
+/// The identity that a node gives a transaction before it asks for it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Assigned {
+    pub(crate) txn: TxnId,
+    /// It was asked for before, and may have begun.
+    pub(crate) again: bool,
+}
+
+pub(super) async fn begin(
+    State(app): State<App>,
+    assigned: Option<Extension<Assigned>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Reply {
+    let assigned = assigned.map(|Extension(assigned)| assigned);
     let bytes = body::read(&app, body).await?;
     let mut request: BeginRequest<&RawValue> = body::parse(&bytes)?;
     let key = body::key(&headers)?;
     let key = key.map(|text| Key { text: text.into(), fingerprint: keys::of_begin(&request) });
     let named = named(&app.definitions, &mut request)?;
     let nothing_to_run = request.branches.is_empty() && request.steps.is_empty();
-    let running = match request.wait.is_none() && !nothing_to_run {
+    let is_repeat = assigned.is_some_and(|it| it.again);
+    let running = match request.wait.is_none() && !nothing_to_run && !is_repeat {
         true => IfRunning::Refuse,
         false => IfRunning::Join,
     };
     let wait = request.wait.unwrap_or_default();
     let trace = body::trace(&headers);
     let mut order = order(&app, request, key.clone(), running, trace)?;
-    if let Order::Saga(order) = &mut order {
-        order.saga = named;
+    let txn = assigned.map(|assigned| assigned.txn);
+    match &mut order {
+        Order::Saga(order) => (order.saga, order.txn) = (named, txn),
+        Order::Branches(order) => order.txn = txn,
     }
     let timeout_ms = match &order {
         Order::Branches(order) => order.timeout_ms,
         Order::Saga(order) => order.timeout_ms.unwrap_or(TIMEOUT_MS_DEFAULT),
     };
     let asked = Asked { wait, running, timeout_ms };
+    if let Some(txn) = txn.filter(|_| is_repeat)
+        && let Some(view) = app.coordinator.show(txn, None).await?
+    {
+        return along(&app, txn, view, asked).await;
+    }
     if let Some(key) = &key
         && let Some(txn) = app.coordinator.find_key(&key.text).await?
     {
@@ -118,6 +141,7 @@ fn order(
             }
             let bound = |ms, pointer: &str| steps::millis(ms, SAGA_MS_MAX, || pointer.to_owned());
             return Ok(Order::Saga(SagaOrder {
+                txn: None,
                 timeout_ms: bound(request.timeout_ms, "/timeout_ms")?,
                 delay_ms: bound(request.delay_ms, "/delay_ms")?,
                 steps: steps::steps(app.coordinator.resources(), &request, None)?,
@@ -132,6 +156,7 @@ fn order(
         }
         Kind::Message => {
             return Ok(Order::Saga(SagaOrder {
+                txn: None,
                 timeout_ms: None,
                 delay_ms: None,
                 steps: message::steps(app.coordinator.resources(), &request)?,
@@ -158,6 +183,7 @@ fn order(
         }
     }
     Ok(Order::Branches(BeginOrder {
+        txn: None,
         shape,
         timeout_ms: validate::timeout_ms(request.timeout_ms)?,
         branches: validate::branches(app.coordinator.resources(), shape, request.branches)?,
@@ -217,6 +243,16 @@ async fn repeated(app: &App, txn: TxnId, key: &Key, asked: Asked) -> Result<Resp
         return Err(Failure::of(AskError::KeyReused(txn).problem(txn)));
     }
     let view = present(app, txn).await?;
+    along(app, txn, view, asked).await
+}
+
+/// Waits along with a transaction that had begun already, and was seen like this.
+async fn along(
+    app: &App,
+    txn: TxnId,
+    view: TransactionView,
+    asked: Asked,
+) -> Result<Response, Failure> {
     // An open one that nobody drives yet shows itself, too.
     let at_rest = view.status.is_final() || view.status == StatusWord::Initiated;
     let view = match (at_rest, asked.running) {

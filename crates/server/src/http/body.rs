@@ -18,7 +18,12 @@ use crate::limits::BODY_WAIT;
 
 /// Reads a body, as far and as long as it is allowed to go.
 pub(super) async fn read(app: &App, body: Body) -> Result<Bytes, Failure> {
-    within(body, app.body_bytes_max, BODY_WAIT).await
+    within_bounds(body, app.body_bytes_max).await
+}
+
+/// Reads a body of so many bytes at the most.
+pub(crate) async fn within_bounds(body: Body, bytes_max: usize) -> Result<Bytes, Failure> {
+    within(body, bytes_max, BODY_WAIT).await
 }
 
 async fn within(body: Body, bytes_max: usize, wait: Duration) -> Result<Bytes, Failure> {
@@ -127,7 +132,7 @@ pub(super) fn escaped(name: &str) -> String {
 }
 
 /// The idempotency key of a request.
-pub(super) fn key(headers: &HeaderMap) -> Result<Option<&str>, Failure> {
+pub(crate) fn key(headers: &HeaderMap) -> Result<Option<&str>, Failure> {
     let mut values = headers.get_all(header::IDEMPOTENCY_KEY).iter();
     let Some(value) = values.next() else { return Ok(None) };
     let usable = |key: &&str| {

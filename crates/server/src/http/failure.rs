@@ -12,7 +12,7 @@ const DETAIL_LEN_MAX: usize = 1_024;
 pub(crate) struct Failure(Box<Problem>);
 
 impl Failure {
-    pub(super) fn new(code: Code, detail: impl Into<String>) -> Self {
+    pub(crate) fn new(code: Code, detail: impl Into<String>) -> Self {
         Self::of(Problem::new(code, detail))
     }
 
@@ -59,9 +59,8 @@ impl From<JournalError> for Failure {
     fn from(error: JournalError) -> Self {
         let code = match error {
             JournalError::Unreachable(_) | JournalError::Full(_) => Code::JournalFull,
-            JournalError::Conflict { .. }
-            | JournalError::Fenced { .. }
-            | JournalError::Locked { .. }
+            JournalError::Conflict { .. } | JournalError::Fenced { .. } => Code::NoOwner,
+            JournalError::Locked { .. }
             | JournalError::Damaged { .. }
             | JournalError::Unusable(_)
             | JournalError::Failed(_) => Code::Internal,

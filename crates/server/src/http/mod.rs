@@ -33,14 +33,18 @@ use axum::routing::{get, post};
 use tokio::sync::watch;
 use unanimous_api::Code;
 
-use crate::config::{Config, Secret};
+use crate::config::Config;
 use crate::definitions::Definitions;
 use crate::driver::Coordinator;
 use crate::invariants::Invariants;
 
+pub(crate) use begin::Assigned;
+pub(crate) use body::{key as request_key, within_bounds as read_body};
 pub(crate) use definitions::check as check_definitions;
 pub(crate) use failure::Failure;
+pub(crate) use guard::guard;
 pub(crate) use listen::{Bounds, listen};
+pub(crate) use system::healthz;
 
 type Reply = Result<Response, Failure>;
 
@@ -59,7 +63,6 @@ pub(crate) struct State {
     invariants: Invariants,
     definitions: Definitions,
     keys: keys::Keys,
-    token: Option<Secret>,
     body_bytes_max: usize,
     stopping: watch::Receiver<bool>,
     quitting: watch::Receiver<bool>,
@@ -79,7 +82,6 @@ pub fn router(
         invariants,
         definitions: Definitions::new(&config.sagas),
         keys: keys::Keys::default(),
-        token: config.token.clone(),
         body_bytes_max: config.limits.body_bytes_max,
         stopping: lights.stopping,
         quitting: lights.quitting,
@@ -101,9 +103,11 @@ pub fn router(
         .route("/v1/invariants/{name}/check", post(invariants::check))
         .route("/v1/sagas", get(definitions::list))
         .route("/v1/sagas/{name}", get(definitions::show))
+        .route("/v1/nodes", get(system::nodes))
+        .route("/v1/nodes/{name}/drain", post(system::drain))
         .route("/v1/events", get(events::stream))
         .route("/metrics", get(system::metrics))
-        .layer(middleware::from_fn_with_state(Arc::clone(&app), guard::guard));
+        .layer(middleware::from_fn_with_state(config.token.clone(), guard::guard));
     Router::new()
         .merge(closed)
         .route("/healthz", get(system::healthz))

@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
-use unanimous_api::{BranchInDoubt, Code, ResourceCheck, ResourceView, ResourcesView};
+use unanimous_api::{BranchInDoubt, Code, NodesView, ResourceCheck, ResourceView, ResourcesView};
 
 use super::extract::Name;
 use super::{App, Failure, validate};
@@ -50,8 +50,18 @@ pub(super) async fn check(
     }
 }
 
+/// `GET /v1/nodes` where no other node can share the journal.
+pub(super) async fn nodes() -> Json<NodesView> {
+    Json(NodesView::default())
+}
+
+pub(super) async fn drain(Name(name): Name) -> Failure {
+    let detail = format!("no node {name:?}: the journal is a folder, which belongs to one process");
+    Failure::new(Code::UnknownNode, detail)
+}
+
 /// The process answers.
-pub(super) async fn healthz() -> &'static str {
+pub(crate) async fn healthz() -> &'static str {
     "ok\n"
 }
 

@@ -12,7 +12,8 @@ mod decimal;
 mod reading;
 mod rule;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,18 +23,58 @@ use unanimous_api::{InvariantQuery, InvariantResult, InvariantView, InvariantsVi
 use unanimous_core::id::Timestamp;
 
 pub use config::{InvariantConfig, QueryConfig};
+pub(crate) use reading::{Stir, stir};
 pub use rule::Relation;
 
 use self::rule::{Motion, Reading, Verdict};
+use crate::Metrics;
 use crate::config::Config;
 use crate::driver::Coordinator;
 use crate::limits::CHECK_PAUSE;
+use crate::resources::Resources;
 
 /// The configured invariants. Cheap to clone.
 #[derive(Clone)]
 pub struct Invariants {
     by_name: Arc<BTreeMap<String, Invariant>>,
-    coordinator: Coordinator,
+    scope: Arc<dyn Scope>,
+}
+
+/// Where the values are, and who knows of the transactions that change them.
+pub(crate) trait Scope: Send + Sync + 'static {
+    fn resources(&self) -> &Resources;
+
+    fn metrics(&self) -> &Metrics;
+
+    fn now(&self) -> Timestamp;
+
+    /// What is known of commits on these resources, whoever drives them; the error is for people.
+    fn stir<'a>(
+        &'a self,
+        resources: &'a BTreeSet<&'a str>,
+    ) -> Pin<Box<dyn Future<Output = Result<Stir, String>> + Send + 'a>>;
+}
+
+/// For a coordinator that drives every transaction.
+impl Scope for Coordinator {
+    fn resources(&self) -> &Resources {
+        self.resources()
+    }
+
+    fn metrics(&self) -> &Metrics {
+        self.metrics()
+    }
+
+    fn now(&self) -> Timestamp {
+        self.clock().now()
+    }
+
+    fn stir<'a>(
+        &'a self,
+        resources: &'a BTreeSet<&'a str>,
+    ) -> Pin<Box<dyn Future<Output = Result<Stir, String>> + Send + 'a>> {
+        Box::pin(async { reading::stir(self, resources).await.map_err(|error| error.to_string()) })
+    }
 }
 
 /// One invariant, and what was last found of it.
@@ -108,8 +149,12 @@ impl Told {
 }
 
 impl Invariants {
-    /// Those of the configuration, on the resources of this coordinator.
+    /// Those of the configuration, on the resources of a coordinator that drives every transaction.
     pub fn new(coordinator: &Coordinator, config: &Config) -> Self {
+        Self::within(Arc::new(coordinator.clone()), config)
+    }
+
+    pub(crate) fn within(scope: Arc<dyn Scope>, config: &Config) -> Self {
         let invariant = |config: &InvariantConfig| Invariant {
             config: config.clone(),
             turn: tokio::sync::Mutex::new(()),
@@ -117,8 +162,8 @@ impl Invariants {
         };
         let by_name: BTreeMap<_, _> =
             config.invariants.iter().map(|(name, it)| (name.clone(), invariant(it))).collect();
-        by_name.keys().for_each(|name| coordinator.metrics().invariant_is_watched(name));
-        Self { by_name: Arc::new(by_name), coordinator: coordinator.clone() }
+        by_name.keys().for_each(|name| scope.metrics().invariant_is_watched(name));
+        Self { by_name: Arc::new(by_name), scope }
     }
 
     /// Checks each on its schedule, until the set is dropped. One that waits delays no other.
@@ -157,7 +202,7 @@ impl Invariants {
         if !checked_since {
             let begun = Instant::now();
             let found = self.find(&invariant.config).await;
-            let at = self.coordinator.clock().now();
+            let at = self.scope.now();
             self.tell(name, invariant, Checked { begun, at, found });
         }
         Some(invariant.view(name))
@@ -166,7 +211,7 @@ impl Invariants {
     async fn find(&self, config: &InvariantConfig) -> Found {
         let mut readings: Vec<Reading> = Vec::new();
         loop {
-            match reading::read(&self.coordinator, config).await {
+            match reading::read(&*self.scope, config).await {
                 Ok(reading) => readings.push(reading),
                 Err(why) => return Found::Failed(why),
             }
@@ -181,7 +226,7 @@ impl Invariants {
     /// Keeps what was found, counts it, and logs it if it is new.
     fn tell(&self, name: &str, invariant: &Invariant, checked: Checked) {
         let result = checked.found.result();
-        self.coordinator.metrics().invariant_checked(name, result);
+        self.scope.metrics().invariant_checked(name, result);
         let mut state = invariant.state();
         let (told, news) = state.told.hear(result);
         *state = State { last: Some(checked), told };

@@ -9,14 +9,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::join_all;
+use serde::{Deserialize, Serialize};
 use unanimous_api::StatusWord;
 use unanimous_journal::JournalError;
 
+use super::Scope;
 use super::config::InvariantConfig;
 use super::decimal::Decimal;
 use super::rule::{Motion, Reading};
 use crate::driver::Coordinator;
 use crate::limits::INVARIANT_PATIENCE;
+use crate::resources::Resources;
 
 /// The queries of each resource with their places among all.
 type ByResource<'a> = BTreeMap<&'a str, Vec<(usize, &'a str)>>;
@@ -26,22 +29,18 @@ type ByResource<'a> = BTreeMap<&'a str, Vec<(usize, &'a str)>>;
 /// # Errors
 ///
 /// What was seen instead of a number.
-pub(super) async fn read(
-    coordinator: &Coordinator,
-    config: &InvariantConfig,
-) -> Result<Reading, String> {
+pub(super) async fn read(scope: &dyn Scope, config: &InvariantConfig) -> Result<Reading, String> {
     let mut queries = ByResource::new();
     for (index, query) in config.queries.iter().enumerate() {
         queries.entry(&query.resource).or_default().push((index, &query.sql));
     }
     let resources: BTreeSet<&str> = queries.keys().copied().collect();
-    let watch = Watch { coordinator, resources };
-    let commits = watch.commits();
-    let before = watch.half_done().await.map_err(|error| error.to_string())?;
-    let texts = texts(coordinator, &queries, config.queries.len()).await?;
-    let after = watch.half_done().await.map_err(|error| error.to_string())?;
-    let moved = watch.commits().iter().zip(&commits).filter(|(now, then)| now != then).count();
-    let motion = match before.or(after) {
+    let before = scope.stir(&resources).await?;
+    let texts = texts(scope.resources(), &queries, config.queries.len()).await?;
+    let after = scope.stir(&resources).await?;
+    let moved = after.commits.1.iter().zip(&before.commits.0).filter(|(now, then)| now != then);
+    let moved = moved.count();
+    let motion = match before.half_done.or(after.half_done) {
         Some(txn) => Motion::HalfDone(txn),
         None if moved > 1 => Motion::Passing,
         None => Motion::Quiet,
@@ -56,12 +55,12 @@ pub(super) async fn read(
 
 /// Asks every resource at the same time; each answers all of its queries from one state.
 async fn texts(
-    coordinator: &Coordinator,
+    resources: &Resources,
     queries: &ByResource<'_>,
     count: usize,
 ) -> Result<Vec<String>, String> {
     let asked = queries.iter().map(async |(name, queries)| {
-        let Some((_, resource)) = coordinator.resources().get(name) else {
+        let Some((_, resource)) = resources.get(name) else {
             return Err(format!("{name}: it is not configured"));
         };
         let sqls = queries.iter().map(|(_, sql)| (*sql).to_owned()).collect();
@@ -78,44 +77,58 @@ async fn texts(
     Ok(texts)
 }
 
-/// What the coordinator knows of commits on some resources.
-struct Watch<'a> {
-    coordinator: &'a Coordinator,
-    resources: BTreeSet<&'a str>,
+/// What is known of commits on some resources.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub(crate) struct Stir {
+    /// How many each has answered, before it was asked what is half done and after.
+    pub(crate) commits: (Vec<u64>, Vec<u64>),
+    /// A transaction that is to commit in more than one of them, and has not in all.
+    pub(crate) half_done: Option<String>,
 }
 
-impl Watch<'_> {
-    /// How many commits each has answered.
-    fn commits(&self) -> Vec<u64> {
-        let metrics = self.coordinator.metrics();
-        self.resources.iter().map(|name| metrics.commits(name)).collect()
-    }
+/// What one coordinator knows.
+pub(crate) async fn stir(
+    coordinator: &Coordinator,
+    resources: &BTreeSet<&str>,
+) -> Result<Stir, JournalError> {
+    let commits = || {
+        let metrics = coordinator.metrics();
+        resources.iter().map(|name| metrics.commits(name)).collect()
+    };
+    let before = commits();
+    let half_done = half_done(coordinator, resources).await?;
+    Ok(Stir { half_done, commits: (before, commits()) })
+}
 
-    /// A transaction that is to commit in more than one of them, and has not in all.
-    async fn half_done(&self) -> Result<Option<String>, JournalError> {
-        if self.resources.len() < 2 {
-            return Ok(None);
-        }
-        let mut seen = BTreeSet::new();
-        for name in &self.resources {
-            for branch in self.coordinator.in_doubt(name).await? {
-                if branch.status == StatusWord::Committing
-                    && seen.insert(branch.transaction.clone())
-                    && self.spans(&branch.transaction).await?
-                {
-                    return Ok(Some(branch.transaction));
-                }
+async fn half_done(
+    coordinator: &Coordinator,
+    resources: &BTreeSet<&str>,
+) -> Result<Option<String>, JournalError> {
+    if resources.len() < 2 {
+        return Ok(None);
+    }
+    let mut seen = BTreeSet::new();
+    for name in resources {
+        for branch in coordinator.in_doubt(name).await? {
+            if branch.status == StatusWord::Committing
+                && seen.insert(branch.transaction.clone())
+                && spans(coordinator, &branch.transaction, resources).await?
+            {
+                return Ok(Some(branch.transaction));
             }
         }
-        Ok(None)
     }
+    Ok(None)
+}
 
-    async fn spans(&self, transaction: &str) -> Result<bool, JournalError> {
-        let Ok(txn) = transaction.parse() else { return Ok(true) };
-        let Some(view) = self.coordinator.show(txn, None).await? else { return Ok(true) };
-        let resources = view.participants.iter().map(|it| &*it.resource);
-        let touched: BTreeSet<&str> =
-            resources.filter(|name| self.resources.contains(name)).collect();
-        Ok(touched.len() > 1)
-    }
+async fn spans(
+    coordinator: &Coordinator,
+    transaction: &str,
+    resources: &BTreeSet<&str>,
+) -> Result<bool, JournalError> {
+    let Ok(txn) = transaction.parse() else { return Ok(true) };
+    let Some(view) = coordinator.show(txn, None).await? else { return Ok(true) };
+    let names = view.participants.iter().map(|it| &*it.resource);
+    let touched: BTreeSet<&str> = names.filter(|name| resources.contains(name)).collect();
+    Ok(touched.len() > 1)
 }

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tower::ServiceExt;
 use unanimous_api::{Code, Problem};
 use unanimous_core::commit::Phases;
+use unanimous_core::id::ShardId;
 use unanimous_journal::{FileJournal, Options};
 use unanimous_participants::local::{Local, agree};
 use unanimous_server::driver::{BranchOrder, Coordinator, CoordinatorOptions, Ears};
@@ -162,6 +163,7 @@ fn start(folder: &std::path::Path) -> (Router, watch::Sender<bool>) {
         .with("wallet", Arc::new(Local::new(agree).in_phases(Phases::One)))
         .with("ledger", Arc::new(Local::new(agree)));
     let options = CoordinatorOptions {
+        shards: ShardId::all().collect(),
         cluster: "main".into(),
         drivers: 1,
         call_timeout_ms: 1_000,
@@ -169,6 +171,7 @@ fn start(folder: &std::path::Path) -> (Router, watch::Sender<bool>) {
         open_max: 100_000,
         queue_max: 100_000,
         metrics: Arc::new(Metrics::new()),
+        events: unanimous_server::driver::events(),
     };
     let coordinator =
         Coordinator::start(options, Arc::new(journal), ears, resources).expect("it starts");

@@ -8,11 +8,11 @@ use unanimous_api::{
     AbortRequest, AttentionView, BeginRequest, BranchInDoubt, BranchRequest, CallRequest,
     CheckAnswer, CheckFinding, ChildRequest, Code, CommitRequest, DefinitionView, DefinitionsView,
     Disagreement, EnlistRequest, EnlistedView, EventView, InvariantQuery, InvariantResult,
-    InvariantView, InvariantsView, Kind, LogEvent, LogView, OutcomeWord, ParticipantView, Problem,
-    ReasonView, ResolutionView, ResolveOutcome, ResolveRequest, ResourceCheck, ResourceView,
-    ResourcesView, RetryRequest, SignalRequest, StatementRequest, StatusWord, StepRequest,
-    StepView, StepWord, SummaryView, TccRequest, TransactionList, TransactionView, VoteWord, Wait,
-    WebhookRequest,
+    InvariantView, InvariantsView, Kind, LogEvent, LogView, NodeView, NodeWord, NodesView,
+    OutcomeWord, ParticipantView, Problem, ReasonView, ResolutionView, ResolveOutcome,
+    ResolveRequest, ResourceCheck, ResourceView, ResourcesView, RetryRequest, SignalRequest,
+    StatementRequest, StatusWord, StepRequest, StepView, StepWord, SummaryView, TccRequest,
+    TransactionList, TransactionView, VoteWord, Wait, WebhookRequest,
 };
 
 use crate::common::two;
@@ -355,6 +355,7 @@ fn samples() -> Vec<(&'static str, Value)> {
         ("BranchInDoubt", json!(in_doubt)),
         ("ResourceCheck", json!(check)),
         ("Invariants", json!(invariants())),
+        ("Nodes", json!(nodes())),
         ("Sagas", json!(sagas())),
         ("SagaDefinition", json!({"saga": "text", "steps": []})),
         ("Enlisted", json!(enlisted)),
@@ -362,6 +363,13 @@ fn samples() -> Vec<(&'static str, Value)> {
         ("Problem", json!(problem)),
         ("Ready", json!({"ready": false, "reason": "text"})),
     ]
+}
+
+fn nodes() -> NodesView {
+    let (name, address) = ("text".into(), "text".into());
+    let (state, partitions, heard_ms_ago) = (NodeWord::Active, vec![1], Some(1));
+    let node = NodeView { name, address, state, partitions, heard_ms_ago };
+    NodesView { nodes: vec![node] }
 }
 
 fn sagas() -> DefinitionsView {
@@ -554,6 +562,10 @@ fn every_word_is_documented() {
                 StepWord::Stuck,
                 StepWord::Skipped,
             ]),
+        ),
+        (
+            "NodeWord",
+            json!([NodeWord::Active, NodeWord::Draining, NodeWord::CutOff, NodeWord::Silent]),
         ),
         ("Vote", json!([VoteWord::Yes, VoteWord::No, VoteWord::ReadOnly])),
         ("ResolveOutcome", json!([ResolveOutcome::Commit, ResolveOutcome::Rollback])),

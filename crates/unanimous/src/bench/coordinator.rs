@@ -162,6 +162,7 @@ async fn ours(folder: &Path, count: usize, time: Duration) -> Result<((f64, f64)
 fn order() -> BeginOrder {
     let branch = |name: &str| (name.to_owned(), name.to_owned(), Opaque::default());
     BeginOrder {
+        txn: None,
         shape: commit::Shape::Atomic,
         timeout_ms: TIMEOUT_MS_DEFAULT,
         branches: vec![branch("left"), branch("right")],

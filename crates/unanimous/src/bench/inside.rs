@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use unanimous_core::id::ShardId;
 use unanimous_journal::{FileJournal, Journal, JournalError, Options};
 use unanimous_server::driver::{BranchOrder, Coordinator, CoordinatorOptions, Ears};
 use unanimous_server::{Metrics, Resources};
@@ -16,6 +17,7 @@ pub(super) fn start(
     let journal: Arc<dyn Journal> =
         Arc::new(FileJournal::open(data, Options::default(), ears.clone())?);
     let options = CoordinatorOptions {
+        shards: ShardId::all().collect(),
         cluster: journal.instance().to_owned(),
         drivers: std::thread::available_parallelism().map_or(1, usize::from),
         call_timeout_ms: 5_000,
@@ -23,6 +25,7 @@ pub(super) fn start(
         open_max: 1_000_000,
         queue_max: 1_000_000,
         metrics: Arc::new(Metrics::new()),
+        events: unanimous_server::driver::events(),
     };
     let coordinator = Coordinator::start(options, Arc::clone(&journal), ears, resources)?;
     Ok((coordinator, journal))

@@ -98,6 +98,7 @@ fn order() -> SagaOrder {
         state: None,
     };
     SagaOrder {
+        txn: None,
         steps: vec![step("reserve", Vec::new()), step("charge", vec![BranchId(0)])],
         input: Opaque::default(),
         timeout_ms: None,

@@ -230,6 +230,7 @@ async fn inside_this(coordinator: Coordinator, works: [Value; 2]) -> Result<(), 
         (name.to_owned(), name.to_owned(), Opaque::new(work.to_string().as_bytes()))
     });
     let outcome = coordinator.run(BeginOrder {
+        txn: None,
         shape: commit::Shape::Atomic,
         timeout_ms: TIMEOUT_MS_DEFAULT,
         branches: branches.collect(),

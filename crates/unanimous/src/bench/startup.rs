@@ -99,6 +99,7 @@ async fn many(coordinator: &Coordinator, count: usize, resources: [&'static str;
         let branch =
             |name: &str, resource: &str| (name.to_owned(), resource.to_owned(), Opaque::default());
         let outcome = coordinator.run(BeginOrder {
+            txn: None,
             shape: commit::Shape::Atomic,
             timeout_ms: TIMEOUT_MS_MAX,
             branches: vec![branch("left", resources[0]), branch("right", resources[1])],

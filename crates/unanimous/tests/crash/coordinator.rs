@@ -23,6 +23,8 @@ pub(crate) struct Setup {
     pub(crate) data: PathBuf,
     /// The URL of the journal, if it is not in the folder.
     journal: Option<String>,
+    /// What it is called among those that share the journal.
+    node: Option<String>,
     config: PathBuf,
     stderr: PathBuf,
 }
@@ -43,7 +45,7 @@ impl Setup {
         std::fs::write(&config, format!("{head}{}", lines.collect::<String>()))
             .expect("the folder can be written to");
         let (data, stderr) = (folder.join("data"), folder.join("coordinator.log"));
-        Self { address: free_address(), data, journal: None, config, stderr }
+        Self { address: free_address(), data, journal: None, node: None, config, stderr }
     }
 
     /// The same with one resource more, calls to which are signed.
@@ -62,6 +64,17 @@ impl Setup {
     /// The same on a journal elsewhere.
     pub(crate) fn on_journal(self, url: &str) -> Self {
         Self { journal: Some(url.to_owned()), ..self }
+    }
+
+    /// One of several that share the journal.
+    pub(crate) fn as_node(&self, name: &str) -> Self {
+        let stderr = self.stderr.with_file_name(format!("{name}.log"));
+        Self { address: free_address(), node: Some(name.to_owned()), stderr, ..self.clone() }
+    }
+
+    /// What it has written to its log.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.stderr).unwrap_or_default()
     }
 
     /// Another coordinator on the same folder.
@@ -174,6 +187,9 @@ impl Coordinator {
             None => command.arg("--data").arg(&setup.data),
             Some(url) => command.args(["--journal", url]),
         };
+        if let Some(node) = &setup.node {
+            command.args(["--node", node]);
+        }
         let mut child = command.spawn().expect("the binary can be started");
         let stdin = child.stdin.take();
         Self { setup: setup.clone(), child, _stdin: stdin }

@@ -168,7 +168,13 @@ impl World {
         }
         let body = String::from_utf8_lossy(&reply.body);
         match reply.code() {
-            Some(Code::Overloaded | Code::JournalFull | Code::ShuttingDown | Code::Internal) => {}
+            Some(
+                Code::Overloaded
+                | Code::JournalFull
+                | Code::ShuttingDown
+                | Code::NoOwner
+                | Code::Internal,
+            ) => {}
             other => {
                 let status = reply.status;
                 self.witness.wrong(format!("a client got status {status}, {other:?}: {body}"));

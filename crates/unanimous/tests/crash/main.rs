@@ -15,8 +15,9 @@
 //! | `full` | its disk has no room |
 //! | `banks` | its participants are killed as well |
 //! | `databases` | killed, and databases of three kinds as well |
-//! | `shared` | the same, and a second one started, on a journal in a database that is killed as well |
+//! | `shared` | the same on a journal in a database that is killed as well |
 //! | `quorum` | the same on a journal in etcd, members of which are killed |
+//! | `nodes` | several that share a journal are killed, paused and restarted |
 //! | `steps` | killed, and databases in which sagas act as well |
 //! | `messages` | the same, and applications that announce messages and die |
 //! | `life` | stopped, paused, started twice, started on a damaged folder |
@@ -28,12 +29,14 @@ mod crowd;
 mod databases;
 mod deed;
 mod failing;
+mod fleet;
 mod full;
 mod http;
 mod kills;
 mod life;
 mod members;
 mod messages;
+mod nodes;
 mod notices;
 mod place;
 mod points;

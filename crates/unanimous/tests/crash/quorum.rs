@@ -1,5 +1,4 @@
-//! Coordinators on a journal in etcd: killed, paused, relieved by another one, and members of the
-//! cluster killed as well.
+//! A coordinator on a journal in etcd: killed, and members of the cluster killed as well.
 
 use std::sync::Arc;
 
@@ -10,7 +9,6 @@ use crate::coordinator::{Coordinator, Setup};
 use crate::crowd::Crowd;
 use crate::members::Members;
 use crate::place::free_address;
-use crate::shared::relieved;
 use crate::world::World;
 
 /// Kills of the coordinator; every second time a member of the cluster dies too.
@@ -53,12 +51,6 @@ async fn no_outcome_is_lost_by_kills_of_the_coordinator_and_of_members_of_etcd()
     assert_eq!(coordinator.stop().await.status.code(), Some(0));
     world.told_at_least(20 * kills).expect("there was load all the time");
     assert!(!world.setup.data.exists(), "nothing of the journal is in a folder");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_coordinator_that_was_paused_is_relieved_on_etcd_and_stops_with_one_line() {
-    let Some(members) = Members::start(1) else { return };
-    relieved(&world_on(&members).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,9 +1,7 @@
-//! Coordinators on a journal in PostgreSQL: killed, relieved by another one, and their database
-//! killed as well.
+//! A coordinator on a journal in PostgreSQL: killed, and its database killed as well.
 
 use std::sync::Arc;
 
-use rustix::process::Signal;
 use serde_json::json;
 use tokio::task::block_in_place;
 use unanimous_client::api::Code;
@@ -22,19 +20,19 @@ const KILLS: &str = "UNANIMOUS_SHARED_KILLS";
 /// Longest time between two kills.
 const LIFE_MS_MAX: u64 = 400;
 
-fn journal() -> Option<PrivatePostgres> {
+pub(crate) fn journal() -> Option<PrivatePostgres> {
     let server = PrivatePostgres::start(&[])?;
     server.sql("postgres", "CREATE ROLE coordinator LOGIN");
     server.sql("postgres", "CREATE DATABASE journal OWNER coordinator");
     Some(server)
 }
 
-async fn world_on(server: &PrivatePostgres) -> Arc<World> {
+pub(crate) async fn world_on(server: &PrivatePostgres) -> Arc<World> {
     let url = server.url("coordinator", "journal");
     Arc::new(World::and(|setup| setup.on_journal(&url)).await)
 }
 
-fn rows(server: &PrivatePostgres, wanted: &str) -> String {
+pub(crate) fn rows(server: &PrivatePostgres, wanted: &str) -> String {
     server.sql("journal", &format!("SET search_path = unanimous; {wanted}"))
 }
 
@@ -72,47 +70,6 @@ async fn no_outcome_is_lost_by_kills_of_the_coordinator_and_of_the_journals_data
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_second_coordinator_on_the_database_relieves_the_first_which_stops_with_one_line() {
-    let Some(server) = journal() else { return };
-    relieved(&world_on(&server).await).await;
-}
-
-/// A second coordinator takes over from one that is busy, and from one that is paused, which stops.
-pub(crate) async fn relieved(world: &Arc<World>) {
-    let mut chance = Chance::new();
-    let mut first = Coordinator::start(&world.setup).await;
-    let crowd = Crowd::start(world, &mut chance);
-    for round in 1..=4 {
-        let enough = world.witness.count() + 100;
-        eventually("busy", async || world.told_at_least(enough)).await;
-        if round % 2 == 0 {
-            // Whatever it has in its hands comes out when the other one is at work.
-            first.signal(Signal::STOP);
-        }
-        let mut second = Coordinator::start(&world.setup.at_another_address()).await;
-        first.signal(Signal::CONT);
-        let ended = first.ended().await;
-        let line = ended.refusal(1);
-        assert!(line.contains("another coordinator took the journal over"), "{line}");
-        assert_eq!(second.stop().await.status.code(), Some(0));
-        first = Coordinator::start(&world.setup).await;
-    }
-    crowd.finish().await;
-    world.verdict().await;
-    assert_eq!(first.stop().await.status.code(), Some(0));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_coordinator_that_nobody_uses_stops_too_when_it_is_relieved() {
-    let Some(server) = journal() else { return };
-    let world = world_on(&server).await;
-    let mut first = Coordinator::start(&world.setup).await;
-    let mut second = Coordinator::start(&world.setup.at_another_address()).await;
-    first.ended().await.refusal(1);
-    assert_eq!(second.stop().await.status.code(), Some(0));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_one_coordinator_has_decided_is_finished_by_the_next_with_another_folder() {
     let Some(server) = journal() else { return };
     let world = world_on(&server).await;
@@ -146,11 +103,12 @@ async fn while_its_database_is_away_a_coordinator_begins_nothing_and_goes_on_aft
     let mut coordinator = Coordinator::start(&world.setup).await;
     world.perform(Deed::Run, "before").await.expect("nobody is killed here");
     block_in_place(|| server.kill());
-    eventually("noticed", async || match world.http.get("/readyz").await {
-        Ok(reply) if reply.status == 503 => Ok(()),
+    eventually("noticed", async || match world.http.get("/v1/nodes").await {
+        Ok(reply) if String::from_utf8_lossy(&reply.body).contains("cut_off") => Ok(()),
         reply => Err(format!("{reply:?}")),
     })
     .await;
+    assert_eq!(world.http.get("/readyz").await.expect("a reply").status, 503);
     let body = json!({"kind": "atomic"});
     for key in [None, Some("order-42")] {
         let refused = world.http.post("/v1/transactions", key, &body).await.expect("a reply");

@@ -1,0 +1,137 @@
+//! A partition that this node drives: its journal, its coordinator and its own face.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::Request;
+use axum::response::Response;
+use tokio::sync::{broadcast, watch};
+use tokio::task::JoinSet;
+use tower::Service;
+use unanimous_api::EventView;
+use unanimous_core::id::Epoch;
+use unanimous_journal::{JournalError, Stats};
+
+use super::limits::HANDOVER;
+use super::partition::Partition;
+use crate::config::Config;
+use crate::driver::{Coordinator, CoordinatorOptions, Ears};
+use crate::http::{self, Lights};
+use crate::invariants::Invariants;
+use crate::metrics::Metrics;
+use crate::orphans::Hunt;
+use crate::resources::Resources;
+
+/// What all partitions of a node have in common.
+#[derive(Clone)]
+pub(super) struct Premises {
+    pub(super) node: String,
+    pub(super) config: Config,
+    pub(super) resources: Resources,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) events: broadcast::Sender<EventView>,
+    pub(super) invariants: Invariants,
+    pub(super) stopping: watch::Receiver<bool>,
+}
+
+/// A partition that is driven here.
+pub(crate) struct Held {
+    pub(crate) partition: Partition,
+    pub(crate) coordinator: Coordinator,
+    face: Router,
+    leaving: AtomicBool,
+    quit: watch::Sender<bool>,
+    /// Ends with this.
+    _hunting: JoinSet<()>,
+}
+
+impl Held {
+    /// Claims the partition, and resumes what is open in it.
+    pub(super) async fn open(
+        partition: Partition,
+        premises: Premises,
+    ) -> Result<Arc<Self>, JournalError> {
+        // Reading the journal waits for its database.
+        let opened = tokio::task::spawn_blocking(move || {
+            let coordinator = claim(partition, &premises)?;
+            Ok((coordinator, premises))
+        });
+        let opened =
+            opened.await.unwrap_or_else(|error| Err(JournalError::Failed(error.to_string())));
+        let (coordinator, premises) = opened?;
+        let (quit, quitting) = watch::channel(false);
+        let lights = Lights { stopping: premises.stopping, quitting };
+        let config = &premises.config;
+        let face = http::router(coordinator.clone(), premises.invariants, config, lights);
+        let hunting = Hunt::of(config).start(&coordinator);
+        let leaving = AtomicBool::new(false);
+        Ok(Arc::new(Self { partition, coordinator, face, leaving, quit, _hunting: hunting }))
+    }
+
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.coordinator.epoch()
+    }
+
+    /// Answers a request about a transaction of this partition.
+    pub(crate) async fn answer(&self, request: Request<Body>) -> Response {
+        let answer = self.face.clone().call(request).await;
+        answer.unwrap_or_else(|never| match never {})
+    }
+
+    /// Whether requests are to wait for whoever takes over from here.
+    pub(crate) fn is_over(&self) -> bool {
+        self.leaving.load(Ordering::Acquire) || self.coordinator.has_failed()
+    }
+
+    /// From now on requests wait for whoever takes over.
+    pub(super) fn leave(&self) {
+        self.leaving.store(true, Ordering::Release);
+    }
+
+    /// Lets what is being voted on come to its decision, makes everything durable, and stops.
+    pub(super) async fn let_go(&self, patience: Duration) -> Result<(), JournalError> {
+        self.leave();
+        let drained = tokio::time::timeout(patience.min(HANDOVER), self.coordinator.drain()).await;
+        if drained.is_err() {
+            tracing::info!(
+                partition = %self.partition,
+                "some transactions are still collecting votes; they abort at their next owner"
+            );
+        }
+        let closed = self.coordinator.close().await;
+        self.stop();
+        closed
+    }
+
+    /// Stops at once, and answers whoever waits that it has.
+    pub(super) fn stop(&self) {
+        self.leave();
+        self.coordinator.stop();
+        self.quit.send_replace(true);
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        self.coordinator.journal().stats()
+    }
+}
+
+fn claim(partition: Partition, premises: &Premises) -> Result<Coordinator, JournalError> {
+    let Premises { node, config, resources, metrics, events, .. } = premises;
+    let ears = Ears::new();
+    let journal = config.journal.open(config.retention_ms(), Some(node), Arc::clone(&ears) as _)?;
+    let options = CoordinatorOptions {
+        cluster: config.cluster.clone().unwrap_or_else(|| journal.instance().to_owned()),
+        shards: partition.shards().collect(),
+        drivers: 1,
+        call_timeout_ms: config.limits.call_timeout_ms,
+        branch_order: config.limits.branch_order,
+        open_max: config.limits.open_max,
+        queue_max: config.limits.queue_max,
+        metrics: Arc::clone(metrics),
+        events: events.clone(),
+    };
+    Coordinator::start(options, journal, ears, resources.clone())
+}

@@ -1,0 +1,283 @@
+//! The other nodes: where they are, what each said last, and whether it is still heard.
+//!
+//! One task listens to each. A connection that breaks is made anew at once, and a node whose
+//! connection cannot be made, or that says nothing for [`SILENCE`], is taken for gone. That may be
+//! wrong: then it loses what it drove to somebody else, and nothing more.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{HeaderValue, Request, StatusCode, header};
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep, timeout};
+use unanimous_api::{NodeView, NodeWord};
+use unanimous_journal::{NodeEntry, NodeState};
+
+use super::beat::Beat;
+use super::limits::{BEAT_BYTES_MAX, CONNECT_WAIT, RECONNECT, SILENCE};
+use crate::config::Secret;
+
+/// The path of a node's beats.
+pub(super) const BEATS: &str = "/v1/nodes/beats";
+
+/// The other nodes.
+pub(crate) struct Peers {
+    client: Client<HttpConnector, Body>,
+    authorization: Option<HeaderValue>,
+    table: Mutex<BTreeMap<String, Peer>>,
+    changed: watch::Sender<()>,
+}
+
+struct Peer {
+    entry: NodeEntry,
+    /// What it said last.
+    said: Option<Beat>,
+    heard_at: Option<Instant>,
+    standing: Standing,
+    listening: AbortHandle,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Standing {
+    /// Nobody has tried to hear it yet.
+    New,
+    Heard,
+    Silent,
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.listening.abort();
+    }
+}
+
+impl Peers {
+    /// Tells `changed` whenever one of them says something new, or falls silent.
+    pub(super) fn new(token: Option<&Secret>, changed: watch::Sender<()>) -> Arc<Self> {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(CONNECT_WAIT));
+        let mut client = Client::builder(TokioExecutor::new());
+        client.pool_timer(TokioTimer::new());
+        let authorization = token.map(|token| {
+            let mut value = HeaderValue::try_from(format!("Bearer {}", token.reveal()))
+                .expect("a token is printable");
+            value.set_sensitive(true);
+            value
+        });
+        Arc::new(Self {
+            client: client.build(connector),
+            authorization,
+            table: Mutex::default(),
+            changed,
+        })
+    }
+
+    fn table(&self) -> MutexGuard<'_, BTreeMap<String, Peer>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Listens to these nodes from now on, and to no others.
+    pub(super) fn follow(self: &Arc<Self>, entries: Vec<NodeEntry>) {
+        let mut table = self.table();
+        let before = table.len();
+        table.retain(|_, peer| entries.iter().any(|it| it.same_place(&peer.entry)));
+        let mut is_new = table.len() != before;
+        for entry in entries {
+            if let Some(peer) = table.get_mut(&entry.name) {
+                peer.entry = entry;
+                continue;
+            }
+            let listening = tokio::spawn(Arc::clone(self).listen(entry.clone())).abort_handle();
+            let name = entry.name.clone();
+            let standing = Standing::New;
+            table.insert(name, Peer { entry, said: None, heard_at: None, standing, listening });
+            is_new = true;
+        }
+        drop(table);
+        if is_new {
+            self.changed.send_replace(());
+        }
+    }
+
+    /// Whether each has been heard, or found silent.
+    pub(super) fn are_known(&self) -> bool {
+        self.table().values().all(|peer| peer.standing != Standing::New)
+    }
+
+    /// Those that are heard, with their addresses.
+    pub(super) fn heard(&self) -> Vec<(String, Beat)> {
+        let table = self.table();
+        let heard = table.values().filter(|peer| peer.standing == Standing::Heard);
+        heard.filter_map(|peer| Some((peer.entry.address.clone(), peer.said.clone()?))).collect()
+    }
+
+    /// Where a node is, whether it is heard or not.
+    pub(super) fn address(&self, name: &str) -> Option<String> {
+        self.table().get(name).map(|peer| peer.entry.address.clone())
+    }
+
+    /// Those that have been silent for so long that they may be forgotten.
+    pub(super) fn silent_for(&self, time: Duration) -> Vec<NodeEntry> {
+        let table = self.table();
+        let silent = table.values().filter(|peer| {
+            let heard = peer.heard_at.is_some_and(|at| at.elapsed() < time);
+            peer.standing == Standing::Silent && !heard
+        });
+        silent.map(|peer| peer.entry.clone()).collect()
+    }
+
+    pub(super) fn views(&self) -> Vec<NodeView> {
+        self.table().values().map(Peer::view).collect()
+    }
+
+    /// Listens to one node until the task is aborted.
+    async fn listen(self: Arc<Self>, entry: NodeEntry) {
+        let mut pause = RECONNECT.0;
+        loop {
+            match timeout(CONNECT_WAIT, self.beats(&entry.address)).await {
+                Ok(Some(beats)) => {
+                    self.hear_out(&entry.name, beats).await;
+                    pause = RECONNECT.0;
+                }
+                Ok(None) | Err(_) => {
+                    self.note(&entry.name, None);
+                    pause = RECONNECT.1.min(pause * 2);
+                }
+            }
+            sleep(pause).await;
+        }
+    }
+
+    async fn beats(&self, address: &str) -> Option<Incoming> {
+        let request = Request::get(format!("{address}{BEATS}")).body(Body::empty()).ok()?;
+        let response = self.send(request).await.ok()?;
+        (response.status() == StatusCode::OK).then(|| response.into_body())
+    }
+
+    /// Notes every line until the connection breaks.
+    async fn hear_out(&self, name: &str, mut beats: Incoming) {
+        let mut line = Vec::new();
+        loop {
+            // What has come while this process did not run is heard before it counts as silence.
+            let frame = tokio::select! {
+                biased;
+                frame = beats.frame() => frame,
+                () = sleep(SILENCE) => {
+                    self.note(name, None);
+                    continue;
+                }
+            };
+            let Some(Ok(frame)) = frame else { return };
+            let Ok(data) = frame.into_data() else { continue };
+            line.extend_from_slice(&data);
+            while let Some(end) = line.iter().position(|&byte| byte == b'\n') {
+                let rest = line.split_off(end + 1);
+                let said = std::mem::replace(&mut line, rest);
+                let beat = std::str::from_utf8(&said).ok().and_then(Beat::read);
+                // Whoever else answers at that address is not the node.
+                match beat.filter(|beat| beat.node == name) {
+                    Some(beat) => self.note(name, Some(beat)),
+                    None => return,
+                }
+            }
+            if line.len() > BEAT_BYTES_MAX {
+                return;
+            }
+        }
+    }
+
+    /// What a node said, or that it says nothing.
+    fn note(&self, name: &str, said: Option<Beat>) {
+        let mut table = self.table();
+        let Some(peer) = table.get_mut(name) else { return };
+        let standing = if said.is_some() { Standing::Heard } else { Standing::Silent };
+        let is_news = peer.standing != standing
+            || said.as_ref().is_some_and(|it| peer.said.as_ref() != Some(it));
+        if peer.standing != standing {
+            match standing {
+                Standing::Heard => tracing::info!(node = name, "a node is heard"),
+                Standing::Silent | Standing::New => {
+                    tracing::warn!(node = name, "a node is not heard any more");
+                }
+            }
+        }
+        peer.standing = standing;
+        if said.is_some() {
+            peer.said = said;
+            peer.heard_at = Some(Instant::now());
+        }
+        drop(table);
+        if is_news {
+            self.changed.send_replace(());
+        }
+    }
+
+    /// Sends a request to another node.
+    ///
+    /// # Errors
+    ///
+    /// Whatever cut the exchange off: the request may have been carried out.
+    pub(super) async fn send(
+        &self,
+        mut request: Request<Body>,
+    ) -> Result<hyper::Response<Incoming>, hyper_util::client::legacy::Error> {
+        if let Some(authorization) = &self.authorization {
+            request.headers_mut().insert(header::AUTHORIZATION, authorization.clone());
+        }
+        self.client.request(request).await
+    }
+
+    /// The same, with the whole answer.
+    pub(super) async fn ask(&self, request: Request<Body>) -> Option<(StatusCode, Bytes)> {
+        let response = self.send(request).await.ok()?;
+        let status = response.status();
+        Some((status, response.into_body().collect().await.ok()?.to_bytes()))
+    }
+}
+
+impl Peer {
+    fn view(&self) -> NodeView {
+        let said = self.said.as_ref();
+        let state = match (self.standing, said) {
+            (Standing::New | Standing::Silent, _) | (_, None) => NodeWord::Silent,
+            (Standing::Heard, Some(said)) if said.cut_off => NodeWord::CutOff,
+            (Standing::Heard, Some(said)) if said.draining => NodeWord::Draining,
+            (Standing::Heard, Some(_)) => NodeWord::Active,
+        };
+        let owned = said.filter(|_| self.standing == Standing::Heard);
+        NodeView {
+            name: self.entry.name.clone(),
+            address: self.entry.address.clone(),
+            state,
+            partitions: owned
+                .map_or_else(Vec::new, |it| it.owns.keys().map(|it| it.number()).collect()),
+            heard_ms_ago: self.heard_at.map(|at| at.elapsed().as_millis() as u64),
+        }
+    }
+}
+
+/// What an entry of the directory means to those who listen.
+trait Place {
+    fn same_place(&self, other: &Self) -> bool;
+}
+
+impl Place for NodeEntry {
+    fn same_place(&self, other: &Self) -> bool {
+        self.name == other.name && self.address == other.address
+    }
+}
+
+/// The state that a node announces.
+pub(super) fn state(draining: bool) -> NodeState {
+    if draining { NodeState::Draining } else { NodeState::Active }
+}

@@ -1,0 +1,274 @@
+//! Brings each request to the node that drives what it is about, whoever was asked.
+//!
+//! A request that its node could not answer, because it died or gave the partition away, is sent
+//! again to whoever owns it then. A begin that was sent before says under which identity, and waits
+//! along with what it has begun, if it has. A request is passed on once: whoever gets it from another
+//! node answers, or says that it is not the owner.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use tokio::time::{Instant, sleep};
+use unanimous_api::{Code, header as name};
+use unanimous_core::id::TxnId;
+
+use super::limits::{LOOK_AGAIN, OWNER_WAIT};
+use super::node::{Node, Owner};
+use super::partition::Partition;
+use crate::driver::shard_of_key;
+use crate::http::{Assigned, Failure, read_body, request_key};
+
+/// A request that may be sent more than once.
+pub(super) struct Ask {
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+    /// Another node has passed it on.
+    is_forwarded: bool,
+}
+
+/// Which nodes can answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum To {
+    /// The owner of a partition.
+    Owner(Partition),
+    /// Any that drives something.
+    Any,
+}
+
+/// Of one hop, and not of the request.
+const HOP_BY_HOP: [HeaderName; 7] = [
+    header::CONNECTION,
+    header::TRANSFER_ENCODING,
+    header::CONTENT_LENGTH,
+    header::HOST,
+    header::UPGRADE,
+    header::TE,
+    header::ORIGIN,
+];
+
+/// `POST /v1/transactions`
+pub(super) async fn begin(State(node): State<Arc<Node>>, request: Request) -> Response {
+    let ask = match Ask::read(&node, request).await {
+        Ok(ask) => ask,
+        Err(failure) => return failure.into_response(),
+    };
+    let key = match request_key(&ask.headers) {
+        Ok(key) => key.map(str::to_owned),
+        Err(failure) => return failure.into_response(),
+    };
+    let partition = match (&key, ask.begin_as()) {
+        (Some(key), _) => Partition::of(shard_of_key(key)),
+        (None, Some(txn)) => Partition::of(txn.shard()),
+        (None, None) => node.some_partition(),
+    };
+    send(&node, To::Owner(partition), ask, Some(Begin { key })).await
+}
+
+/// `/v1/transactions/{id}` and what is below.
+pub(super) async fn transaction(
+    State(node): State<Arc<Node>>,
+    Path(segments): Path<Vec<String>>,
+    request: Request,
+) -> Response {
+    let txn = segments.first().and_then(|text| text.parse::<TxnId>().ok());
+    // Whoever is asked says what is wrong with a name that is none.
+    let to = txn.map_or(To::Any, To::of);
+    relay(&node, to, request).await
+}
+
+/// Whatever is the same everywhere.
+pub(super) async fn any(State(node): State<Arc<Node>>, request: Request) -> Response {
+    relay(&node, To::Any, request).await
+}
+
+pub(super) async fn relay(node: &Arc<Node>, to: To, request: Request) -> Response {
+    match Ask::read(node, request).await {
+        Ok(ask) => send(node, to, ask, None).await,
+        Err(failure) => failure.into_response(),
+    }
+}
+
+/// What has to be known of a begin.
+struct Begin {
+    key: Option<String>,
+}
+
+impl Ask {
+    async fn read(node: &Node, request: Request) -> Result<Self, Failure> {
+        let (Parts { method, uri, headers, .. }, body) = request.into_parts();
+        let body = read_body(body, node.config.limits.body_bytes_max).await?;
+        let is_forwarded = headers.contains_key(name::FORWARDED_BY);
+        Ok(Self { method, uri, headers, body, is_forwarded })
+    }
+
+    /// The identity under which another node may have begun this.
+    fn begin_as(&self) -> Option<TxnId> {
+        let text = self.headers.get(name::BEGIN_AS).filter(|_| self.is_forwarded)?;
+        text.to_str().ok()?.parse().ok()
+    }
+
+    /// The request, for a coordinator of this process.
+    fn here(&self, assigned: Option<Assigned>) -> Request {
+        let mut request = Request::new(Body::from(self.body.clone()));
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.uri.clone();
+        *request.headers_mut() = self.headers.clone();
+        if let Some(assigned) = assigned {
+            request.extensions_mut().insert(assigned);
+        }
+        request
+    }
+
+    /// The request, for another node.
+    fn there(&self, node: &Node, address: &str, begin_as: Option<TxnId>) -> Option<Request> {
+        let path = self.uri.path_and_query().map_or("/", |it| it.as_str());
+        let mut request = Request::new(Body::from(self.body.clone()));
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = format!("{address}{path}").parse().ok()?;
+        *request.headers_mut() = self.headers.clone();
+        let headers = request.headers_mut();
+        HOP_BY_HOP.iter().for_each(|name| drop(headers.remove(name)));
+        headers.insert(name::FORWARDED_BY, node.header());
+        if let Some(txn) = begin_as {
+            let value = HeaderValue::try_from(txn.to_string()).expect("an identity is printable");
+            headers.insert(name::BEGIN_AS, value);
+        }
+        Some(request)
+    }
+}
+
+/// Sends a request to whoever can answer it, until somebody has.
+async fn send(node: &Arc<Node>, to: To, ask: Ask, begin: Option<Begin>) -> Response {
+    let mut changed = node.changed.subscribe();
+    let mut give_up = Instant::now() + OWNER_WAIT;
+    let mut begun_as = ask.begin_as();
+    loop {
+        changed.mark_unchanged();
+        let started = Instant::now();
+        match owner(node, to) {
+            Some(Owner::Here(held)) => {
+                let assigned = begin.as_ref().map(|begin| match begun_as {
+                    Some(txn) => Assigned { txn, again: true },
+                    None => Assigned { txn: begin.mint(node, held.partition), again: false },
+                });
+                begun_as = assigned.map(|it| it.txn);
+                let answer = held.answer(ask.here(assigned)).await;
+                let is_lost = answer.status().is_server_error() && held.is_over();
+                if !is_lost && answer.extensions().get() != Some(&Code::NoOwner) {
+                    return answer;
+                }
+            }
+            Some(Owner::There { address }) if !ask.is_forwarded => {
+                // A begin with a key is found by its key.
+                let named = begun_as.or_else(|| {
+                    let keyless = begin.as_ref().filter(|begin| begin.key.is_none());
+                    keyless.and_then(|begin| Some(begin.mint(node, to.partition()?)))
+                });
+                let Some(request) = ask.there(node, &address, named) else { break };
+                if let Some(answer) = exchange(node, to, &address, request).await {
+                    return answer;
+                }
+                begun_as = named.or_else(|| Some(begin.as_ref()?.mint(node, to.partition()?)));
+            }
+            Some(Owner::There { .. }) | None => {}
+        }
+        if ask.is_forwarded {
+            break;
+        }
+        if started.elapsed() > LOOK_AGAIN {
+            give_up = Instant::now() + OWNER_WAIT;
+        }
+        if Instant::now() > give_up {
+            return nobody().into_response();
+        }
+        tokio::select! {
+            _ = changed.changed() => {}
+            () = sleep(LOOK_AGAIN) => {}
+        }
+    }
+    let mut answer = nobody().into_response();
+    answer.headers_mut().insert(name::MOVED, HeaderValue::from_static("true"));
+    answer
+}
+
+fn nobody() -> Failure {
+    Failure::new(Code::NoOwner, "no node that is alive drives that part of the transactions")
+}
+
+fn owner(node: &Node, to: To) -> Option<Owner> {
+    match to {
+        To::Owner(partition) => node.owner(partition),
+        To::Any => {
+            let here = node.held().into_iter().find(|held| !held.is_over());
+            here.map(Owner::Here).or_else(|| Partition::all().find_map(|it| node.owner(it)))
+        }
+    }
+}
+
+/// What another node answers; `None` if it has not, or does not own what it was asked about.
+async fn exchange(node: &Arc<Node>, to: To, address: &str, request: Request) -> Option<Response> {
+    let answer = tokio::select! {
+        answer = node.peers.send(request) => answer.ok()?,
+        () = taken_over(node, to, address) => return None,
+    };
+    if answer.headers().contains_key(name::MOVED) {
+        return None;
+    }
+    let (mut parts, body) = answer.into_parts();
+    HOP_BY_HOP.iter().for_each(|name| drop(parts.headers.remove(name)));
+    let kind = parts.headers.get(header::CONTENT_TYPE);
+    let is_stream = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+    let body = match is_stream {
+        true => Body::new(body),
+        // An answer that is cut off in the middle is none.
+        false => Body::from(body.collect().await.ok()?.to_bytes()),
+    };
+    Some(Response::from_parts(parts, body))
+}
+
+/// Returns when somebody else owns what was asked about. A node that is paused never answers.
+async fn taken_over(node: &Node, to: To, address: &str) {
+    let mut changed = node.changed.subscribe();
+    loop {
+        match owner(node, to) {
+            Some(Owner::Here(_)) => return,
+            Some(Owner::There { address: other }) if other != *address => return,
+            Some(Owner::There { .. }) | None => {}
+        }
+        if changed.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+impl Begin {
+    fn mint(&self, node: &Node, partition: Partition) -> TxnId {
+        let shard = match &self.key {
+            Some(key) => shard_of_key(key),
+            None => node.some_shard(partition),
+        };
+        node.mint(shard)
+    }
+}
+
+impl To {
+    /// Whoever drives a transaction.
+    pub(super) fn of(txn: TxnId) -> Self {
+        Self::Owner(Partition::of(txn.shard()))
+    }
+
+    fn partition(self) -> Option<Partition> {
+        match self {
+            Self::Owner(partition) => Some(partition),
+            Self::Any => None,
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Several nodes on one journal: killed, paused, restarted, and the journal's servers killed too.
+
+use std::sync::Arc;
+
+use rustix::process::Signal;
+use tokio::task::block_in_place;
+use unanimous_client::api::NodesView;
+
+use crate::chance::Chance;
+use crate::coordinator::Coordinator;
+use crate::crowd::Crowd;
+use crate::deed::Deed;
+use crate::fleet::Fleet;
+use crate::http::Http;
+use crate::members::Members;
+use crate::place::eventually;
+use crate::shared;
+use crate::world::World;
+
+/// What is done to nodes, one thing after the other.
+const KILLS: &str = "UNANIMOUS_SHARED_KILLS";
+
+/// Longest time between two of them.
+const LIFE_MS_MAX: u64 = 400;
+
+/// Longest pause of a node: longer than it takes the others to notice.
+const PAUSE_MS_MAX: u64 = 2_500;
+
+fn blows(otherwise: usize) -> usize {
+    std::env::var(KILLS).ok().and_then(|kills| kills.parse().ok()).unwrap_or(otherwise)
+}
+
+/// Does something bad to one of the nodes.
+async fn strike(fleet: &mut Fleet, chance: &mut Chance) {
+    let victim = chance.below(fleet.nodes.len() as u64) as usize;
+    match chance.below(8) {
+        0 | 1 => fleet.pause(victim, chance.pause(PAUSE_MS_MAX)).await,
+        2 => fleet.restart(victim).await,
+        _ => fleet.kill(victim).await,
+    }
+    tokio::time::sleep(chance.pause(LIFE_MS_MAX)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_outcome_is_lost_by_kills_and_pauses_of_three_nodes_and_of_their_database() {
+    let blows = blows(16);
+    let Some(mut server) = shared::journal() else { return };
+    let mut chance = Chance::new();
+    let world = shared::world_on(&server).await;
+    let mut fleet = Fleet::start(&world, 3).await;
+    let crowd = Crowd::start(&world, &mut chance);
+    for blow in 0..blows {
+        strike(&mut fleet, &mut chance).await;
+        if blow % 8 == 7 {
+            block_in_place(|| server.kill());
+            tokio::time::sleep(chance.pause(LIFE_MS_MAX)).await;
+            block_in_place(|| server.up());
+        }
+    }
+    fleet.settled().await;
+    crowd.finish().await;
+    world.verdict().await;
+    fleet.stop().await;
+    world.told_at_least(20 * blows).expect("there was load all the time");
+    let open = "SELECT count(*) FROM distributed_txn
+        WHERE ended_at IS NULL OR status NOT IN ('COMMITTED', 'ABORTED')";
+    assert_eq!(shared::rows(&server, open), "0");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_outcome_is_lost_by_kills_and_pauses_of_three_nodes_and_of_members_of_etcd() {
+    let blows = blows(8) / 2;
+    let Some(mut members) = Members::start(3) else { return };
+    let mut chance = Chance::new();
+    let url = members.url();
+    let world = Arc::new(World::and(|setup| setup.on_journal(&url)).await);
+    let mut fleet = Fleet::start(&world, 3).await;
+    let crowd = Crowd::start(&world, &mut chance);
+    for blow in 0..blows {
+        strike(&mut fleet, &mut chance).await;
+        if blow % 4 == 3 {
+            let victim = blow / 4 % 3;
+            block_in_place(|| members.kill(victim));
+            strike(&mut fleet, &mut chance).await;
+            block_in_place(|| members.up(victim));
+        }
+    }
+    fleet.settled().await;
+    crowd.finish().await;
+    world.verdict().await;
+    fleet.stop().await;
+    world.told_at_least(20 * blows).expect("there was load all the time");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_request_of_the_sdk_fails_while_every_node_is_restarted_in_turn() {
+    let Some(server) = shared::journal() else { return };
+    let mut chance = Chance::new();
+    let world = shared::world_on(&server).await;
+    let mut fleet = Fleet::start(&world, 3).await;
+    let crowd = Crowd::start(&world, &mut chance);
+    for _ in 0..2 {
+        for index in 0..3 {
+            let enough = world.witness.count() + 100;
+            eventually("busy", async || world.told_at_least(enough)).await;
+            fleet.restart(index).await;
+            fleet.settled().await;
+        }
+    }
+    crowd.finish().await;
+    world.verdict().await;
+    fleet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_was_paused_loses_everything_says_so_in_one_line_and_gets_its_share_again() {
+    let Some(server) = shared::journal() else { return };
+    let world = shared::world_on(&server).await;
+    let mut fleet = Fleet::start(&world, 2).await;
+    fleet.nodes[0].signal(Signal::STOP);
+    let other = Http::new(&fleet.setups[1].server());
+    eventually("taken over", async || {
+        let reply = other.get("/v1/nodes").await?;
+        let view: NodesView =
+            serde_json::from_slice(&reply.body).map_err(|error| error.to_string())?;
+        match view.nodes[1].partitions.len() {
+            8 => Ok(()),
+            some => Err(format!("it has {some}")),
+        }
+    })
+    .await;
+    fleet.nodes[0].signal(Signal::CONT);
+    fleet.settled().await;
+    let lines = |log: &str| log.matches("other nodes have taken over").count();
+    eventually("said", async || match fleet.setups[0].log() {
+        log if lines(&log) > 0 => Ok(()),
+        log => Err(log),
+    })
+    .await;
+    for label in ["one", "two", "three"] {
+        world.perform(Deed::Run, label).await.expect("nobody is killed here");
+    }
+    world.verdict().await;
+    fleet.stop().await;
+    let log = fleet.setups[0].log();
+    assert_eq!(lines(&log), 1, "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_process_of_the_same_name_is_refused_in_one_line() {
+    let Some(server) = shared::journal() else { return };
+    let world = shared::world_on(&server).await;
+    let mut fleet = Fleet::start(&world, 1).await;
+    let twin = world.setup.as_node("node-0");
+    let ended = Coordinator::spawn(&twin, None).ended().await;
+    let line = ended.refusal(2);
+    assert!(line.contains("node \"node-0\" is running at"), "{line}");
+    fleet.settled().await;
+    fleet.stop().await;
+}
