@@ -1,8 +1,8 @@
 //! The coordinator as an application sees it: calls that are repeated until their result is known.
 //!
-//! Every `POST` carries an idempotency key, so repeating it is safe, and a lost reply is asked
-//! about again instead of being guessed. What is still not known at the deadline is
-//! [`Error::Unknown`].
+//! Every `POST` carries an idempotency key, so repeating it is safe, wherever: a lost reply is asked
+//! about again instead of being guessed, at another node if there is one. What is still not known at
+//! the deadline is [`Error::Unknown`].
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,7 +27,8 @@ use crate::saga::{BegunSaga, Saga};
 use crate::transaction::Transaction;
 use crate::transport::{Call, Heard, Meaning, Transport, escape};
 
-/// A coordinator. Cheap to clone; clones share their connections.
+/// A coordinator of one or several nodes. Cheap to clone; clones share their connections, and which
+/// node is asked.
 #[derive(Clone)]
 pub struct Client {
     inner: Arc<Inner>,
@@ -51,7 +52,7 @@ struct Settings {
 #[derive(Clone)]
 #[must_use]
 pub struct ClientBuilder {
-    server: String,
+    servers: String,
     token: Option<String>,
     settings: Settings,
 }
@@ -77,15 +78,19 @@ impl Client {
     /// A coordinator at an address such as `http://127.0.0.1:7070`. Connections are opened with the
     /// first call.
     ///
+    /// The nodes of one coordinator are named together, `http://a:7070,http://b:7070`: the first is
+    /// asked for everything, until it does not answer any more or shuts down; then the next is, at
+    /// once, and so on. Up to [`crate::limits::SERVERS_MAX`] of them.
+    ///
     /// # Errors
     ///
-    /// [`Error::Usage`] if it is no `http://` address. TLS is not supported.
-    pub fn connect(server: &str) -> Result<Self, Error> {
-        Self::builder(server).build()
+    /// [`Error::Usage`] if one is no `http://` address. TLS is not supported.
+    pub fn connect(servers: &str) -> Result<Self, Error> {
+        Self::builder(servers).build()
     }
 
     /// The same, with settings.
-    pub fn builder(server: &str) -> ClientBuilder {
+    pub fn builder(servers: &str) -> ClientBuilder {
         let settings = Settings {
             connect_timeout_ms: CONNECT_TIMEOUT_MS,
             reply_timeout_ms: REPLY_TIMEOUT_MS,
@@ -93,7 +98,7 @@ impl Client {
             pause_ms_min: PAUSE_MS_MIN,
             pause_ms_max: PAUSE_MS_MAX,
         };
-        ClientBuilder { server: server.to_owned(), token: None, settings }
+        ClientBuilder { servers: servers.to_owned(), token: None, settings }
     }
 
     /// A new transaction, to be run by the coordinator or driven by the application.
@@ -256,14 +261,9 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`Error::Unreachable`] at once if the coordinator does not answer.
+    /// [`Error::Unreachable`] at once if no node answers.
     pub async fn events(&self, transaction: Option<&str>) -> Result<Events, Error> {
-        let path = match transaction {
-            Some(id) => format!("/v1/events?transaction={}", escape(id)),
-            None => "/v1/events".to_owned(),
-        };
-        let patience = Duration::from_millis(self.inner.settings.reply_timeout_ms);
-        Events::open(&self.inner.transport, &Call::get(path), patience).await
+        Events::open(self.clone(), transaction).await
     }
 
     /// Succeeds if the coordinator is alive.
@@ -276,13 +276,22 @@ impl Client {
         self.ask(&call, Repeat::Reading, self.deadline()).await.map(|_| ())
     }
 
-    fn deadline(&self) -> Instant {
+    pub(crate) fn deadline(&self) -> Instant {
         in_ms(self.deadline_ms())
     }
 
     /// Milliseconds that a call may take in all.
     pub(crate) fn deadline_ms(&self) -> u64 {
         self.inner.settings.deadline_ms
+    }
+
+    /// How long one reply is waited for.
+    pub(crate) fn reply_timeout(&self) -> Duration {
+        Duration::from_millis(self.inner.settings.reply_timeout_ms)
+    }
+
+    pub(crate) fn transport(&self) -> &Transport {
+        &self.inner.transport
     }
 
     pub(crate) fn pauses(&self) -> Pauses {
@@ -311,14 +320,17 @@ impl Client {
     }
 
     pub(crate) fn foreign(&self, cause: &dyn fmt::Display) -> Error {
-        let server = self.inner.transport.server().to_owned();
+        let transport = &self.inner.transport;
+        let server = transport.name(transport.server()).to_owned();
         Error::NotACoordinator { server, cause: cause.to_string() }
     }
 
     /// A reply that is none of the contract, after what was seen before it.
     fn not_understood(&self, seen: Seen, repeat: Repeat<'_>, cause: String) -> Error {
         match seen {
-            Seen::Maybe(_) => Seen::Maybe(cause).into_error(repeat, self.inner.transport.server()),
+            Seen::Maybe(_) => {
+                Seen::Maybe(cause).into_error(repeat, &self.inner.transport.servers())
+            }
             Seen::Nothing(_) | Seen::TurnedAway(_) => self.foreign(&cause),
         }
     }
@@ -335,13 +347,17 @@ impl Client {
         repeat: Repeat<'_>,
         until: Instant,
     ) -> Result<bytes::Bytes, Error> {
+        let transport = &self.inner.transport;
         let mut pauses = self.pauses();
         let mut seen = Seen::Nothing(String::new());
+        // Nodes that were not asked since the last pause, but for the one that is.
+        let mut others = transport.count() - 1;
         loop {
-            let reply_timeout = Duration::from_millis(self.inner.settings.reply_timeout_ms);
-            let patience = reply_timeout.min(until.saturating_duration_since(Instant::now()));
+            let left = until.saturating_duration_since(Instant::now());
             let mut leave_alone = Duration::ZERO;
-            let now_seen = match self.inner.transport.send(call, patience).await {
+            let heard = transport.send(call, self.reply_timeout().min(left)).await;
+            let is_farewell = heard.is_farewell();
+            let now_seen = match heard {
                 Heard::NotSent(cause) => Seen::Nothing(cause),
                 Heard::Lost(cause) => Seen::Maybe(cause),
                 Heard::Reply(reply) => {
@@ -358,9 +374,15 @@ impl Client {
                 }
             };
             seen = seen.then(now_seen);
-            let pause = pauses.next().max(leave_alone);
+            let pause = if is_farewell && others > 0 {
+                others -= 1;
+                Duration::ZERO
+            } else {
+                others = transport.count() - 1;
+                pauses.next().max(leave_alone)
+            };
             if pause >= until.saturating_duration_since(Instant::now()) {
-                return Err(seen.into_error(repeat, self.inner.transport.server()));
+                return Err(seen.into_error(repeat, &transport.servers()));
             }
             sleep(pause).await;
         }
@@ -472,7 +494,7 @@ impl ClientBuilder {
     /// [`Error::Usage`] if the address or the token cannot be used.
     pub fn build(self) -> Result<Client, Error> {
         let connect_timeout = Duration::from_millis(self.settings.connect_timeout_ms);
-        let transport = Transport::new(&self.server, self.token.as_deref(), connect_timeout)?;
+        let transport = Transport::new(&self.servers, self.token.as_deref(), connect_timeout)?;
         Ok(Client { inner: Arc::new(Inner { transport, settings: self.settings }) })
     }
 }
@@ -498,7 +520,7 @@ impl Filter {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("server", &self.inner.transport.server()).finish()
+        f.debug_struct("Client").field("servers", &self.inner.transport.servers()).finish()
     }
 }
 

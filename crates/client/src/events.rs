@@ -1,85 +1,107 @@
 //! Changes of state as they happen: server-sent events (WHATWG HTML, section 9.2).
 
-use std::time::Duration;
-
 use bytes::Bytes;
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
+use tokio::time::{Instant, sleep, timeout};
 use unanimous_api::EventView;
 
-use crate::error::{Error, chain};
+use crate::client::{Client, Pauses};
+use crate::error::Error;
 use crate::limits::{EVENT_BYTES_MAX, REPLY_BYTES_MAX};
-use crate::transport::{Call, Heard, Meaning, Reply, Transport};
+use crate::transport::{Call, Heard, Meaning, Reply, Server, escape};
 
 /// Changes of state, from [`crate::Client::events`].
 ///
-/// A broken connection ends it, and what happened meanwhile is not repeated: open it anew, and look
-/// at the transactions that matter. Who reads too slowly misses some: see [`Events::missed`].
+/// If the connection breaks it is opened anew, at another node if there is one. What happened meanwhile
+/// is not repeated: see [`Events::gaps`]. Those of one transaction go on with its present state. Who
+/// reads too slowly misses some: see [`Events::missed`].
 #[derive(Debug)]
 pub struct Events {
-    server: String,
+    client: Client,
+    call: Call,
+    of: Of,
+    open: Option<Open>,
+    /// Between attempts to open it, since an event has come.
+    pauses: Pauses,
+    missed: u64,
+    gaps: u64,
+}
+
+/// What they are about.
+#[derive(Debug)]
+enum Of {
+    All,
+    /// One transaction, with the version that was shown last. A connection begins with its state.
+    One(Option<u32>),
+}
+
+/// A connection over which events come.
+#[derive(Debug)]
+struct Open {
+    server: Server,
     body: Incoming,
     lines: Lines,
-    missed: u64,
+    /// The version that was shown before it was opened, until it has told of one.
+    shown: Option<u32>,
 }
 
 impl Events {
-    pub(crate) async fn open(
-        transport: &Transport,
-        call: &Call,
-        patience: Duration,
-    ) -> Result<Self, Error> {
-        let server = transport.server().to_owned();
-        let unreachable = |cause| Error::Unreachable { server: server.clone(), cause };
-        let opened = tokio::time::timeout(patience, transport.open(call)).await;
-        let response = match opened {
-            Ok(Ok(response)) => response,
-            Ok(Err(Heard::NotSent(cause) | Heard::Lost(cause))) => return Err(unreachable(cause)),
-            Ok(Err(Heard::Reply(_))) => unreachable!("opening reads no reply"),
-            Err(_) => return Err(unreachable(format!("no reply within {patience:?}"))),
+    pub(crate) async fn open(client: Client, transaction: Option<&str>) -> Result<Self, Error> {
+        let (path, of) = match transaction {
+            Some(id) => (format!("/v1/events?transaction={}", escape(id)), Of::One(None)),
+            None => ("/v1/events".to_owned(), Of::All),
         };
-        if response.status().is_success() {
-            let lines = Lines::default();
-            return Ok(Self { server, body: response.into_body(), lines, missed: 0 });
-        }
-        let status = response.status();
-        let body = http_body_util::Limited::new(response.into_body(), REPLY_BYTES_MAX);
-        let body = match tokio::time::timeout(patience, body.collect()).await {
-            Ok(Ok(body)) => body.to_bytes(),
-            Ok(Err(_)) | Err(_) => Bytes::new(),
-        };
-        Err(match Reply::new(status, body).meaning() {
-            Meaning::Refused(problem) => Error::of_problem(problem),
-            Meaning::TurnedAway(problem) => Error::Busy(Box::new(problem)),
-            Meaning::Done(_) => unreachable!("a success was told apart above"),
-            Meaning::Unsettled(cause) => unreachable(cause),
-            Meaning::Foreign(cause) => Error::NotACoordinator { server, cause },
-        })
+        let call = Call::get(path);
+        let pauses = client.pauses();
+        let mut events = Self { client, call, of, open: None, pauses, missed: 0, gaps: 0 };
+        events.open = Some(events.connect().await?);
+        Ok(events)
     }
 
-    /// The next change, or `None` when the coordinator has closed the stream.
+    /// The next change.
     ///
     /// # Errors
     ///
-    /// [`Error::Unreachable`] if the connection broke.
-    pub async fn next(&mut self) -> Option<Result<EventView, Error>> {
+    /// [`Error::Unreachable`] if no node answers within the client's deadline, [`Error::NotFound`] if
+    /// the transaction is not known any more. The next call tries again.
+    pub async fn next(&mut self) -> Result<EventView, Error> {
         loop {
-            if let Some(Event { kind, data }) = self.lines.event() {
+            let Some(open) = &mut self.open else {
+                self.open = Some(self.reconnect().await?);
+                self.gaps = self.gaps.saturating_add(1);
+                continue;
+            };
+            if let Some(Event { kind, data }) = open.lines.event() {
                 if kind == "missed" {
                     self.missed = self.missed.saturating_add(data.parse().unwrap_or(1));
                     continue;
                 }
-                return Some(serde_json::from_str(&data).map_err(|error| self.foreign(&error)));
-            }
-            let more = match self.body.frame().await? {
-                Ok(frame) => frame.into_data().unwrap_or_default(),
-                Err(error) => {
-                    let (server, cause) = (self.server.clone(), chain(&error));
-                    return Some(Err(Error::Unreachable { server, cause }));
+                let event: EventView = match serde_json::from_str(&data) {
+                    Ok(event) => event,
+                    Err(error) => return Err(self.foreign(&error)),
+                };
+                self.pauses = self.client.pauses();
+                if let Of::One(shown) = &mut self.of {
+                    *shown = Some(event.version);
                 }
-            };
-            if self.lines.push(&more).is_err() {
-                return Some(Err(self.foreign(&"an event is too long")));
+                match open.shown.take() {
+                    Some(version) if version == event.version => continue,
+                    Some(_) | None => return Ok(event),
+                }
+            }
+            match open.body.frame().await {
+                Some(Ok(frame)) => {
+                    let more = frame.into_data().unwrap_or_default();
+                    if open.lines.push(&more).is_err() {
+                        return Err(self.foreign(&"an event is too long"));
+                    }
+                }
+                // A node that closes it shuts down.
+                Some(Err(_)) | None => {
+                    self.client.transport().leave(open.server);
+                    self.open = None;
+                }
             }
         }
     }
@@ -89,8 +111,82 @@ impl Events {
         self.missed
     }
 
-    fn foreign(&self, cause: &dyn std::fmt::Display) -> Error {
-        Error::NotACoordinator { server: self.server.clone(), cause: cause.to_string() }
+    /// How often the connection was opened anew so far: each time, look at the transactions that matter.
+    pub fn gaps(&self) -> u64 {
+        self.gaps
+    }
+
+    /// Opens it anew, after a pause: a node may take it only to close it again.
+    async fn reconnect(&mut self) -> Result<Open, Error> {
+        let until = self.client.deadline();
+        loop {
+            sleep(self.pauses.next()).await;
+            match self.connect().await {
+                Err(Error::Unreachable { .. } | Error::Busy(_)) if Instant::now() < until => {}
+                opened => return opened,
+            }
+        }
+    }
+
+    /// Asks each node once, until one answers.
+    async fn connect(&self) -> Result<Open, Error> {
+        let transport = self.client.transport();
+        let mut others = transport.count() - 1;
+        loop {
+            let server = transport.server();
+            let heard = match self.connect_to(server).await {
+                Ok(open) => return Ok(open),
+                Err(heard) => heard,
+            };
+            if heard.is_farewell() {
+                transport.leave(server);
+                if others > 0 {
+                    others -= 1;
+                    continue;
+                }
+            }
+            return Err(self.error_of(server, heard));
+        }
+    }
+
+    async fn connect_to(&self, server: Server) -> Result<Open, Heard> {
+        let (transport, patience) = (self.client.transport(), self.client.reply_timeout());
+        let late = || Heard::Lost(format!("no reply within {} ms", patience.as_millis()));
+        let response = timeout(patience, transport.open(server, &self.call)).await;
+        let (head, body) = response.unwrap_or_else(|_| Err(late()))?.into_parts();
+        if head.status.is_success() {
+            let shown = match self.of {
+                Of::One(shown) => shown,
+                Of::All => None,
+            };
+            return Ok(Open { server, body, lines: Lines::default(), shown });
+        }
+        let body = timeout(patience, Limited::new(body, REPLY_BYTES_MAX).collect()).await;
+        let body = match body {
+            Ok(Ok(body)) => body.to_bytes(),
+            Ok(Err(_)) | Err(_) => Bytes::new(),
+        };
+        Err(Heard::Reply(Reply::new(head.status, body)))
+    }
+
+    fn error_of(&self, server: Server, heard: Heard) -> Error {
+        let server = self.client.transport().name(server).to_owned();
+        match heard {
+            Heard::NotSent(cause) | Heard::Lost(cause) => Error::Unreachable { server, cause },
+            Heard::Reply(reply) => match reply.meaning() {
+                Meaning::Refused(problem) => Error::of_problem(problem),
+                Meaning::TurnedAway(problem) => Error::Busy(Box::new(problem)),
+                Meaning::Done(_) => unreachable!("a success is no error"),
+                Meaning::Unsettled(cause) => Error::Unreachable { server, cause },
+                Meaning::Foreign(cause) => Error::NotACoordinator { server, cause },
+            },
+        }
+    }
+
+    /// Ends the connection, over which comes what nobody understands.
+    fn foreign(&mut self, cause: &dyn std::fmt::Display) -> Error {
+        self.open = None;
+        self.client.foreign(cause)
     }
 }
 

@@ -10,6 +10,9 @@ pub const REPLY_TIMEOUT_MS: u64 = 15_000;
 /// Milliseconds that a request may take in all, its repeats included.
 pub const DEADLINE_MS: u64 = 60_000;
 
+/// Addresses of coordinators that one client has to choose from. As many as may be down at a time, and one.
+pub const SERVERS_MAX: usize = 16;
+
 /// Longest deadline, in milliseconds: a year. The sum of it and now fits every clock.
 pub const DEADLINE_MS_MAX: u64 = 366 * 86_400_000;
 

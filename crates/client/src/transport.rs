@@ -1,9 +1,13 @@
-//! One request, one reply: connections to the coordinator, and what came back over them.
+//! One request, one reply: connections to the coordinators, and what came back over them.
 //!
 //! Nothing is repeated here. What happened is told apart by what it means for the caller: a request
 //! that certainly was not sent is [`Heard::NotSent`]; one whose reply did not come is
 //! [`Heard::Lost`] and may have been carried out.
+//!
+//! Of several coordinators one is asked for as long as it answers. When it does not, or says that it
+//! shuts down, the next request goes to the next.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,16 +21,22 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use unanimous_api::{Code, Problem};
 
 use crate::error::{Error, chain};
-use crate::limits::{IDLE_CONNECTIONS_MAX, REPLY_BYTES_MAX};
+use crate::limits::{IDLE_CONNECTIONS_MAX, REPLY_BYTES_MAX, SERVERS_MAX};
 
-/// Connections to one coordinator.
+/// Connections to coordinators that are all as good.
 #[derive(Debug)]
 pub(crate) struct Transport {
     pool: Pool<HttpConnector, Full<Bytes>>,
-    /// Without a slash at the end.
-    server: String,
+    /// Without a slash at the end; at least one.
+    servers: Vec<String>,
+    /// The one that is asked.
+    asked: AtomicUsize,
     authorization: Option<HeaderValue>,
 }
+
+/// One of the coordinators.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Server(usize);
 
 /// A request that can be sent more than once.
 #[derive(Clone, Debug)]
@@ -100,9 +110,10 @@ impl Call {
 impl Transport {
     /// # Errors
     ///
-    /// [`Error::Usage`] if `server` is not an `http://` address or `token` cannot be sent.
+    /// [`Error::Usage`] if `servers` are not `http://` addresses with commas between them, or `token`
+    /// cannot be sent.
     pub(crate) fn new(
-        server: &str,
+        servers: &str,
         token: Option<&str>,
         connect_timeout: Duration,
     ) -> Result<Self, Error> {
@@ -120,17 +131,58 @@ impl Transport {
             value.set_sensitive(true);
             Ok(value)
         });
-        Ok(Self { pool, server: address(server)?, authorization: authorization.transpose()? })
+        let (servers, asked) = (addresses(servers)?, AtomicUsize::new(0));
+        Ok(Self { pool, servers, asked, authorization: authorization.transpose()? })
     }
 
-    pub(crate) fn server(&self) -> &str {
-        &self.server
+    /// How many coordinators there are.
+    pub(crate) fn count(&self) -> usize {
+        self.servers.len()
     }
 
-    /// Sends a call and takes the whole reply, waiting at most `patience`.
+    /// All of them, as they were named.
+    pub(crate) fn servers(&self) -> String {
+        self.servers.join(",")
+    }
+
+    /// The one that is asked next.
+    pub(crate) fn server(&self) -> Server {
+        Server(self.asked.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn name(&self, server: Server) -> &str {
+        &self.servers[server.0]
+    }
+
+    /// Asks the next one from now on, unless somebody has seen to that already.
+    pub(crate) fn leave(&self, server: Server) {
+        let next = (server.0 + 1) % self.servers.len();
+        // Another request may have left it before, and be well where it is now.
+        let _ = self.asked.compare_exchange(server.0, next, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Sends a call and takes the whole reply, waiting at most `patience`. A coordinator that is gone is
+    /// not asked again before the others.
     pub(crate) async fn send(&self, call: &Call, patience: Duration) -> Heard {
+        let server = self.server();
+        let heard = self.send_to(server, call, patience).await;
+        if heard.is_farewell() {
+            self.leave(server);
+        }
+        match (heard, self.count()) {
+            (Heard::NotSent(cause), 2..) => Heard::NotSent(self.said_of(server, &cause)),
+            (Heard::Lost(cause), 2..) => Heard::Lost(self.said_of(server, &cause)),
+            (heard, _) => heard,
+        }
+    }
+
+    fn said_of(&self, server: Server, cause: &str) -> String {
+        format!("{}: {cause}", self.name(server))
+    }
+
+    async fn send_to(&self, server: Server, call: &Call, patience: Duration) -> Heard {
         let reply = async {
-            let response = self.open(call).await?;
+            let response = self.open(server, call).await?;
             let (head, body) = response.into_parts();
             let body = match Limited::new(body, REPLY_BYTES_MAX).collect().await {
                 Ok(body) => body.to_bytes(),
@@ -150,8 +202,12 @@ impl Transport {
     }
 
     /// Sends a call and takes the head of the reply.
-    pub(crate) async fn open(&self, call: &Call) -> Result<Response<Incoming>, Heard> {
-        let uri: Uri = format!("{}{}", self.server, call.path)
+    pub(crate) async fn open(
+        &self,
+        server: Server,
+        call: &Call,
+    ) -> Result<Response<Incoming>, Heard> {
+        let uri: Uri = format!("{}{}", self.name(server), call.path)
             .parse()
             .map_err(|_| Heard::NotSent(format!("not a path: {}", call.path)))?;
         let mut request = Request::new(Full::new(call.body.clone()));
@@ -166,6 +222,20 @@ impl Transport {
             true => Heard::NotSent(chain(&error)),
             false => Heard::Lost(chain(&error)),
         })
+    }
+}
+
+impl Heard {
+    /// Whether who was asked is gone, or about to go: another can be asked at once.
+    pub(crate) fn is_farewell(&self) -> bool {
+        match self {
+            Self::NotSent(_) | Self::Lost(_) => true,
+            Self::Reply(reply) => {
+                reply.status == StatusCode::SERVICE_UNAVAILABLE
+                    && serde_json::from_slice::<Problem>(&reply.body)
+                        .is_ok_and(|it| Code::parse(&it.code) == Some(Code::ShuttingDown))
+            }
+        }
     }
 }
 
@@ -204,9 +274,26 @@ impl Reply {
         if matches!(code, Code::Overloaded | Code::JournalFull | Code::ShuttingDown) {
             return Meaning::TurnedAway(problem);
         }
-        match code == Code::KeyInUse || again {
+        match matches!(code, Code::KeyInUse | Code::NoOwner) || again {
             true => Meaning::Unsettled(problem.detail),
             false => Meaning::Refused(problem),
+        }
+    }
+}
+
+/// The addresses in a list, each once.
+fn addresses(servers: &str) -> Result<Vec<String>, Error> {
+    let mut addresses = Vec::new();
+    for server in servers.split(',') {
+        let address = address(server.trim())?;
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    match addresses.len() {
+        0..=SERVERS_MAX => Ok(addresses),
+        more => {
+            Err(Error::Usage(format!("{more} addresses of coordinators; up to {SERVERS_MAX} work")))
         }
     }
 }
@@ -255,6 +342,31 @@ mod tests {
         }
         let tls = address("https://bank.example").expect_err("no TLS").to_string();
         assert!(tls.contains("TLS is not supported"), "{tls}");
+    }
+
+    #[test]
+    fn a_list_of_addresses_has_each_once_and_one_that_is_wrong_is_named() {
+        let list = addresses("http://a:1, http://b:1/,http://a:1").expect("fine");
+        assert_eq!(list, ["http://a:1", "http://b:1"]);
+        for wrong in ["http://a:1,", "http://a:1,b:2"] {
+            let error = addresses(wrong).expect_err(wrong).to_string();
+            let last = wrong.rsplit(',').next().expect("there is one");
+            assert!(error.contains(&format!("{last:?}")), "{error}");
+        }
+        let many: Vec<_> = (0..=SERVERS_MAX).map(|port| format!("http://a:{port}")).collect();
+        assert!(addresses(&many.join(",")).is_err());
+    }
+
+    #[test]
+    fn who_was_left_by_somebody_else_is_not_left_twice() {
+        let wait = Duration::from_secs(1);
+        let transport = Transport::new("http://a:1,http://b:1", None, wait).expect("fine");
+        let (first, name) = (transport.server(), |it| transport.name(it).to_owned());
+        transport.leave(first);
+        transport.leave(first);
+        assert_eq!(name(transport.server()), "http://b:1");
+        transport.leave(transport.server());
+        assert_eq!(name(transport.server()), "http://a:1");
     }
 
     #[test]

@@ -294,14 +294,15 @@ async fn changes_are_read_as_they_come_and_missed_ones_are_counted() {
         "event: state\ndata: {\"id\":\"x\",\"kind\":\"atomic\",\"status\":\"ABORTED\",\"at_ms\":2}\n\n",
     );
     let coordinator =
-        Coordinator::playing([Act::Events(events), problem(Code::UnknownTransaction)]).await;
+        Coordinator::playing([Act::Events(events.to_owned()), problem(Code::UnknownTransaction)])
+            .await;
     let client = coordinator.client();
     let mut events = client.events(Some(ID)).await.expect("opened");
-    let mut seen = Vec::new();
-    while let Some(event) = events.next().await {
-        seen.push(event.expect("an event").status.as_str());
+    for expected in ["PREPARING", "ABORTED"] {
+        assert_eq!(events.next().await.expect("an event").status.as_str(), expected);
     }
-    assert_eq!((seen, events.missed()), (vec!["PREPARING", "ABORTED"], 3));
+    assert_eq!((events.missed(), events.gaps()), (3, 0));
+    assert!(matches!(events.next().await, Err(Error::NotFound(_))), "it closed the stream");
     assert_eq!(coordinator.asked()[0].path, format!("/v1/events?transaction={ID}"));
     assert!(matches!(client.events(None).await, Err(Error::NotFound(_))));
 }

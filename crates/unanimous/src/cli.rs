@@ -276,7 +276,8 @@ pub(crate) struct TravelArgs {
 /// How to reach the coordinator.
 #[derive(Debug, Args)]
 pub(crate) struct Connection {
-    /// The coordinator's address. Its token, if it has one, comes from UNANIMOUS_TOKEN.
+    /// The coordinator's address; the addresses of several nodes with commas between them. Its token, if
+    /// it has one, comes from UNANIMOUS_TOKEN.
     #[arg(long, global = true, value_name = "URL", env = "UNANIMOUS_SERVER", default_value_t = format!("http://{DEFAULT_LISTEN}"))]
     pub(crate) server: String,
 }

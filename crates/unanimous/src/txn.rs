@@ -222,11 +222,7 @@ async fn watch(client: &Client, id: &str, format: Format) -> Result<(), Failure>
                 | None => Err(Failure::shown()),
             };
         }
-        match events.next().await {
-            Some(Ok(_)) => {}
-            // The stream ends with the coordinator; what happened meanwhile is in the transaction.
-            Some(Err(_)) | None => events = client.events(Some(id)).await?,
-        }
+        events.next().await?;
         view = client.show(id).await?;
     }
 }

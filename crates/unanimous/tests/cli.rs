@@ -217,6 +217,16 @@ fn a_server_that_is_not_there_exits_with_3_and_is_named() {
 }
 
 #[test]
+fn the_next_node_is_asked_if_one_does_not_answer() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let server = Server::start(folder.path(), "");
+    let nodes = format!("http://{},http://{}", free_address(), server.address);
+    let output = unanimous(&["txn", "list"]).env("UNANIMOUS_SERVER", &nodes).output();
+    let output = output.expect("it starts");
+    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+}
+
+#[test]
 fn a_transaction_is_listed_shown_aborted_and_watched() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let server = Server::start(folder.path(), "");

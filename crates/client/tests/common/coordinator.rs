@@ -24,7 +24,7 @@ pub(crate) enum Act {
     /// Answer with a status, a header and a body.
     AnswerWith(u16, (&'static str, &'static str), Value),
     /// Answer with server-sent events.
-    Events(&'static str),
+    Events(String),
     /// Take it, and close the connection.
     Hang,
     /// Take it, and say nothing.

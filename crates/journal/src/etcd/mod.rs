@@ -181,7 +181,7 @@ impl EtcdJournal {
             let epochs = readers.claim(&ours, &owner, &claims).await?;
             Ok((epochs, readers.open(&ours).await?))
         })?;
-        self.shared.end_claim(&epochs, &open);
+        self.shared.end_claim(&epochs, open);
         Ok(epochs.into_iter().map(|(_, epoch)| epoch).collect())
     }
 }
@@ -212,7 +212,10 @@ impl Journal for EtcdJournal {
     fn load(&self) -> Result<Vec<OpenTxn>, JournalError> {
         self.shared.wait_flushed(self.shared.last())?;
         let ours = self.shared.claimed();
-        let open = self.ask(|readers| async move { readers.open(&ours).await })?;
+        let open = match self.shared.take_loaded() {
+            Some(open) => open,
+            None => self.ask(|readers| async move { readers.open(&ours).await })?,
+        };
         let placed = |OpenTxn { txn, records }| OpenTxn {
             txn,
             records: records.map(|stored| self.shared.placed(stored)),

@@ -154,7 +154,7 @@ impl PostgresJournal {
             let epochs = epochs.collect::<Result<Vec<_>, _>>()?;
             Ok((epochs, readers.open(&ours).await?))
         })?;
-        self.shared.end_claim(&epochs, &open);
+        self.shared.end_claim(&epochs, open);
         Ok(epochs.into_iter().map(|(_, epoch)| epoch).collect())
     }
 }
@@ -185,7 +185,10 @@ impl Journal for PostgresJournal {
     fn load(&self) -> Result<Vec<OpenTxn>, JournalError> {
         self.shared.wait_flushed(self.shared.last())?;
         let ours = self.shared.claimed();
-        let open = self.ask(|readers| async move { readers.open(&ours).await })?;
+        let open = match self.shared.take_loaded() {
+            Some(open) => open,
+            None => self.ask(|readers| async move { readers.open(&ours).await })?,
+        };
         let placed = |OpenTxn { txn, records }| OpenTxn {
             txn,
             records: records.map(|stored| self.shared.placed(stored)),

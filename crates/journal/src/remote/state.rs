@@ -60,6 +60,8 @@ struct State {
     claiming: Vec<ShardId>,
     /// Claimed transactions that the writer has not taken over yet.
     adopted: Vec<(TxnId, Vec<Stored>)>,
+    /// What was read when all shards that are ours were claimed, until it is asked for or changes.
+    loaded: Option<Vec<OpenTxn>>,
     open: usize,
     health: Health,
     /// Why the database takes nothing now, if it does not.
@@ -132,6 +134,7 @@ impl Shared {
             epochs: [Epoch::default(); SHARDS],
             claiming: Vec::new(),
             adopted: Vec::new(),
+            loaded: None,
             open: 0,
             health: Health::Running,
             trouble: None,
@@ -223,8 +226,7 @@ impl Shared {
 
     /// The shards that are claimed.
     pub(crate) fn claimed(&self) -> Vec<ShardId> {
-        let state = self.lock();
-        ShardId::all().filter(|shard| state.epochs[shard.index()].0 > 0).collect()
+        self.lock().claimed().collect()
     }
 
     /// The same with no position that only others have got to: openings that began after this one
@@ -250,6 +252,7 @@ impl Shared {
     pub(crate) fn begin_claim(&self, shards: &[ShardId]) -> Result<Lsn, JournalError> {
         let mut state = self.lock();
         state.running()?;
+        state.loaded = None;
         for &shard in shards {
             state.epochs[shard.index()] = Epoch::default();
             state.claiming.push(shard);
@@ -263,14 +266,14 @@ impl Shared {
     }
 
     /// These shards are ours, with what is open in them.
-    pub(crate) fn end_claim(&self, epochs: &[(ShardId, Epoch)], open: &[OpenTxn]) {
+    pub(crate) fn end_claim(&self, epochs: &[(ShardId, Epoch)], open: Vec<OpenTxn>) {
         let mut state = self.lock();
         for &(shard, epoch) in epochs {
             state.epochs[shard.index()] = epoch;
         }
-        let ours = |txn: TxnId| epochs.iter().any(|(shard, _)| *shard == txn.shard());
-        state.table.retain(|&txn, _| !ours(txn));
-        for OpenTxn { txn, records } in open {
+        let taken = |shard: ShardId| epochs.iter().any(|it| it.0 == shard);
+        state.table.retain(|txn, _| !taken(txn.shard()));
+        for OpenTxn { txn, records } in &open {
             // One that cannot be read is set aside: nothing is appended to it.
             let Ok(stored) = records else { continue };
             let count = u32::try_from(stored.len()).expect("it was written as one");
@@ -279,6 +282,14 @@ impl Shared {
             state.adopted.push((*txn, stored.clone()));
         }
         state.open = state.table.values().filter(|slot| slot.end == End::Open).count();
+        let all = state.claimed().all(taken);
+        state.loaded = all.then_some(open);
+    }
+
+    /// What is open in the shards that are ours, if that is known: a journal that claims and then
+    /// loads need not read it twice.
+    pub(crate) fn take_loaded(&self) -> Option<Vec<OpenTxn>> {
+        self.lock().loaded.take()
     }
 
     /// Waits until everything up to `lsn` is durable.
@@ -428,6 +439,10 @@ impl State {
         }
     }
 
+    fn claimed(&self) -> impl Iterator<Item = ShardId> {
+        ShardId::all().filter(|shard| self.epochs[shard.index()].0 > 0)
+    }
+
     /// Records that the transaction holds, if another entry may follow them.
     fn appendable(&self, txn: TxnId, expected: u32) -> Result<(), u32> {
         match self.table.get(&txn) {
@@ -457,6 +472,7 @@ impl State {
     fn take(&mut self, entry: &Entry<'_>, encoded: Vec<Vec<u8>>) -> Lsn {
         let lsn = self.next;
         self.next.0 += 1;
+        self.loaded = None;
         let count = u32::try_from(entry.records.len()).expect("a step writes a few records");
         let slot = Slot { count: entry.expected + count, last: lsn, end: entry.end };
         self.open += usize::from(entry.expected == 0);

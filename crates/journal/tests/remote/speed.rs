@@ -5,10 +5,11 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use unanimous_core::id::{Lsn, TxnId};
+use unanimous_core::id::{Lsn, ShardId, TxnId};
 use unanimous_journal::{End, Journal, JournalError, Listener};
 
-use crate::history::{Client, finished, mint};
+use crate::history::{Client, begun, finished, mint, mint_in};
+use crate::listener::Heard;
 
 #[derive(Default)]
 struct Flushes {
@@ -67,5 +68,36 @@ pub(crate) fn decisions(open: impl Fn(Arc<dyn Listener>) -> Box<dyn Journal>) {
             stats.syncs as f64 / decisions as f64,
             stats.sync_nanos as f64 / stats.syncs as f64 / 1e6,
         );
+    }
+}
+
+/// Prints how long it takes to take over ten thousand open transactions: by one journal, and by eight
+/// of an eighth of the shards each.
+pub(crate) fn takeovers(open: impl Fn(Arc<dyn Listener>) -> Box<dyn Journal> + Sync) {
+    let all: Vec<ShardId> = ShardId::all().collect();
+    let heard = Arc::new(Heard::default());
+    let first = open(Arc::clone(&heard) as _);
+    let epoch = first.claim_all(&all).expect("claimable")[0];
+    let client = Client { journal: &*first, epoch };
+    let begin =
+        |shard| client.append(mint_in(shard), 0, &[begun(None)], End::Open).expect("there is room");
+    let last = all.iter().cycle().take(10_000).map(|&shard| begin(shard)).last();
+    heard.wait(last.expect("some")).expect("it is written");
+    for parts in [1, 8, 8] {
+        let opened = || open(Arc::new(Heard::default()));
+        let journals: Vec<_> = (0..parts).map(|_| opened()).collect();
+        let start = Instant::now();
+        let counts: usize = std::thread::scope(|scope| {
+            let mut threads = Vec::new();
+            for (journal, shards) in journals.iter().zip(all.chunks(all.len() / parts)) {
+                threads.push(scope.spawn(move || {
+                    journal.claim_all(shards).expect("claimable");
+                    journal.load().expect("readable").len()
+                }));
+            }
+            threads.into_iter().map(|it| it.join().expect("it does not panic")).sum()
+        });
+        println!("{counts} open ones taken over by {parts} after {:?}", start.elapsed());
+        assert_eq!(counts, 10_000);
     }
 }

@@ -192,12 +192,12 @@ impl One {
             let look = Duration::from_millis(100);
             while !self.stopped() {
                 match timeout(look, events.next()).await {
-                    Ok(Some(Ok(event))) => {
+                    Ok(Ok(event)) => {
                         if let Some(outcome) = event.outcome {
                             self.world.witness.outcome("a watcher", &event.id, outcome);
                         }
                     }
-                    Ok(Some(Err(_)) | None) => break,
+                    Ok(Err(_)) => break,
                     Err(_) => {}
                 }
             }

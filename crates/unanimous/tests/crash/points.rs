@@ -159,7 +159,7 @@ async fn watch(world: &World) {
     let client = Client::builder(&world.setup.server()).deadline_ms(0).build();
     let client = client.expect("the address is one");
     let Ok(mut events) = client.events(None).await else { return };
-    while let Ok(Some(Ok(event))) = timeout(LINGER, events.next()).await {
+    while let Ok(Ok(event)) = timeout(LINGER, events.next()).await {
         if let Some(outcome) = event.outcome {
             world.witness.outcome("a watcher", &event.id, outcome);
         }

@@ -1,7 +1,7 @@
 //! How fast it is.
 
 use super::private::{Private, open};
-use crate::speed::decisions;
+use crate::speed::{decisions, takeovers};
 
 #[test]
 #[ignore = "measures"]
@@ -10,4 +10,11 @@ fn decisions_per_second() {
         return;
     };
     decisions(|listener| Box::new(open(&server.url(), listener)));
+}
+
+#[test]
+#[ignore = "measures"]
+fn takeovers_of_ten_thousand_open_transactions() {
+    let Some(server) = Private::start(&[]) else { return };
+    takeovers(|listener| Box::new(open(&server.url(), listener)));
 }
