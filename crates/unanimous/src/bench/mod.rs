@@ -13,6 +13,7 @@ mod process;
 mod saga;
 mod sql;
 mod startup;
+mod takeover;
 
 use std::path::PathBuf;
 
@@ -29,6 +30,7 @@ use crate::output::Format;
   unanimous bench saga --in-flight 16         sagas of two steps, over HTTP and in process
   unanimous bench saga --against dtmrs,restate  the same sagas over HTTP at others, which you install
   unanimous bench sql --in-flight 16           what the coordinator adds to bare two-phase commit
+  unanimous bench takeover --kills 50          how long a row is blocked by a node that is killed
   unanimous bench startup --finished 1000000  restart with much history and much left open")]
 pub(crate) struct BenchArgs {
     #[command(subcommand)]
@@ -47,6 +49,9 @@ enum Bench {
     Sql(Shape),
     /// Start-up, recovery after kill -9 and memory, with much history.
     Startup(startup::StartupArgs),
+    /// One row that everybody wants, and the node that has it killed: PostgreSQL, and the journal in a
+    /// folder, in PostgreSQL and in etcd.
+    Takeover(takeover::TakeoverArgs),
     /// A service that agrees to everything; a part of `http`.
     #[command(hide = true)]
     Service,
@@ -77,6 +82,7 @@ pub(crate) async fn run(args: BenchArgs, format: Format) -> Result<(), Failure> 
         Bench::Saga(args) => saga::run(&args, format).await,
         Bench::Sql(shape) => sql::run(&shape, format).await,
         Bench::Startup(args) => startup::run(&args, format).await,
+        Bench::Takeover(args) => takeover::run(&args, format).await,
         Bench::Service => process::serve_agreeing().await,
     }
 }

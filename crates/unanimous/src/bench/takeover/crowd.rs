@@ -1,0 +1,99 @@
+//! Transfers that all want one row, repeated by the SDK until their outcome is known.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use unanimous_api::{BranchRequest, StatementRequest};
+use unanimous_client::{Client, Error};
+
+use crate::exit::Failure;
+
+/// Milliseconds within which a transfer has to be told, whoever is killed.
+const DEADLINE_MS: u64 = 120_000;
+
+/// The end of one transfer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moment {
+    pub(super) at: Instant,
+    pub(super) took: Duration,
+}
+
+/// Everybody who wants the row.
+pub(super) struct Crowd {
+    moments: Arc<Mutex<Vec<Moment>>>,
+    stop: watch::Sender<bool>,
+    clients: JoinSet<Result<(), Failure>>,
+}
+
+impl Crowd {
+    /// Sends so many off; each makes one transfer after the other.
+    pub(super) fn start(servers: &str, count: usize) -> Result<Self, Failure> {
+        let moments = Arc::new(Mutex::new(Vec::new()));
+        let (stop, stopped) = watch::channel(false);
+        let mut clients = JoinSet::new();
+        let client = Client::builder(servers).pauses_ms(5, 50).deadline_ms(DEADLINE_MS).build()?;
+        for _ in 0..count {
+            clients.spawn(transfers(client.clone(), Arc::clone(&moments), stopped.clone()));
+        }
+        Ok(Self { moments, stop, clients })
+    }
+
+    /// Transfers that were committed from then on, in their order.
+    pub(super) fn since(&self, then: Instant) -> Vec<Moment> {
+        let moments = self.moments.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = moments.partition_point(|it| it.at < then);
+        moments[first..].to_vec()
+    }
+
+    /// Lets everybody come to an end.
+    pub(super) async fn finish(mut self) -> Result<(), Failure> {
+        self.stop.send_replace(true);
+        while let Some(ended) = self.clients.join_next().await {
+            ended.map_err(|error| Failure::not_done(error.to_string()))??;
+        }
+        Ok(())
+    }
+}
+
+async fn transfers(
+    client: Client,
+    moments: Arc<Mutex<Vec<Moment>>>,
+    stop: watch::Receiver<bool>,
+) -> Result<(), Failure> {
+    while !*stop.borrow() {
+        let begun = Instant::now();
+        let transfer = client.transaction().deadline_ms(DEADLINE_MS).branches(branches());
+        match transfer.run().await {
+            Ok(_) => {
+                let mut moments = moments.lock().unwrap_or_else(PoisonError::into_inner);
+                moments.push(Moment { at: Instant::now(), took: begun.elapsed() });
+            }
+            // Not decided when its node was killed: it is made again.
+            Err(Error::Aborted(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// A customer pays the merchant: the wallet has the row that everybody wants.
+fn branches() -> [BranchRequest; 3] {
+    let branch = |resource: &str, sql: &str| BranchRequest {
+        resource: resource.to_owned(),
+        participant: None,
+        body: None,
+        statements: Some(vec![StatementRequest {
+            sql: sql.to_owned(),
+            params: Vec::new(),
+            expect_rows: Some(1),
+        }]),
+    };
+    [
+        branch("wallet", "UPDATE account SET balance = balance + 1 WHERE id = 1"),
+        branch("ledger", "INSERT INTO entry (amount) VALUES (1)"),
+        branch("audit", "INSERT INTO entry (amount) VALUES (1)"),
+    ]
+}
