@@ -7,8 +7,10 @@ use std::convert::Infallible;
 
 use axum::extract::State;
 use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream, StreamExt};
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, watch};
 use unanimous_api::{Code, EventView, TransactionView};
 
 use super::extract::{Parameters, txn_id};
@@ -39,9 +41,28 @@ pub(super) async fn stream(
             Some(now(view.ok_or_else(unknown)?))
         }
     };
-    let shown = first.clone();
-    let quitting = app.quitting.clone();
-    let changes = stream::unfold((events, quitting), move |(mut events, mut quitting)| {
+    let changes = changes(events, app.quitting.clone(), first.clone());
+    let first = stream::iter(first.map(|view| Ok(changed(&view))));
+    let alive = KeepAlive::new().interval(KEEP_ALIVE);
+    Ok(Sse::new(first.chain(changes)).keep_alive(alive))
+}
+
+/// Every change that is told at a place, until `quitting` is set.
+pub(crate) fn all(
+    events: broadcast::Receiver<EventView>,
+    quitting: watch::Receiver<bool>,
+) -> Response {
+    let alive = KeepAlive::new().interval(KEEP_ALIVE);
+    Sse::new(changes(events, quitting, None)).keep_alive(alive).into_response()
+}
+
+/// Changes that follow `shown`; all, if nothing is shown.
+fn changes(
+    events: broadcast::Receiver<EventView>,
+    quitting: watch::Receiver<bool>,
+    shown: Option<EventView>,
+) -> impl Stream<Item = Result<Event, Infallible>> {
+    stream::unfold((events, quitting), move |(mut events, mut quitting)| {
         let shown = shown.clone();
         async move {
             loop {
@@ -62,10 +83,7 @@ pub(super) async fn stream(
                 return Some((Ok(event), (events, quitting)));
             }
         }
-    });
-    let first = stream::iter(first.map(|view| Ok(changed(&view))));
-    let alive = KeepAlive::new().interval(KEEP_ALIVE);
-    Ok(Sse::new(first.chain(changes)).keep_alive(alive))
+    })
 }
 
 /// Whether an event says more than the state that the stream began with. Events that were on their

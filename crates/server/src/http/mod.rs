@@ -41,6 +41,7 @@ use crate::invariants::Invariants;
 pub(crate) use begin::Assigned;
 pub(crate) use body::{key as request_key, within_bounds as read_body};
 pub(crate) use definitions::check as check_definitions;
+pub(crate) use events::all as all_events;
 pub(crate) use failure::Failure;
 pub(crate) use guard::guard;
 pub(crate) use listen::{Bounds, listen};

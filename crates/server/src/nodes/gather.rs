@@ -27,7 +27,7 @@ use super::partition::Partition;
 use super::relay;
 use crate::Metrics;
 use crate::driver::Census;
-use crate::http::Failure;
+use crate::http::{Failure, all_events};
 use crate::invariants::{Scope, Stir, stir};
 use crate::resources::Resources;
 
@@ -148,14 +148,17 @@ pub(super) async fn events(
     if let Some(txn) = txn {
         return relay::relay(&node, relay::To::of(txn), request).await;
     }
-    let forwarded = is_forwarded(request.headers());
-    let first = relay::relay(&node, relay::To::Any, request).await;
-    if forwarded || first.status() != StatusCode::OK {
-        return first;
+    if !parameters.is_empty() {
+        // Whoever is asked says what is wrong with it.
+        return relay::relay(&node, relay::To::Any, request).await;
     }
-    let (parts, first) = first.into_parts();
+    let here = all_events(node.events.subscribe(), node.quitting.subscribe());
+    if is_forwarded(request.headers()) {
+        return here;
+    }
+    let (parts, here) = here.into_parts();
     let (sender, receiver) = mpsc::channel(64);
-    tokio::spawn(pour(first, sender.clone()));
+    tokio::spawn(pour(here, sender.clone()));
     tokio::spawn(listen_to_all(node, sender));
     let chunks = futures_util::stream::unfold(receiver, |mut receiver| async move {
         let chunk: Bytes = receiver.recv().await?;

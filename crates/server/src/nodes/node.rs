@@ -39,6 +39,8 @@ pub(crate) struct Node {
     pub(super) said: watch::Sender<Beat>,
     /// Told whenever somebody may own something else than before.
     pub(super) changed: watch::Sender<()>,
+    /// Set when the process ends: streams end, too.
+    pub(super) quitting: watch::Sender<bool>,
     /// Told when another node has come to listen.
     pub(super) visited: Notify,
     pub(super) draining: AtomicBool,

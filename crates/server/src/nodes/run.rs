@@ -75,6 +75,7 @@ impl Nodes {
             held: RwLock::new(BTreeMap::new()),
             retired: RwLock::new(Stats::default()),
             changed,
+            quitting: watch::Sender::new(false),
             visited: Notify::new(),
             draining: AtomicBool::new(false),
             cut_off: AtomicBool::new(false),
@@ -101,7 +102,7 @@ impl Nodes {
     /// [`StopError`] if a journal failed, or another process took the node's name.
     pub async fn run(self, stop: watch::Receiver<bool>) -> Result<(), StopError> {
         let Self { node, lookout, listener } = self;
-        let (quit, quitting) = watch::channel(false);
+        let quitting = node.quitting.subscribe();
         let app = face::router(&node, stop.clone());
         let bounds = http::Bounds::default();
         let serving = http::listen(listener, app, bounds, Arc::clone(&node.metrics), quitting);
@@ -131,7 +132,7 @@ impl Nodes {
         drop(checking);
         if kept.is_ok() {
             lookout.leave().await;
-            quit.send_replace(true);
+            node.quitting.send_replace(true);
             // Requests that are being answered get a moment.
             drop(tokio::time::timeout(LAST_ANSWERS, &mut serving).await);
         }

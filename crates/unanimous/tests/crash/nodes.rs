@@ -1,19 +1,23 @@
 //! Several nodes on one journal: killed, paused, restarted, and the journal's servers killed too.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::process::Signal;
 use tokio::task::block_in_place;
+use tokio::time::timeout;
+use unanimous_client::Events;
 use unanimous_client::api::NodesView;
 
 use crate::chance::Chance;
 use crate::coordinator::Coordinator;
-use crate::crowd::Crowd;
+use crate::crowd::{Crowd, patient};
 use crate::deed::Deed;
 use crate::fleet::Fleet;
 use crate::http::Http;
 use crate::members::Members;
 use crate::place::eventually;
+use crate::service::Work;
 use crate::shared;
 use crate::world::World;
 
@@ -144,6 +148,44 @@ async fn a_node_that_was_paused_loses_everything_says_so_in_one_line_and_gets_it
     fleet.stop().await;
     let log = fleet.setups[0].log();
     assert_eq!(lines(&log), 1, "{log}");
+}
+
+/// Transactions one after the other, by way of all nodes, until so many in a row were told in a stream.
+async fn told(world: &World, events: &mut Events, label: &str, wanted: usize) {
+    let (mut row, mut number) = (0, 0);
+    eventually("told", async || {
+        number += 1;
+        let work = Work { label: format!("{label}-{number}"), ..Work::default() };
+        let txn = world.run(&work, "finished", None).await?.id;
+        let end = async {
+            while let Ok(event) = events.next().await {
+                if event.id == txn && event.outcome.is_some() {
+                    return true;
+                }
+            }
+            false
+        };
+        let is_told = timeout(Duration::from_secs(1), end).await.unwrap_or(false);
+        row = if is_told { row + 1 } else { 0 };
+        if row == wanted { Ok(()) } else { Err(format!("{row} in a row")) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_any_node_does_is_told_at_every_node_also_after_it_has_moved() {
+    let Some(server) = shared::journal() else { return };
+    let world = shared::world_on(&server).await;
+    let mut fleet = Fleet::start(&world, 2).await;
+    let watcher = patient(&fleet.setups[1].server());
+    let mut events = watcher.events(None).await.expect("it is there");
+    told(&world, &mut events, "before", 8).await;
+    fleet.restart(0).await;
+    fleet.settled().await;
+    told(&world, &mut events, "after", 8).await;
+    assert_eq!(events.gaps(), 0, "the stream is that of a node that was there all the time");
+    world.verdict().await;
+    fleet.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
