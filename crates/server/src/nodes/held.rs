@@ -24,6 +24,7 @@ use crate::invariants::Invariants;
 use crate::metrics::Metrics;
 use crate::orphans::Hunt;
 use crate::resources::Resources;
+use crate::serve::StopError;
 
 /// What all partitions of a node have in common.
 #[derive(Clone)]
@@ -102,8 +103,21 @@ impl Held {
             );
         }
         let closed = self.coordinator.close().await;
+        let is_anothers = self.is_taken_over().await;
         self.stop();
-        closed
+        // Whoever has taken over has what was durable.
+        if is_anothers { Ok(()) } else { closed }
+    }
+
+    /// Whether the journal has failed because another node claimed the partition.
+    async fn is_taken_over(&self) -> bool {
+        if !self.coordinator.has_failed() {
+            return false;
+        }
+        match StopError::from(&*self.coordinator.failed().await) {
+            StopError::TakenOver(_) => true,
+            StopError::Journal(_) | StopError::Displaced(_) => false,
+        }
     }
 
     /// Stops at once, and answers whoever waits that it has.

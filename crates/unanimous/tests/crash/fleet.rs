@@ -75,6 +75,8 @@ impl Fleet {
 
     /// Asks a node to stop, and starts its next life.
     pub(crate) async fn restart(&mut self, index: usize) {
+        // One that has only just been started is killed by what asks others to stop.
+        self.nodes[index].alive().await.expect("it starts");
         let ended = self.nodes[index].stop().await;
         assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
         self.nodes[index] = Coordinator::spawn(&self.setups[index], None);
@@ -83,6 +85,7 @@ impl Fleet {
     /// Stops all of them.
     pub(crate) async fn stop(&mut self) {
         for node in &mut self.nodes {
+            node.alive().await.expect("it starts");
             let ended = node.stop().await;
             assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
         }
