@@ -61,6 +61,13 @@ impl Fleet {
         }
     }
 
+    /// Waits until every node has found its database.
+    pub(crate) async fn up(&mut self) {
+        for node in &mut self.nodes {
+            node.alive().await.expect("it starts");
+        }
+    }
+
     /// Kills a node as a power failure would, and starts its next life.
     pub(crate) async fn kill(&mut self, index: usize) {
         self.nodes[index].kill_and_respawn().await;
@@ -84,8 +91,8 @@ impl Fleet {
 
     /// Stops all of them.
     pub(crate) async fn stop(&mut self) {
+        self.up().await;
         for node in &mut self.nodes {
-            node.alive().await.expect("it starts");
             let ended = node.stop().await;
             assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
         }

@@ -56,6 +56,8 @@ async fn no_outcome_is_lost_by_kills_and_pauses_of_three_nodes_and_of_their_data
     for blow in 0..blows {
         strike(&mut fleet, &mut chance).await;
         if blow % 8 == 7 {
+            // One that starts while its database is away says so and ends.
+            fleet.up().await;
             block_in_place(|| server.kill());
             tokio::time::sleep(chance.pause(LIFE_MS_MAX)).await;
             block_in_place(|| server.up());
@@ -83,6 +85,7 @@ async fn no_outcome_is_lost_by_kills_and_pauses_of_three_nodes_and_of_members_of
     for blow in 0..blows {
         strike(&mut fleet, &mut chance).await;
         if blow % 4 == 3 {
+            fleet.up().await;
             let victim = blow / 4 % 3;
             block_in_place(|| members.kill(victim));
             strike(&mut fleet, &mut chance).await;
