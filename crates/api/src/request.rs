@@ -49,7 +49,7 @@ pub struct BeginRequest<B = Value> {
     /// For a message: the database in which the application's local transaction commits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
-    /// Who is told of its end.
+    /// Who is told how it ends, and when it needs attention.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhook: Option<WebhookRequest>,
     /// For a saga: milliseconds before it starts.
@@ -57,7 +57,7 @@ pub struct BeginRequest<B = Value> {
     pub delay_ms: Option<u64>,
 }
 
-/// A service that is told how a transaction has ended.
+/// A service that is told how a transaction has ended, and each time that it needs attention.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct WebhookRequest {

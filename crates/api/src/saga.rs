@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use crate::request::StatementRequest;
 
-/// One step of a saga: an `action`, something to be tried by `tcc`, a `signal` to wait for, a `pause_ms`, or
-/// a `saga` within the saga.
+/// One step of a saga: an `action`, something to be tried by `tcc`, a `message`, a `signal` to wait for, a
+/// `pause_ms`, or a `saga` within the saga.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields, bound(deserialize = "B: Deserialize<'de>"))]
 pub struct StepRequest<B = Value> {
@@ -24,6 +24,10 @@ pub struct StepRequest<B = Value> {
     /// on, or cancels it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tcc: Option<TccRequest<B>>,
+    /// Instead of an action: a call that is announced at the step's turn, made when the saga can only go
+    /// on, until it is done, and dropped if the saga is undone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<CallRequest<B>>,
     /// Instead of an action: steps of its own, which are steps of this saga.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub saga: Option<ChildRequest<B>>,
@@ -100,15 +104,19 @@ pub struct TccRequest<B = Value> {
     pub body: Option<B>,
 }
 
-/// A saga within a saga: its steps act, and are undone, as steps of the saga around it.
+/// A saga within a saga: its steps act, and are undone, as steps of the saga around it. They are
+/// spelled out, or those of a saga that is known by name.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields, bound(deserialize = "B: Deserialize<'de>"))]
 pub struct ChildRequest<B = Value> {
     /// What its steps are given. The input of the saga around it unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<B>,
+    /// Instead of steps: the name of a saga, or a name and a version such as `refunds@2`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saga: Option<String>,
     /// Its steps, which see each other, and nothing of the saga around them.
-    #[serde(deserialize_with = "crate::object::list")]
+    #[serde(default, deserialize_with = "crate::object::list")]
     pub steps: Vec<StepRequest<B>>,
 }
 
@@ -182,6 +190,8 @@ pub enum StepWord {
     Waiting,
     /// It is being asked to act, or waits for what it waits for.
     Acting,
+    /// A message that is sent when the saga can only go on.
+    Announced,
     /// Done.
     Acted,
     /// It refused, and did nothing.
@@ -206,6 +216,7 @@ impl StepWord {
         match self {
             Self::Waiting => "WAITING",
             Self::Acting => "ACTING",
+            Self::Announced => "ANNOUNCED",
             Self::Acted => "ACTED",
             Self::Refused => "REFUSED",
             Self::Unreached => "UNREACHED",

@@ -40,6 +40,9 @@ pub struct TransactionView {
     /// The transaction that tells a service of the end of this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhook: Option<String>,
+    /// The transaction that tells a service of the last time that this one came to need attention.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attention_webhook: Option<String>,
     /// For a saga: its steps, in the order of the request.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<StepView>,

@@ -8,6 +8,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
+use http::{Request, Response};
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep};
 use unanimous_api::{
@@ -46,6 +48,18 @@ struct Settings {
     deadline_ms: u64,
     pause_ms_min: u64,
     pause_ms_max: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            connect_timeout_ms: CONNECT_TIMEOUT_MS,
+            reply_timeout_ms: REPLY_TIMEOUT_MS,
+            deadline_ms: DEADLINE_MS,
+            pause_ms_min: PAUSE_MS_MIN,
+            pause_ms_max: PAUSE_MS_MAX,
+        }
+    }
 }
 
 /// What can be set about a [`Client`].
@@ -91,14 +105,17 @@ impl Client {
 
     /// The same, with settings.
     pub fn builder(servers: &str) -> ClientBuilder {
-        let settings = Settings {
-            connect_timeout_ms: CONNECT_TIMEOUT_MS,
-            reply_timeout_ms: REPLY_TIMEOUT_MS,
-            deadline_ms: DEADLINE_MS,
-            pause_ms_min: PAUSE_MS_MIN,
-            pause_ms_max: PAUSE_MS_MAX,
-        };
+        let settings = Settings::default();
         ClientBuilder { servers: servers.to_owned(), token: None, settings }
+    }
+
+    /// A coordinator in this process: `answer` gets what would otherwise be sent.
+    pub fn within<F>(answer: impl Fn(Request<Body>) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Response<Body>> + Send + 'static,
+    {
+        let transport = Transport::within(Box::new(move |request| Box::pin(answer(request))));
+        Self { inner: Arc::new(Inner { transport, settings: Settings::default() }) }
     }
 
     /// A new transaction, to be run by the coordinator or driven by the application.
@@ -357,6 +374,7 @@ impl Client {
             let mut leave_alone = Duration::ZERO;
             let heard = transport.send(call, self.reply_timeout().min(left)).await;
             let is_farewell = heard.is_farewell();
+            let is_over = transport.is_within() && heard.is_shutting_down();
             let now_seen = match heard {
                 Heard::NotSent(cause) => Seen::Nothing(cause),
                 Heard::Lost(cause) => Seen::Maybe(cause),
@@ -381,7 +399,7 @@ impl Client {
                 others = transport.count() - 1;
                 pauses.next().max(leave_alone)
             };
-            if pause >= until.saturating_duration_since(Instant::now()) {
+            if is_over || pause >= until.saturating_duration_since(Instant::now()) {
                 return Err(seen.into_error(repeat, &transport.servers()));
             }
             sleep(pause).await;

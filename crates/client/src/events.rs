@@ -1,10 +1,12 @@
 //! Changes of state as they happen: server-sent events (WHATWG HTML, section 9.2).
 
+use std::sync::{Mutex, PoisonError};
+
+use axum::body::Body;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
 use tokio::time::{Instant, sleep, timeout};
-use unanimous_api::EventView;
+use unanimous_api::{Code, EventView};
 
 use crate::client::{Client, Pauses};
 use crate::error::Error;
@@ -40,7 +42,8 @@ enum Of {
 #[derive(Debug)]
 struct Open {
     server: Server,
-    body: Incoming,
+    /// One task reads it: the lock is what lets others hold it meanwhile.
+    body: Mutex<Body>,
     lines: Lines,
     /// The version that was shown before it was opened, until it has told of one.
     shown: Option<u32>,
@@ -90,7 +93,8 @@ impl Events {
                     Some(_) | None => return Ok(event),
                 }
             }
-            match open.body.frame().await {
+            let body = open.body.get_mut().unwrap_or_else(PoisonError::into_inner);
+            match body.frame().await {
                 Some(Ok(frame)) => {
                     let more = frame.into_data().unwrap_or_default();
                     if open.lines.push(&more).is_err() {
@@ -121,7 +125,12 @@ impl Events {
         let until = self.client.deadline();
         loop {
             sleep(self.pauses.next()).await;
-            match self.connect().await {
+            let opened = self.connect().await;
+            let is_over = |error: &Error| {
+                self.client.transport().is_within() && error.code() == Some(Code::ShuttingDown)
+            };
+            match opened {
+                Err(error @ Error::Busy(_)) if is_over(&error) => return Err(error),
                 Err(Error::Unreachable { .. } | Error::Busy(_)) if Instant::now() < until => {}
                 opened => return opened,
             }
@@ -159,6 +168,7 @@ impl Events {
                 Of::One(shown) => shown,
                 Of::All => None,
             };
+            let body = Mutex::new(body);
             return Ok(Open { server, body, lines: Lines::default(), shown });
         }
         let body = timeout(patience, Limited::new(body, REPLY_BYTES_MAX).collect()).await;

@@ -274,6 +274,35 @@ impl Transaction {
     }
 }
 
+impl Client {
+    /// Begins what is written as a request of the contract, of whichever kind, and waits for as much of
+    /// it as its `wait` says; without one until it has ended, if it has anything to run. With a `key` the
+    /// same request is carried out once, however often it is made.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Aborted`], [`Error::Compensated`], [`Error::NeedsAttention`] or [`Error::Mixed`] if it
+    /// ended so; [`Error::Refused`] if it is not understood, and nothing was begun; [`Error::Unknown`] if
+    /// its end could not be learned in time.
+    pub async fn run(
+        &self,
+        request: &BeginRequest,
+        key: Option<&str>,
+    ) -> Result<TransactionView, Error> {
+        let runs = match request.kind {
+            Kind::Atomic | Kind::Tcc => !request.branches.is_empty(),
+            Kind::Saga => true,
+            Kind::Message => false,
+        };
+        let wait = request.wait.unwrap_or(if runs { Wait::Finished } else { Wait::None });
+        let mut of = Transaction::new(self.clone()).of_kind(request.kind).wait(wait);
+        of.timeout_ms = request.timeout_ms;
+        let key = key.map_or_else(chance::key, str::to_owned);
+        let call = of.post("/v1/transactions".to_owned(), &key, request)?;
+        of.settle(&call, &key).await
+    }
+}
+
 /// Whether a view shows as much as the caller waits for.
 fn is_enough(wait: Wait, view: &TransactionView) -> bool {
     match wait {

@@ -1,4 +1,5 @@
-//! One request, one reply: connections to the coordinators, and what came back over them.
+//! One request, one reply: connections to the coordinators, and what came back over them. A coordinator
+//! in this process is asked without a connection.
 //!
 //! Nothing is repeated here. What happened is told apart by what it means for the caller: a request
 //! that certainly was not sent is [`Heard::NotSent`]; one whose reply did not come is
@@ -7,14 +8,16 @@
 //! Of several coordinators one is asked for as long as it answers. When it does not, or says that it
 //! shuts down, the next request goes to the next.
 
+use std::fmt;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use axum::body::Body;
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
 use hyper_util::client::legacy::Client as Pool;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -23,15 +26,37 @@ use unanimous_api::{Code, Problem};
 use crate::error::{Error, chain};
 use crate::limits::{IDLE_CONNECTIONS_MAX, REPLY_BYTES_MAX, SERVERS_MAX};
 
+/// Answers requests in this process.
+pub(crate) type Within =
+    dyn Fn(Request<Body>) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>> + Send + Sync;
+
+/// What a coordinator in this process is called in errors.
+const THIS_PROCESS: &str = "this process";
+
 /// Connections to coordinators that are all as good.
 #[derive(Debug)]
 pub(crate) struct Transport {
-    pool: Pool<HttpConnector, Full<Bytes>>,
+    way: Way,
     /// Without a slash at the end; at least one.
     servers: Vec<String>,
     /// The one that is asked.
     asked: AtomicUsize,
     authorization: Option<HeaderValue>,
+}
+
+/// How a request gets there.
+enum Way {
+    Network(Box<Pool<HttpConnector, Full<Bytes>>>),
+    Within(Box<Within>),
+}
+
+impl fmt::Debug for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Network(_) => "Network",
+            Self::Within(_) => "Within",
+        })
+    }
 }
 
 /// One of the coordinators.
@@ -132,7 +157,28 @@ impl Transport {
             Ok(value)
         });
         let (servers, asked) = (addresses(servers)?, AtomicUsize::new(0));
-        Ok(Self { pool, servers, asked, authorization: authorization.transpose()? })
+        Ok(Self {
+            way: Way::Network(Box::new(pool)),
+            servers,
+            asked,
+            authorization: authorization.transpose()?,
+        })
+    }
+
+    /// To a coordinator in this process.
+    pub(crate) fn within(answer: Box<Within>) -> Self {
+        Self {
+            way: Way::Within(answer),
+            servers: vec![THIS_PROCESS.to_owned()],
+            asked: AtomicUsize::new(0),
+            authorization: None,
+        }
+    }
+
+    /// Whether there is no network in between. A coordinator of this process that has shut down is gone
+    /// for good: one that may be started after it is another.
+    pub(crate) fn is_within(&self) -> bool {
+        matches!(self.way, Way::Within(_))
     }
 
     /// How many coordinators there are.
@@ -202,12 +248,12 @@ impl Transport {
     }
 
     /// Sends a call and takes the head of the reply.
-    pub(crate) async fn open(
-        &self,
-        server: Server,
-        call: &Call,
-    ) -> Result<Response<Incoming>, Heard> {
-        let uri: Uri = format!("{}{}", self.name(server), call.path)
+    pub(crate) async fn open(&self, server: Server, call: &Call) -> Result<Response<Body>, Heard> {
+        let address = match self.way {
+            Way::Network(_) => self.name(server),
+            Way::Within(_) => "",
+        };
+        let uri: Uri = format!("{address}{}", call.path)
             .parse()
             .map_err(|_| Heard::NotSent(format!("not a path: {}", call.path)))?;
         let mut request = Request::new(Full::new(call.body.clone()));
@@ -218,10 +264,15 @@ impl Transport {
         if let Some(value) = &self.authorization {
             request.headers_mut().insert(AUTHORIZATION, value.clone());
         }
-        self.pool.request(request).await.map_err(|error| match error.is_connect() {
+        let pool = match &self.way {
+            Way::Network(pool) => pool,
+            Way::Within(answer) => return Ok(answer(request.map(Body::new)).await),
+        };
+        let answer = pool.request(request).await.map_err(|error| match error.is_connect() {
             true => Heard::NotSent(chain(&error)),
             false => Heard::Lost(chain(&error)),
-        })
+        });
+        Ok(answer?.map(Body::new))
     }
 }
 
@@ -230,6 +281,13 @@ impl Heard {
     pub(crate) fn is_farewell(&self) -> bool {
         match self {
             Self::NotSent(_) | Self::Lost(_) => true,
+            Self::Reply(_) => self.is_shutting_down(),
+        }
+    }
+
+    pub(crate) fn is_shutting_down(&self) -> bool {
+        match self {
+            Self::NotSent(_) | Self::Lost(_) => false,
             Self::Reply(reply) => {
                 reply.status == StatusCode::SERVICE_UNAVAILABLE
                     && serde_json::from_slice::<Problem>(&reply.body)

@@ -2,9 +2,16 @@
 
 mod common;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::body::Body;
 use common::coordinator::{Act, Coordinator, problem, problem_about, view};
+use http::Response;
 use serde_json::{Value, json};
-use unanimous_client::api::{Code, OutcomeWord, ResolveOutcome, ResolveRequest, VoteWord, Wait};
+use unanimous_client::api::{
+    Code, OutcomeWord, Problem, ResolveOutcome, ResolveRequest, VoteWord, Wait,
+};
 use unanimous_client::limits::ATTEMPTS_MAX;
 use unanimous_client::{Client, Error, Filter, Run};
 
@@ -377,4 +384,35 @@ async fn an_outcome_that_is_not_known_is_asked_for_and_never_tried_again() {
     let key = asked[1].header("idempotency-key");
     assert!(paths(&coordinator)[1..].iter().all(|path| path == "commit"));
     assert!(asked[1..].iter().all(|it| it.header("idempotency-key") == key));
+}
+
+/// A client of a coordinator in this process that always answers the same, and how often it was asked.
+fn within(status: u16, body: Value) -> (Client, Arc<AtomicUsize>) {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&asked);
+    let client = Client::within(move |request| {
+        assert!(request.uri().authority().is_none(), "nothing is sent anywhere");
+        counter.fetch_add(1, Ordering::Relaxed);
+        let answer = Response::builder().status(status).body(Body::from(body.to_string()));
+        std::future::ready(answer.expect("a response"))
+    });
+    (client, asked)
+}
+
+#[tokio::test]
+async fn a_coordinator_in_this_process_is_asked_what_others_are_sent() {
+    let (client, asked) = within(200, view(ID, "COMMITTED", Some("committed")));
+    let request = json!({"kind": "atomic", "branches": [{"resource": "wallet", "body": 5}]});
+    let request = serde_json::from_value(request).expect("a request");
+    let committed = client.run(&request, Some("order-42")).await.expect("it is committed");
+    assert_eq!((&*committed.id, asked.load(Ordering::Relaxed)), (ID, 1));
+}
+
+#[tokio::test]
+async fn a_coordinator_in_this_process_that_has_shut_down_is_not_waited_for() {
+    let closed = Problem::new(Code::ShuttingDown, "it is closed");
+    let (client, asked) = within(503, serde_json::to_value(closed).expect("it is JSON"));
+    let error = client.show(ID).await.expect_err("it is closed");
+    assert!(matches!(&error, Error::Busy(_)), "{error}");
+    assert_eq!((error.code(), asked.load(Ordering::Relaxed)), (Some(Code::ShuttingDown), 1));
 }

@@ -177,6 +177,22 @@ impl Txn {
         }
     }
 
+    /// How many times it came to need an operator's attention.
+    pub fn attentions(&self) -> u32 {
+        match self {
+            Self::Commit(txn) => match txn.durable().phase() {
+                commit::Phase::Attention | commit::Phase::Ended(Outcome::Mixed) => 1,
+                commit::Phase::Active
+                | commit::Phase::Preparing
+                | commit::Phase::Delegated(_)
+                | commit::Phase::Committing
+                | commit::Phase::Aborting
+                | commit::Phase::Ended(Outcome::Committed | Outcome::Aborted) => 0,
+            },
+            Self::Saga(saga) => saga.durable().attentions(),
+        }
+    }
+
     /// Whether the two agree on everything a crash cannot take.
     pub fn same_durable_state(&self, other: &Self) -> bool {
         match (self, other) {

@@ -130,10 +130,11 @@ impl Rng {
         Plan {
             name: self.text().into(),
             after: self.many(Self::branch_id),
-            action: match self.below(4) {
+            action: match self.below(5) {
                 0 => Action::Call(self.work()),
                 1 => Action::Signal(self.perhaps(Self::number)),
                 2 => Action::Local(self.work(), self.number()),
+                3 => Action::Message(self.work()),
                 _ => Action::Pause(self.number()),
             },
             compensation: self.perhaps(Self::work),
@@ -143,7 +144,7 @@ impl Rng {
     }
 
     fn of_a_saga(&mut self) -> Saga {
-        match self.below(11) {
+        match self.below(12) {
             0 => Saga::Begun(Arc::new(saga::Begun {
                 start_at: self.perhaps(|rng| Timestamp(rng.number())),
                 timeout_ms: self.perhaps(Self::number),
@@ -165,6 +166,7 @@ impl Rng {
                 Saga::Stuck(self.branch_id(), trouble, self.reason())
             }
             9 => Saga::Unstuck(self.branch_id()),
+            10 => Saga::Announced(self.branch_id()),
             _ => Saga::Resolved(self.resolution()),
         }
     }
@@ -319,6 +321,9 @@ fn of_sagas() -> Vec<(&'static str, Saga)> {
         ],
         ..begun.clone()
     };
+    let sent = Action::Message(work("/receipts", Some(2_000)));
+    let sends =
+        saga::Begun { steps: vec![plan("receipt", sent, Role::Retriable)], ..begun.clone() };
     let reason = || Reason::new("sold_out", "B2-31 is taken");
     vec![
         ("40-saga-begun", Saga::Begun(Arc::new(begun))),
@@ -333,6 +338,8 @@ fn of_sagas() -> Vec<(&'static str, Saga)> {
         ("48-saga-stuck", Saga::Stuck(BranchId(0), Trouble::Silent, reason())),
         ("48-saga-stuck-refused", Saga::Stuck(BranchId(0), Trouble::Refused, reason())),
         ("49-saga-unstuck", Saga::Unstuck(BranchId(0))),
+        ("4b-saga-announced", Saga::Announced(BranchId(1))),
+        ("40-saga-begun-sends", Saga::Begun(Arc::new(sends))),
         (
             "4a-saga-resolved",
             Saga::Resolved(Resolution {

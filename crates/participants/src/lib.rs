@@ -5,7 +5,7 @@
 //! reply that did not come is [`Answer::Silent`].
 //!
 //! [`open`] makes the resource that a configured URL names: the adapter of its scheme ([`http`],
-//! [`postgres`], [`mysql`], [`redis`])
+//! [`postgres`], [`mysql`], [`redis`], [`sqlite`])
 //! behind a guard ([`guard`]) that bounds its calls and gives up early on what does not answer.
 //! [`local`] answers inside the process, for benchmarks and tests. With the feature `servers` there are
 //! private servers, too, and work that nobody coordinates, for demonstrations.
@@ -13,10 +13,12 @@
 //! A service is sent the JSON that the request had for it; a database runs [`statement`]s. Both carry
 //! out the [`step`]s of sagas, too. What an adapter wants to know again when the branch is finished, it returns with its vote ([`returned`]).
 
+mod acknowledged;
 #[cfg(feature = "servers")]
 pub mod alone;
 pub mod circuit;
 mod climb;
+mod cycle;
 mod finding;
 pub mod guard;
 pub mod http;
@@ -31,6 +33,7 @@ pub mod postgres;
 pub mod redis;
 pub mod returned;
 mod signing;
+pub mod sqlite;
 pub mod statement;
 pub mod step;
 #[cfg(feature = "servers")]

@@ -171,15 +171,39 @@ pub const REDIS_LOCK_PAUSE_MIN: Duration = Duration::from_millis(1);
 /// Longest pause before a key that is locked is asked for again.
 pub const REDIS_LOCK_PAUSE_MAX: Duration = Duration::from_millis(32);
 
-/// How long after a commit was acknowledged Redis is told to forget it. The journal has had the
-/// acknowledgement for long by then, so nobody will ask again.
-pub const REDIS_ACKNOWLEDGED_KEPT: Duration = Duration::from_secs(60);
+/// How long after the end of a branch was acknowledged its resource is told to forget it. The journal has
+/// had the acknowledgement for long by then, so nobody will ask again.
+pub const ACKNOWLEDGED_KEPT: Duration = Duration::from_secs(60);
 
-/// Acknowledged commits that wait to be forgotten. Those beyond it stay until they expire.
-pub const REDIS_ACKNOWLEDGED_MAX: usize = 1_000_000;
+/// Acknowledged ends that wait to be forgotten. Those beyond it stay until they are too old.
+pub const ACKNOWLEDGED_MAX: usize = 1_000_000;
 
-/// Commits that Redis is told to forget in one call, for which everybody else has to wait.
-pub const REDIS_FORGOTTEN_AT_ONCE_MAX: usize = 500;
+/// Ends that a resource is told to forget in one call, for which everybody else has to wait.
+pub const FORGOTTEN_AT_ONCE_MAX: usize = 500;
+
+/// Questions to a SQLite file that are answered in one of its transactions: one sync serves them all.
+pub const SQLITE_BATCH_MAX: usize = 64;
+
+/// How long a SQLite file is waited for that another program writes to. Everybody else waits meanwhile.
+pub const SQLITE_BUSY_WAIT: Duration = Duration::from_millis(250);
+
+/// How long the lock of a SQLite file is waited for: somebody may just be letting go of it.
+pub const SQLITE_OWNER_WAIT: Duration = Duration::from_secs(1);
+
+/// Pause before a held row, or a busy file, is asked for again if nobody has said that it is free.
+pub const SQLITE_HELD_PAUSE: Duration = Duration::from_millis(50);
+
+/// Instructions of SQLite between two looks at the clock: some tens of microseconds.
+pub const SQLITE_OPS_BETWEEN_LOOKS: i32 = 10_000;
+
+/// Rows that one branch changes in a SQLite file. Each is kept twice until the branch has ended.
+pub const SQLITE_ROWS_MAX: usize = 10_000;
+
+/// Bytes of what one branch changes in a SQLite file, as it is kept until the branch has ended.
+pub const SQLITE_CHANGES_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Columns of a primary key in a SQLite file.
+pub const SQLITE_KEY_COLUMNS_MAX: usize = 8;
 
 const _: () = assert!(FAILURES_TO_OPEN > 0);
 const _: () = assert!(FENCE_MARGIN.as_secs() < FENCE_KEPT.as_secs());

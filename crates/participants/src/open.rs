@@ -13,6 +13,7 @@ use crate::mysql::MysqlAdapter;
 use crate::postgres::PostgresAdapter;
 use crate::redis::RedisAdapter;
 use crate::signing::SigningSecret;
+use crate::sqlite::SqliteAdapter;
 use crate::tls::TlsFiles;
 
 /// What can be set for one resource.
@@ -98,6 +99,10 @@ pub fn open(
     if settings.first_phase_calls_max == 0 || settings.second_phase_calls_max == 0 {
         return Err(wrong("at least one call at once must be allowed in each phase".to_owned()));
     }
+    if url.starts_with("sqlite:") {
+        let adapter = SqliteAdapter::new(url, settings).map_err(wrong)?;
+        return Ok(Arc::new(Guarded::new(name, adapter, settings, observer)));
+    }
     let Some((scheme, _)) = url.split_once("://") else {
         return Err(wrong("the url has no scheme; write it as http://host:port/path".to_owned()));
     };
@@ -125,7 +130,8 @@ pub fn open(
             Ok(Arc::new(Guarded::new(name, adapter, &settings, observer)))
         }
         unknown => Err(wrong(format!(
-            "unknown scheme {unknown:?} in its url; known: http, https, mysql, postgres, redis"
+            "unknown scheme {unknown:?} in its url; known: http, https, mysql, postgres, redis, \
+             sqlite"
         ))),
     }
 }

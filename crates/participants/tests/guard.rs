@@ -290,7 +290,8 @@ fn a_url_that_cannot_be_followed_is_named_with_what_to_do_and_without_its_secret
     let cases = [
         (
             "oracle://app:hunter2@h/db",
-            "unknown scheme \"oracle\" in its url; known: http, https, mysql, postgres, redis",
+            "unknown scheme \"oracle\" in its url; known: http, https, mysql, postgres, redis, \
+             sqlite",
         ),
         ("postgres://app:hunter2@h/db", "its url must not carry a password"),
         ("localhost:9000", "the url has no scheme; write it as http://host:port/path"),

@@ -4,7 +4,6 @@
 //! name the key and what to do. Nothing here is ever printed with a secret in it.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
@@ -26,6 +25,7 @@ use crate::limits::{
     RETENTION_DAYS_MAX,
 };
 use crate::nodes::config::{FileNode, NodeConfig, node};
+pub use crate::secret::Secret;
 
 /// The configuration of one coordinator.
 #[derive(Clone, Debug)]
@@ -86,34 +86,6 @@ pub struct ResourceConfig {
     pub tls: TlsFiles,
     /// What calls to a service are signed with.
     pub signing: Option<SigningSecret>,
-}
-
-/// A text that is never shown.
-#[derive(Clone, Eq, PartialEq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Hides `text`.
-    pub fn new(text: String) -> Self {
-        Self(text)
-    }
-
-    /// For whom it is meant.
-    pub(crate) fn reveal(&self) -> &str {
-        &self.0
-    }
-
-    /// Whether `offered` is the secret. Takes as long whether it differs early or late.
-    pub fn is(&self, offered: &str) -> bool {
-        let differences = self.0.bytes().zip(offered.bytes()).fold(0, |all, (a, b)| all | (a ^ b));
-        self.0.len() == offered.len() && differences == 0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(secret)")
-    }
 }
 
 /// The configuration cannot be followed: one line that names the key and what to do.
@@ -183,7 +155,7 @@ enum FileBranchOrder {
     Always,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FileResource {
     url: String,
@@ -279,6 +251,22 @@ impl Config {
             sagas: sagas(file.sagas)?,
             limits: limits(&file.limits)?,
         })
+    }
+}
+
+impl Config {
+    /// Adds a resource that needs nothing but its URL.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] if its name cannot be one, or is another's.
+    pub fn add_resource(&mut self, name: String, url: String) -> Result<(), ConfigError> {
+        let (name, config) =
+            resource((name, FileResource { url, ..FileResource::default() }), &|_| None)?;
+        match self.resources.insert(name.clone(), config) {
+            None => Ok(()),
+            Some(_) => Err(wrong(format!("resources.{name} is configured twice: remove one"))),
+        }
     }
 }
 

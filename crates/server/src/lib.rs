@@ -2,7 +2,8 @@
 //!
 //! [`driver`] is the only place where protocol meets the outside world, and holds no rule of its
 //! own. [`http`] turns requests into events of the driver and its replies into the contract of
-//! `unanimous-api`. [`config`] says what can be set.
+//! `unanimous-api`; programs in the same process use the same, by way of a [`Door`]. [`config`] says what
+//! can be set.
 //!
 //! # Invariants
 //!
@@ -13,6 +14,7 @@
 
 pub mod config;
 pub mod definitions;
+mod door;
 pub mod driver;
 pub mod http;
 pub mod invariants;
@@ -24,10 +26,12 @@ mod orphans;
 mod reconcile;
 mod resources;
 pub mod saga;
+mod secret;
 mod serve;
 
+pub use door::Door;
 pub use invariants::Invariants;
 pub use metrics::Metrics;
 pub use nodes::{NodeConfig, Nodes};
 pub use resources::Resources;
-pub use serve::{Server, StartError, StopError};
+pub use serve::{Brought, Server, StartError, StopError};

@@ -158,3 +158,7 @@ pub const WEBHOOK_MS_MAX: u64 = 3 * 24 * 3_600_000;
 
 /// Milliseconds before a webhook is repeated for the first time, and the longest such pause.
 pub const WEBHOOK_PAUSE_MS: [u64; 2] = [1_000, 600_000];
+
+/// Milliseconds until it is tried again to tell that a transaction needs attention, for which the
+/// journal had no room: room is made by people, and that takes longer.
+pub const ALERT_PAUSE_MS: u64 = 10_000;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use unanimous_participants::{Observer, OpenError, Resource, Settings};
 
-use crate::config::Config;
+use crate::config::{Config, is_name};
 use crate::invariants::config::refuse_unreadable;
 
 /// The configured resources. Fixed while the process runs.
@@ -47,6 +47,27 @@ impl Resources {
     pub fn with(mut self, name: &str, resource: Arc<dyn Resource>) -> Self {
         self.by_name.insert(Arc::from(name), resource);
         self
+    }
+
+    /// These and others, no two of the same name.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] names one that is in both, or whose name cannot be one.
+    pub(crate) fn and(mut self, others: Self) -> Result<Self, OpenError> {
+        for (name, resource) in others.by_name {
+            let problem = match (is_name(&name), self.by_name.contains_key(&name)) {
+                (true, false) => {
+                    self.by_name.insert(name, resource);
+                    continue;
+                }
+                (false, _) => "use letters, digits, dashes, dots and underscores in its name",
+                (true, true) => "it is configured, and the program brings one: rename one of them",
+            };
+            let (resource, problem) = (name.to_string(), problem.to_owned());
+            return Err(OpenError { resource, problem });
+        }
+        Ok(self)
     }
 
     /// The resource of that name, with the name as it is shared.

@@ -2,9 +2,10 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use axum::Router;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use unanimous_core::id::ShardId;
@@ -12,6 +13,7 @@ use unanimous_journal::{Journal, JournalError};
 use unanimous_participants::{Observer, OpenError};
 
 use crate::config::Config;
+use crate::door::Door;
 use crate::driver::{self, Coordinator, CoordinatorOptions, Ears};
 use crate::http::{self, Lights};
 use crate::invariants::Invariants;
@@ -58,7 +60,7 @@ pub enum StartError {
 }
 
 /// Why a coordinator stopped by itself.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum StopError {
     /// The journal failed. What is decided is safe on disk; the process must not go on.
     #[error("{0}; nothing more is decided or told: mend the disk and start again")]
@@ -86,24 +88,88 @@ impl From<&JournalError> for StopError {
     }
 }
 
-/// A coordinator that has taken over its journal and listens.
+/// What the program around a coordinator gives it besides a configuration.
+#[derive(Default)]
+pub struct Brought {
+    /// Where to listen; nowhere if there is none.
+    pub listener: Option<TcpListener>,
+    /// Resources that only the program can make.
+    pub resources: Resources,
+}
+
+impl Brought {
+    /// A listener where the configuration says.
+    pub(crate) async fn listening(config: &Config) -> Result<Self, StartError> {
+        let address = config.listen;
+        let listener = TcpListener::bind(address).await;
+        let listener = listener.map_err(|error| StartError::Listen { address, error })?;
+        Ok(Self { listener: Some(listener), ..Self::default() })
+    }
+}
+
+/// The resources of a configuration and of the program, fit for the sagas that are known by name.
+pub(crate) fn resources(
+    config: &Config,
+    brought: Resources,
+    metrics: &Arc<Metrics>,
+) -> Result<Resources, StartError> {
+    let observer: Arc<dyn Observer> = Arc::clone(metrics) as _;
+    let resources = Resources::open(config, &observer)?.and(brought)?;
+    http::check_definitions(&resources, &config.sagas).map_err(StartError::Saga)?;
+    Ok(resources)
+}
+
+/// A coordinator that has taken over its journal.
 pub struct Server {
-    coordinator: Coordinator,
-    listener: TcpListener,
+    life: Life,
+    listener: Option<TcpListener>,
     metrics: Arc<Metrics>,
     config: Config,
+    invariants: Invariants,
+    app: Router,
+    stopping: watch::Sender<bool>,
+}
+
+/// What ends with the server, however that ends: the process may go on.
+struct Life {
+    coordinator: Coordinator,
+    door: Door,
+    quit: watch::Sender<bool>,
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        self.quit.send_replace(true);
+        self.door.shut();
+        self.coordinator.stop();
+    }
 }
 
 impl Server {
-    /// Opens the journal, resumes what is open in it, and listens. Must be called within a tokio
-    /// runtime.
+    /// Opens the journal, resumes what is open in it, and listens where the configuration says. Must be
+    /// called within a tokio runtime.
     ///
     /// # Errors
     ///
     /// [`StartError`] with one line that names what to change.
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        let brought = Brought::listening(&config).await?;
+        Self::start_with(config, brought).await
+    }
+
+    /// The same, listening on what is given, if anything is.
+    ///
+    /// # Errors
+    ///
+    /// As [`Server::start`].
+    pub async fn start_with(config: Config, brought: Brought) -> Result<Self, StartError> {
         let (journal, retention_ms) = (config.journal.clone(), config.retention_ms());
-        Self::start_on(config, |ears| journal.open(retention_ms, None, ears)).await
+        let open = async move |ears: Arc<Ears>| {
+            let open = move || journal.open(retention_ms, None, ears);
+            let opened = tokio::task::spawn_blocking(open).await;
+            opened.unwrap_or_else(|error| Err(JournalError::Failed(error.to_string())))
+        };
+        Self::assemble(config, brought, open).await
     }
 
     /// The same on the journal that `open` makes for those who hear of it.
@@ -115,17 +181,20 @@ impl Server {
         config: Config,
         open: impl FnOnce(Arc<Ears>) -> Result<Arc<dyn Journal>, JournalError>,
     ) -> Result<Self, StartError> {
-        let address = config.listen;
-        let listener = TcpListener::bind(address)
-            .await
-            .map_err(|error| StartError::Listen { address, error })?;
+        let brought = Brought::listening(&config).await?;
+        Self::assemble(config, brought, async |ears| open(ears)).await
+    }
+
+    async fn assemble(
+        config: Config,
+        brought: Brought,
+        open: impl AsyncFnOnce(Arc<Ears>) -> Result<Arc<dyn Journal>, JournalError>,
+    ) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new());
-        let observer: Arc<dyn Observer> = Arc::clone(&metrics) as _;
-        let resources = Resources::open(&config, &observer)?;
-        http::check_definitions(&resources, &config.sagas).map_err(StartError::Saga)?;
+        let resources = resources(&config, brought.resources, &metrics)?;
         let failed = |error| StartError::Journal { place: config.journal.to_string(), error };
         let ears = Ears::new();
-        let journal = open(Arc::clone(&ears)).map_err(failed)?;
+        let journal = open(Arc::clone(&ears)).await.map_err(failed)?;
         let options = CoordinatorOptions {
             cluster: config.cluster.clone().unwrap_or_else(|| journal.instance().to_owned()),
             shards: ShardId::all().collect(),
@@ -138,58 +207,88 @@ impl Server {
             events: driver::events(),
         };
         let coordinator = Coordinator::start(options, journal, ears, resources).map_err(failed)?;
-        Ok(Self { coordinator, listener, metrics, config })
+        let (stopping, quit) = (watch::Sender::new(false), watch::Sender::new(false));
+        let lights = Lights { stopping: stopping.subscribe(), quitting: quit.subscribe() };
+        let invariants = Invariants::new(&coordinator, &config);
+        let app = http::router(coordinator.clone(), invariants.clone(), &config, lights);
+        let door = Door::new(app.clone(), config.token.as_ref(), Arc::clone(&metrics));
+        let life = Life { coordinator, door, quit };
+        let listener = brought.listener;
+        Ok(Self { life, listener, metrics, config, invariants, app, stopping })
     }
 
     /// Where it listens: the port is a real one even if the configuration said 0.
     ///
     /// # Errors
     ///
-    /// As the system says.
+    /// As the system says; [`io::ErrorKind::NotConnected`] if it does not listen.
     pub fn address(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+        self.listener.as_ref().ok_or(io::ErrorKind::NotConnected)?.local_addr()
     }
 
     /// The coordinator, for programs in this process.
     pub fn coordinator(&self) -> &Coordinator {
-        &self.coordinator
+        &self.life.coordinator
+    }
+
+    /// The way in for programs of this process.
+    pub fn door(&self) -> Door {
+        self.life.door.clone()
     }
 
     /// Serves until `stop` is set, then lets open transactions come to their decision, and closes
-    /// the journal.
+    /// the journal. Dropped before it ends, it stops as a process does that is killed.
     ///
     /// # Errors
     ///
     /// [`StopError`] if the journal failed.
     pub async fn run(self, mut stop: watch::Receiver<bool>) -> Result<(), StopError> {
-        let Self { coordinator, listener, metrics, config } = self;
+        let Self { life, listener, metrics, config, invariants, app, stopping } = self;
         let drain = Duration::from_millis(config.limits.drain_ms);
-        let (quit, quitting) = watch::channel(false);
-        let lights = Lights { stopping: stop.clone(), quitting: quitting.clone() };
-        let invariants = Invariants::new(&coordinator, &config);
-        let app = http::router(coordinator.clone(), invariants.clone(), &config, lights);
-        let serving = http::listen(listener, app, http::Bounds::default(), metrics, quitting);
+        let quitting = life.quit.subscribe();
+        let serving = async move {
+            if let Some(listener) = listener {
+                http::listen(listener, app, http::Bounds::default(), metrics, quitting).await;
+            }
+        };
         let mut serving = tokio::spawn(serving);
         // Both end with this function.
-        let _hunting = Hunt::of(&config).start(&coordinator);
-        let _checking = invariants.start();
+        let hunting = Hunt::of(&config).start(&life.coordinator);
+        let checking = invariants.start();
         tokio::select! {
             _ = stop.wait_for(|&stop| stop) => {}
-            error = coordinator.failed() => return Err(StopError::from(&*error)),
+            error = life.coordinator.failed() => return Err(StopError::from(&*error)),
         }
+        stopping.send_replace(true);
         tracing::info!("shutting down: no new transactions; open ones are being decided");
-        let drained = tokio::time::timeout(drain, coordinator.drain()).await;
+        let drained = tokio::time::timeout(drain, life.coordinator.drain()).await;
         if drained.is_err() {
             tracing::warn!(
                 "some transactions are still collecting votes; they abort at the next start"
             );
         }
-        quit.send_replace(true);
+        life.quit.send_replace(true);
         // Requests that are being answered get a moment; event streams end by themselves.
-        drop(tokio::time::timeout(LAST_ANSWERS, &mut serving).await);
+        let answered = async { tokio::join!(&mut serving, life.door.is_left()) };
+        drop(tokio::time::timeout(LAST_ANSWERS, answered).await);
         serving.abort();
-        coordinator.close().await.map_err(|error| StopError::from(&error))
+        let closed = life.coordinator.close().await;
+        let journal = Arc::downgrade(life.coordinator.journal());
+        drop((life, invariants, hunting, checking));
+        given_up(&journal).await;
+        closed.map_err(|error| StopError::from(&error))
     }
+}
+
+/// Waits until nobody holds the journal any more, so that it can be opened again at once.
+async fn given_up(journal: &Weak<dyn Journal>) {
+    let gone = async {
+        while journal.strong_count() > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    // Whoever reads a stream without end of this process may hold it.
+    drop(tokio::time::timeout(LAST_ANSWERS, gone).await);
 }
 
 fn drivers() -> usize {

@@ -15,12 +15,12 @@ pub(crate) const HELP: &str = "  \
 cargo xtask test [--quick | --full] [STEP...]
       Installs what is missing, builds, and runs every check, or only the steps named.
       --quick  leaves out what takes long or needs another program
-      --full   also asks the advisory database, which is on the network
-      STEP     fmt, tidy, clippy, doc, deny, advisories, test, simulator, crash, demo or gate";
+      --full   also asks the advisory database, which is on the network, and checks the library alone
+      STEP     fmt, tidy, clippy, doc, deny, advisories, library, test, simulator, crash, demo or gate";
 
 /// The steps in the order they run. A test that takes long is `#[ignore]`d with its reason: the
 /// step `crash` runs it.
-const STEPS: [Step; 11] = [
+const STEPS: [Step; 12] = [
     Step { needs: &[RUSTFMT], args: &["fmt", "--all", "--", "--check"], ..check("fmt") },
     Step { args: &["test", "--package", "xtask"], ..tests("tidy") },
     Step {
@@ -52,6 +52,13 @@ const STEPS: [Step; 11] = [
         needs: &[CARGO_DENY],
         args: &["deny", "check", "advisories"],
         ..check("advisories")
+    },
+    // Who embeds a coordinator builds it without what the binary needs.
+    Step {
+        depth: Depth::Full,
+        needs: &[C_COMPILER],
+        args: &["check", "--package", "unanimous", "--lib", "--no-default-features"],
+        ..check("library")
     },
     Step {
         needs: &[C_COMPILER],
@@ -256,7 +263,9 @@ mod tests {
     fn each_depth_includes_the_ones_before_it() {
         assert_eq!(asked("--quick").expect("valid"), ["fmt", "tidy", "clippy", "doc", "test"]);
         assert_eq!(asked("--full").expect("valid").len(), STEPS.len());
-        assert_eq!(asked("").expect("valid").len(), STEPS.len() - 1);
+        let only_full = ["advisories", "library"];
+        assert_eq!(asked("").expect("valid").len(), STEPS.len() - only_full.len());
+        assert!(!asked("").expect("valid").iter().any(|name| only_full.contains(name)));
     }
 
     #[test]

@@ -56,6 +56,8 @@ pub enum Code {
     UnknownSaga,
     /// No node of that name is known.
     UnknownNode,
+    /// A saga that is known by name is a child of itself.
+    SagaWithinItself,
     /// The transaction was aborted.
     Aborted,
     /// The transaction is committed and cannot be aborted any more.

@@ -21,7 +21,7 @@ const fn later((code, info): (Code, CodeInfo)) -> (Code, CodeInfo) {
 }
 
 #[rustfmt::skip]
-pub(super) const ROWS: [(Code, CodeInfo); 47] = [
+pub(super) const ROWS: [(Code, CodeInfo); 48] = [
     row(Code::MalformedJson, "UNA0101", 400,
         "the body is not JSON",
         "mend the JSON at the position named"),
@@ -94,6 +94,9 @@ pub(super) const ROWS: [(Code, CodeInfo); 47] = [
     row(Code::UnknownNode, "UNA0124", 404,
         "no node of that name is known",
         "use a name that GET /v1/nodes lists"),
+    row(Code::SagaWithinItself, "UNA0125", 422,
+        "a saga that is known by name is within itself",
+        "take one of the names out of a step of these sagas"),
     row(Code::Aborted, "UNA0201", 409,
         "the transaction was aborted",
         "read the reason; if it was a conflict or a timeout, begin a new transaction"),

@@ -25,13 +25,15 @@ pub struct Step(StepRequest);
 
 impl Step {
     /// A step by its name, unique within the saga. It needs one of [`Step::calls`], [`Step::runs`],
-    /// [`Step::tries`], [`Step::waits_for_signal`], [`Step::pauses_ms`] and [`Step::steps`].
+    /// [`Step::tries`], [`Step::sends`], [`Step::waits_for_signal`], [`Step::pauses_ms`], [`Step::steps`] and
+    /// [`Step::saga`].
     pub fn new(name: impl Into<String>) -> Self {
         Self(StepRequest {
             name: name.into(),
             after: Vec::new(),
             action: None,
             tcc: None,
+            message: None,
             saga: None,
             compensation: None,
             signal: None,
@@ -77,11 +79,30 @@ impl Step {
         self
     }
 
+    /// A message to a service: announced at the step's turn, sent by `POST` to a path below the url of
+    /// `resource` when the saga can only go on, until it is taken, and dropped if the saga is undone.
+    pub fn sends(self, resource: impl Into<String>, path: impl Into<String>) -> Self {
+        self.message(service(resource.into(), path.into()))
+    }
+
+    /// A message, as requests have it: with another method or headers, or statements in a database.
+    pub fn message(mut self, message: CallRequest) -> Self {
+        self.0.message = Some(message);
+        self
+    }
+
     /// Instead of a call: steps of its own. They see each other's results, and nothing of the steps
     /// around them; their `{{input}}` is this, whose texts may hold templates, or the saga's own.
     pub fn steps(mut self, input: Option<Value>, steps: impl IntoIterator<Item = Self>) -> Self {
         let steps = steps.into_iter().map(Self::into_request).collect();
-        self.0.saga = Some(ChildRequest { input, steps });
+        self.0.saga = Some(ChildRequest { input, saga: None, steps });
+        self
+    }
+
+    /// The same with the steps of a saga that the coordinator knows by name, such as `refunds` or
+    /// `refunds@2`.
+    pub fn saga(mut self, name: impl Into<String>, input: Option<Value>) -> Self {
+        self.0.saga = Some(ChildRequest { input, saga: Some(name.into()), steps: Vec::new() });
         self
     }
 
@@ -89,9 +110,10 @@ impl Step {
     ///
     /// # Panics
     ///
-    /// Before [`Step::calls`] or [`Step::tries`].
+    /// Before [`Step::calls`], [`Step::sends`] or [`Step::tries`].
     pub fn body(mut self, body: Value) -> Self {
-        match (&mut self.0.action, &mut self.0.tcc) {
+        let call = self.0.action.as_mut().or(self.0.message.as_mut());
+        match (call, &mut self.0.tcc) {
             (Some(call), _) => call.body = Some(body),
             (None, Some(tcc)) => tcc.body = Some(body),
             (None, None) => panic!("a body belongs to a call"),

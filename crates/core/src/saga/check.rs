@@ -15,6 +15,8 @@ pub enum Fault {
     SecondPivot(BranchId),
     /// The pivot can be undone, so it is none.
     CompensablePivot(BranchId),
+    /// The pivot is a message, which is sent after the pivot.
+    SentPivot(BranchId),
     /// A step that may fail is not certain to be over when the pivot acts.
     NotBeforePivot(BranchId),
 }
@@ -24,9 +26,10 @@ impl Fault {
     pub fn step(&self) -> BranchId {
         match self {
             Self::Cycle(steps) => steps[0],
-            Self::SecondPivot(step) | Self::CompensablePivot(step) | Self::NotBeforePivot(step) => {
-                *step
-            }
+            Self::SecondPivot(step)
+            | Self::CompensablePivot(step)
+            | Self::SentPivot(step)
+            | Self::NotBeforePivot(step) => *step,
         }
     }
 
@@ -61,6 +64,11 @@ impl fmt::Display for Explained<'_> {
                 "step {} is the pivot, after which nothing is undone, and has a compensation",
                 name(step)
             ),
+            Fault::SentPivot(step) => write!(
+                f,
+                "step {} is a message, which is sent when nothing is undone any more, and the pivot",
+                name(step)
+            ),
             Fault::NotBeforePivot(step) => write!(
                 f,
                 "step {} may run after the pivot, when nothing can be undone any more: put it before \
@@ -89,10 +97,13 @@ pub fn check(steps: &[Plan]) -> Result<(), Fault> {
     if steps[pivot.index()].compensation.is_some() {
         return Err(Fault::CompensablePivot(pivot));
     }
+    if let Action::Message(_) = steps[pivot.index()].action {
+        return Err(Fault::SentPivot(pivot));
+    }
     let may_fail = |step: &Plan| match step.action {
         Action::Call(_) => step.role == Role::Compensable,
         Action::Signal(timeout_ms) => timeout_ms.is_some(),
-        Action::Pause(_) | Action::Local(..) => false,
+        Action::Pause(_) | Action::Local(..) | Action::Message(_) => false,
     };
     let late =
         |it: &BranchId| *it != pivot && !before.is(*it, pivot) && may_fail(&steps[it.index()]);

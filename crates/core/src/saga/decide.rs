@@ -83,6 +83,7 @@ impl SagaTxn {
         let plan = self.durable.plan(step)?;
         let wait_ms = match plan.action {
             Action::Call(_) | Action::Signal(None) => return None,
+            Action::Message(_) => return Some(Record::Announced(step)),
             Action::Signal(Some(wait_ms)) | Action::Pause(wait_ms) | Action::Local(_, wait_ms) => {
                 wait_ms
             }
@@ -100,7 +101,7 @@ impl SagaTxn {
                 self.unwind(Some(step), Reason::new("timeout", &detail)).ok()
             }
             // Its resource is asked.
-            (Some(_), Action::Local(..) | Action::Call(_)) => None,
+            (Some(_), Action::Local(..) | Action::Call(_) | Action::Message(_)) => None,
         }
     }
 
@@ -130,6 +131,7 @@ impl SagaTxn {
     fn unwind(&self, step: Option<BranchId>, reason: Reason) -> Result<Record, Refusal> {
         match self.durable.pivoting() {
             Some(pivot) if step != Some(pivot) => Err(Refusal::Pivoting(pivot)),
+            None if self.durable.can_only_go_on() => Err(Refusal::Decided(Decision::Commit)),
             Some(_) | None => Ok(Record::Unwinding { step, reason }),
         }
     }
@@ -180,7 +182,7 @@ impl SagaTxn {
     fn signalled(&self, step: BranchId, payload: Opaque) -> Records {
         let plan = self.durable.plan(step).ok_or(Refusal::UnknownBranch(step))?;
         match (&plan.action, self.durable.phase(), self.durable.standing(step)) {
-            (Action::Call(_) | Action::Pause(_) | Action::Local(..), ..) => {
+            (Action::Call(_) | Action::Pause(_) | Action::Local(..) | Action::Message(_), ..) => {
                 Err(Refusal::UnknownBranch(step))
             }
             (Action::Signal(_), Phase::Running, Standing::Waiting) => {
@@ -206,7 +208,9 @@ impl SagaTxn {
             self.pause(now, step, verb, answer.complaint(verb));
         }
         match (self.durable.phase(), verb, self.durable.standing(step)) {
-            (Phase::Running, Verb::Act, Standing::Waiting) => self.acted(step, answer),
+            (Phase::Running, Verb::Act, Standing::Waiting | Standing::Announced) => {
+                self.acted(step, answer)
+            }
             (Phase::Unwinding, Verb::Act, Standing::Waiting) => Ok(self.acted_late(step, answer)),
             (
                 Phase::Unwinding,

@@ -30,6 +30,8 @@ pub enum Phase {
 pub enum Standing {
     /// Not known to have acted. It may have been called, if everything before it has acted.
     Waiting,
+    /// A message that has had its turn, and is sent when the saga can only go on.
+    Announced,
     /// Done.
     Acted,
     /// It has refused, and did nothing.
@@ -59,6 +61,7 @@ pub struct Durable {
     troubles: Vec<Option<Reason>>,
     reason: Option<(Option<BranchId>, Reason)>,
     resolution: Option<Resolution>,
+    attentions: u32,
 }
 
 impl Durable {
@@ -89,6 +92,7 @@ impl Durable {
             troubles: vec![None; count],
             reason: None,
             resolution: None,
+            attentions: 0,
             begun,
         }
     }
@@ -98,6 +102,7 @@ impl Durable {
         if let Phase::Ended(_) = self.phase {
             return Err(Misfit("a saga that has ended has no more records"));
         }
+        let needed_attention = self.needs_attention();
         match record {
             Record::Begun(_) => return Err(Misfit("a saga begins once")),
             Record::Started => self.started = true,
@@ -105,10 +110,14 @@ impl Durable {
                 *self.until.get_mut(step.index()).ok_or(NO_SUCH_STEP)? = Some(*until)
             }
             Record::Acted(step, result) => {
-                self.expect(*step, |it| it == Standing::Waiting)?;
+                self.expect(*step, |it| it == self.uncalled(*step))?;
                 let undone_later = self.phase == Phase::Running || self.is_compensable(*step);
                 self.set(*step, if undone_later { Standing::Acted } else { Standing::Kept });
                 self.results[step.index()] = result.clone();
+            }
+            Record::Announced(step) => {
+                self.expect(*step, |it| it == Standing::Waiting && self.is_message(*step))?;
+                self.set(*step, Standing::Announced);
             }
             Record::Refused(step, reason) => {
                 self.expect(*step, |it| it == Standing::Waiting)?;
@@ -125,7 +134,7 @@ impl Durable {
                 self.set(*step, Standing::Kept);
             }
             Record::Stuck(step, trouble, reason) => {
-                self.expect(*step, is_owed)?;
+                self.expect(*step, |it| is_owed(it) || it == Standing::Announced)?;
                 self.set(*step, Standing::Stuck(*trouble));
                 self.troubles[step.index()] = Some(reason.clone());
             }
@@ -134,13 +143,14 @@ impl Durable {
                 self.set(
                     *step,
                     match self.phase {
-                        Phase::Running => Standing::Waiting,
+                        Phase::Running => self.uncalled(*step),
                         Phase::Unwinding | Phase::Ended(_) => Standing::Acted,
                     },
                 );
             }
             Record::Resolved(resolution) => self.resolve(resolution),
         }
+        self.attentions += u32::from(self.needs_attention() && !needed_attention);
         self.end_if_done();
         Ok(())
     }
@@ -169,7 +179,7 @@ impl Durable {
             let is_call = matches!(self.begun.steps[index].action, Action::Call(_));
             self.standings[index] = match self.standings[index] {
                 Standing::Waiting if called && is_call => Standing::Waiting,
-                Standing::Waiting => Standing::Unreached,
+                Standing::Waiting | Standing::Announced => Standing::Unreached,
                 Standing::Acted if self.is_compensable(step) => Standing::Acted,
                 Standing::Acted => Standing::Kept,
                 // It was called more than once, or may have been: a call may still be carried out.
@@ -218,6 +228,15 @@ impl Durable {
         });
     }
 
+    fn is_message(&self, step: BranchId) -> bool {
+        matches!(self.plan(step).map(|plan| &plan.action), Some(Action::Message(_)))
+    }
+
+    /// How a step stands before it is known to have been called.
+    fn uncalled(&self, step: BranchId) -> Standing {
+        if self.is_message(step) { Standing::Announced } else { Standing::Waiting }
+    }
+
     fn is_compensable(&self, step: BranchId) -> bool {
         self.begun.steps[step.index()].compensation.is_some()
     }
@@ -233,10 +252,20 @@ impl Durable {
     /// Whether everything before a step has acted. A signal may act before its turn, so looking at
     /// the steps directly before it is not enough.
     fn may_follow(&self, step: BranchId) -> bool {
-        let acted = |it: BranchId| {
-            matches!(self.standings[it.index()], Standing::Acted | Standing::Skipped)
-        };
-        self.steps().all(|it| !self.before.is(it, step) || acted(it))
+        self.steps().all(|it| !self.before.is(it, step) || self.has_had_its_turn(it))
+    }
+
+    /// Whether a step holds up those after it no more. Nobody waits for the sending of a message.
+    fn has_had_its_turn(&self, step: BranchId) -> bool {
+        match self.standing(step) {
+            Standing::Acted | Standing::Announced | Standing::Skipped => true,
+            Standing::Stuck(_) => self.is_message(step),
+            Standing::Waiting
+            | Standing::Refused
+            | Standing::Unreached
+            | Standing::Undone
+            | Standing::Kept => false,
+        }
     }
 
     /// Whether a step may have acted and is to be compensated, or to be heard of, before the steps
@@ -270,6 +299,7 @@ impl Durable {
         match self.standing(pivot) {
             Standing::Waiting | Standing::Acted | Standing::Skipped if has_turn => Some(pivot),
             Standing::Waiting
+            | Standing::Announced
             | Standing::Acted
             | Standing::Skipped
             | Standing::Refused
@@ -280,11 +310,21 @@ impl Durable {
         }
     }
 
-    /// Whether it can only go on.
-    pub fn is_past_pivot(&self) -> bool {
-        let pivots = self.begun.steps.iter().zip(&self.standings);
-        let mut pivots = pivots.filter(|(step, _)| step.role == Role::Pivot);
-        pivots.any(|(_, &standing)| standing == Standing::Acted)
+    /// Whether it can only go on: the pivot has acted, or without one every step has. From then on its
+    /// messages are sent, so this stays true whatever becomes of them.
+    pub fn can_only_go_on(&self) -> bool {
+        let pivot = self.steps().find(|it| self.begun.steps[it.index()].role == Role::Pivot);
+        self.phase == Phase::Running
+            && match pivot {
+                // A signal that came before its turn decides nothing yet.
+                Some(pivot) => self.standing(pivot) == Standing::Acted && self.may_follow(pivot),
+                None => self.steps().all(|step| self.has_had_its_turn(step)),
+            }
+    }
+
+    /// Whether a message has had its turn, and is to be sent now.
+    pub fn is_sending(&self, step: BranchId) -> bool {
+        self.standing(step) == Standing::Announced && self.can_only_go_on()
     }
 
     /// Where the saga stands.
@@ -350,13 +390,19 @@ impl Durable {
     pub fn needs_attention(&self) -> bool {
         self.standings.iter().any(|it| matches!(it, Standing::Stuck(_)))
     }
+
+    /// How many times it came to need attention.
+    pub fn attentions(&self) -> u32 {
+        self.attentions
+    }
 }
 
 /// Whether a step that stands so keeps an unwinding saga from its end.
 fn is_owed(standing: Standing) -> bool {
     match standing {
         Standing::Waiting | Standing::Acted | Standing::Stuck(_) => true,
-        Standing::Refused
+        Standing::Announced
+        | Standing::Refused
         | Standing::Unreached
         | Standing::Undone
         | Standing::Kept

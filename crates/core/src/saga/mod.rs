@@ -14,7 +14,8 @@
 //! ```
 //!
 //! From the moment the *pivot* may have been called, only it decides: its refusal unwinds the saga,
-//! and after its success the saga can only go on. A step that goes neither on nor back is *stuck*
+//! and after its success the saga can only go on. Only then a *message* is sent, which at its turn was
+//! merely announced; without a pivot, when everything else is done. A step that goes neither on nor back is *stuck*
 //! and waits for an operator, in either phase, while the others go on.
 //!
 //! The rules are in five files: `before` and `check` (which steps make a saga), `decide` (what an

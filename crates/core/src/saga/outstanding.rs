@@ -39,12 +39,15 @@ impl SagaTxn {
         let plan = self.durable.plan(step)?;
         match self.durable.phase() {
             Phase::Running => {
-                let work = match &plan.action {
-                    Action::Call(work) => work,
-                    Action::Local(work, _) if self.is_asked(step, now) => work,
+                let (work, is_due) = match &plan.action {
+                    Action::Call(work) => (work, self.durable.is_due(step)),
+                    Action::Local(work, _) if self.is_asked(step, now) => {
+                        (work, self.durable.is_due(step))
+                    }
+                    Action::Message(work) => (work, self.durable.is_sending(step)),
                     Action::Local(..) | Action::Signal(_) | Action::Pause(_) => return None,
                 };
-                self.durable.is_due(step).then_some((Verb::Act, work.retry.backoff_max_ms))
+                is_due.then_some((Verb::Act, work.retry.backoff_max_ms))
             }
             Phase::Unwinding => {
                 let owed = match self.durable.standing(step) {
@@ -52,6 +55,7 @@ impl SagaTxn {
                     Standing::Waiting
                     | Standing::Acted
                     | Standing::Stuck(Trouble::Silent)
+                    | Standing::Announced
                     | Standing::Refused
                     | Standing::Unreached
                     | Standing::Undone
@@ -92,7 +96,7 @@ impl SagaTxn {
                 let timers = self.durable.steps().filter_map(|step| {
                     let plan = self.durable.plan(step)?;
                     match plan.action {
-                        Action::Call(_) => None,
+                        Action::Call(_) | Action::Message(_) => None,
                         Action::Local(..) if self.is_asked(step, now) => None,
                         Action::Signal(_) | Action::Pause(_) | Action::Local(..) => {
                             self.durable.until(step).filter(|_| self.durable.is_due(step))
@@ -100,7 +104,9 @@ impl SagaTxn {
                     }
                 });
                 let start = self.durable.begun().start_at.filter(|_| !self.durable.started());
-                let deadline = self.volatile.deadline.filter(|_| self.durable.pivoting().is_none());
+                let is_undoable =
+                    || self.durable.pivoting().is_none() && !self.durable.can_only_go_on();
+                let deadline = self.volatile.deadline.filter(|_| is_undoable());
                 retries.chain(timers).chain(start).chain(deadline).min()
             }
             Phase::Unwinding => retries.min(),

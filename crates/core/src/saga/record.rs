@@ -20,6 +20,8 @@ pub enum Record {
     Timed(BranchId, Timestamp),
     /// A step is done, with this result.
     Acted(BranchId, Opaque),
+    /// A message has its turn. It is sent when the saga can only go on.
+    Announced(BranchId),
     /// A step has refused, and no call to it is left that could still be carried out.
     Refused(BranchId, Reason),
     /// No step acts any more, and those that may have acted are compensated.
@@ -62,6 +64,10 @@ impl Record {
             // What follows rests on the result, and a user may have been shown it. Losing it would
             // ask the step again, which may answer otherwise.
             Self::Acted(..) => Durability::Forced,
+            // It may be the last thing before the saga can only go on. Were it lost, a saga whose
+            // messages are out could still be undone. What gave it its turn is forced anyway, and in
+            // the same entry.
+            Self::Announced(_) => Durability::Forced,
             // A compensation followed by the action of a step that forgot of it would undo nothing.
             Self::Unwinding { .. } => Durability::Forced,
             // A step that is compensated is not compensated again after somebody was told.
@@ -128,13 +134,16 @@ pub enum Action {
     /// Waits until the application says that its own local transaction has committed. Once it takes
     /// that back, or after so many milliseconds, the resource of the transaction is asked.
     Local(Work, u64),
+    /// A message: calls nobody at its turn. It is sent, until that is done, when the saga can only go
+    /// on, and dropped if that is undone.
+    Message(Work),
 }
 
 impl Action {
     /// The call, if it is one.
     pub fn work(&self) -> Option<&Work> {
         match self {
-            Self::Call(work) | Self::Local(work, _) => Some(work),
+            Self::Call(work) | Self::Local(work, _) | Self::Message(work) => Some(work),
             Self::Signal(_) | Self::Pause(_) => None,
         }
     }

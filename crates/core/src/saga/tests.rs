@@ -2,6 +2,7 @@
 #![expect(unused_must_use, reason = "what led to the state under test is not looked at")]
 
 mod forward;
+mod message;
 mod operator;
 mod source;
 mod time;
@@ -64,6 +65,10 @@ fn signal(after: &[BranchId], wait_ms: Option<u64>) -> Plan {
 
 fn pause(after: &[BranchId], wait_ms: u64) -> Plan {
     Plan { action: Action::Pause(wait_ms), ..kept(step(after)) }
+}
+
+fn message(after: &[BranchId]) -> Plan {
+    Plan { action: Action::Message(work(None)), role: Role::Retriable, ..kept(step(after)) }
 }
 
 fn begun(steps: Vec<Plan>) -> Begun {

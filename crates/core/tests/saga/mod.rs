@@ -62,6 +62,10 @@ fn plan(word: &str, earlier: &[Plan]) -> Plan {
                 let wait_ms = (!value.is_empty()).then(|| number(value));
                 (plan.action, plan.compensation) = (Action::Signal(wait_ms), None);
             }
+            "message" => {
+                (plan.action, plan.compensation) = (Action::Message(work(3)), None);
+                plan.role = Role::Retriable;
+            }
             _ => panic!("what is {part}?"),
         }
     }
@@ -95,6 +99,7 @@ pub(crate) fn shown(record: &Record) -> String {
             let step = step.map_or(String::new(), |it| format!(" {it}"));
             format!("Unwinding because{step} {}: {}", reason.kind, reason.detail)
         }
+        Record::Announced(step) => format!("Announced {step}"),
         Record::Undone(step) => format!("Undone {step}"),
         Record::Kept(step) => format!("Kept {step}"),
         Record::Stuck(step, trouble, reason) => {

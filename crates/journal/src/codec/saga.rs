@@ -24,6 +24,7 @@ const KEPT: u8 = 0x47;
 const STUCK: u8 = 0x48;
 const UNSTUCK: u8 = 0x49;
 const RESOLVED: u8 = 0x4A;
+const ANNOUNCED: u8 = 0x4B;
 
 pub(super) fn encode(record: &Record, out: &mut Vec<u8>) {
     let of_step = |out: &mut Vec<u8>, kind, step: &BranchId| {
@@ -53,6 +54,7 @@ pub(super) fn encode(record: &Record, out: &mut Vec<u8>) {
             put_option(out, step.as_ref(), put_branch_id);
             put_reason(out, reason);
         }
+        Record::Announced(step) => of_step(out, ANNOUNCED, step),
         Record::Undone(step) => of_step(out, UNDONE, step),
         Record::Kept(step) => of_step(out, KEPT, step),
         Record::Stuck(step, trouble, reason) => {
@@ -85,6 +87,7 @@ pub(super) fn decode(kind: u8, reader: &mut Reader<'_>) -> Result<Option<Record>
         STUCK => Record::Stuck(branch_id(reader)?, trouble(reader)?, reason(reader)?),
         UNSTUCK => Record::Unstuck(branch_id(reader)?),
         RESOLVED => Record::Resolved(resolution(reader)?),
+        ANNOUNCED => Record::Announced(branch_id(reader)?),
         _ => return Ok(None),
     };
     Ok(Some(record))
@@ -141,6 +144,10 @@ fn put_plan(out: &mut Vec<u8>, plan: &Plan) {
             put_work(out, work);
             put_varint(out, *ms);
         }
+        Action::Message(work) => {
+            out.push(4);
+            put_work(out, work);
+        }
     }
     put_option(out, plan.compensation.as_ref(), put_work);
     out.push(match plan.role {
@@ -160,6 +167,7 @@ fn plan(reader: &mut Reader<'_>) -> Result<Plan, Undecodable> {
             1 => Action::Signal(reader.option(Reader::varint)?),
             2 => Action::Pause(reader.varint()?),
             3 => Action::Local(work(reader)?, reader.varint()?),
+            4 => Action::Message(work(reader)?),
             _ => return Err(reader.wrong("an unknown action")),
         },
         compensation: reader.option(work)?,

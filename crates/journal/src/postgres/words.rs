@@ -78,7 +78,7 @@ fn steps(durable: &saga::Durable) -> Vec<Part> {
             vote: None,
             standing: Some(standing(step)),
             ack: match step {
-                Standing::Waiting | Standing::Stuck(_) => false,
+                Standing::Waiting | Standing::Announced | Standing::Stuck(_) => false,
                 Standing::Acted => durable.phase() != saga::Phase::Unwinding,
                 Standing::Refused
                 | Standing::Unreached
@@ -94,6 +94,7 @@ fn steps(durable: &saga::Durable) -> Vec<Part> {
 fn standing(standing: Standing) -> &'static str {
     match standing {
         Standing::Waiting => "WAITING",
+        Standing::Announced => "ANNOUNCED",
         Standing::Acted => "ACTED",
         Standing::Refused => "REFUSED",
         Standing::Unreached => "UNREACHED",
@@ -194,6 +195,7 @@ fn line_of_saga(record: &saga::Record) -> (&'static str, String) {
         Saga::Started => ("started", "its time has come".to_owned()),
         Saga::Timed(id, until) => ("waiting", format!("{}: until {} ms", step(id), until.0)),
         Saga::Acted(id, _) => ("acted", step(id)),
+        Saga::Announced(id) => ("announced", step(id)),
         Saga::Refused(id, reason) => ("refused", because(Some(*id), reason)),
         Saga::Unwinding { step, reason } => ("compensating", because(*step, reason)),
         Saga::Undone(id) => ("compensated", step(id)),

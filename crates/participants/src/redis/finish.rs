@@ -4,17 +4,14 @@
 //! is known to be done. That is soon far more than the data itself; so a while after an acknowledgement
 //! was heard, its branch is forgotten.
 
-use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use unanimous_core::id::{BranchName, Timestamp};
+use unanimous_core::id::Timestamp;
 use unanimous_core::{Answer, HeuristicKind, Opaque};
 
 use super::resp::Reply;
 use super::{Inner, failed, heard, library, silent, unreached};
 use crate::guard::Heard;
-use crate::limits::{REDIS_ACKNOWLEDGED_KEPT, REDIS_ACKNOWLEDGED_MAX, REDIS_FORGOTTEN_AT_ONCE_MAX};
 use crate::{Call, Held};
 
 pub(super) async fn commit(inner: &Inner, call: &Call) -> Heard {
@@ -89,46 +86,4 @@ pub(super) async fn in_doubt(inner: &Inner) -> Result<Vec<Held>, String> {
         since: pair[1].parse::<f64>().ok().map(|ms| Timestamp(ms as u64)),
     });
     Ok(held.collect())
-}
-
-/// Branches whose commit Redis has acknowledged, oldest first.
-#[derive(Default)]
-pub(super) struct Acknowledged(Mutex<VecDeque<(Instant, String)>>);
-
-impl Acknowledged {
-    fn heard(&self, name: &BranchName) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.len() < REDIS_ACKNOWLEDGED_MAX {
-            all.push_back((Instant::now(), name.to_string()));
-        }
-    }
-
-    /// Some whose acknowledgement the journal has had for long; none if there are no more.
-    fn ripe(&self, now: Instant) -> Option<Vec<String>> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_ripe = |since: Instant| now.duration_since(since) >= REDIS_ACKNOWLEDGED_KEPT;
-        let ripe = all.iter().take_while(|(since, _)| is_ripe(*since));
-        let count = ripe.count().min(REDIS_FORGOTTEN_AT_ONCE_MAX);
-        (count > 0).then(|| all.drain(..count).map(|(_, name)| name).collect())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use unanimous_core::id::{BranchId, ShardId, TxnId};
-
-    use super::*;
-
-    #[test]
-    fn a_commit_is_forgotten_a_while_after_it_was_acknowledged_and_once() {
-        let txn = TxnId::mint(1_763_700_000_123, ShardId::of(1), 7);
-        let name = BranchName { cluster: "main".to_owned(), txn, branch: BranchId(0) };
-        let acknowledged = Acknowledged::default();
-        acknowledged.heard(&name);
-        let now = Instant::now();
-        assert_eq!(acknowledged.ripe(now), None);
-        let later = now + REDIS_ACKNOWLEDGED_KEPT;
-        assert_eq!(acknowledged.ripe(later), Some(vec![name.to_string()]));
-        assert_eq!(acknowledged.ripe(later), None);
-    }
 }

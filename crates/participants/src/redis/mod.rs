@@ -14,7 +14,6 @@
 //! | `work` | the body of a branch |
 //! | `prepare`, `finish` | the two phases, and what is in doubt |
 //! | `functions.lua`, `library` | what runs inside Redis, and how it gets there |
-//! | `cycle` | transactions that wait for each other |
 //! | `refusal` | what each error means |
 //! | `fitness` | whether the server's settings let it keep a promise |
 //! | `address`, `login`, `resp` | connections |
@@ -22,7 +21,6 @@
 mod address;
 #[cfg(feature = "servers")]
 mod alone;
-mod cycle;
 mod finish;
 mod fitness;
 mod library;
@@ -42,9 +40,9 @@ use unanimous_core::limits::TEXT_LEN_MAX;
 use unanimous_core::{Answer, Reason, Verb};
 
 use self::address::Address;
-use self::finish::Acknowledged;
 use self::login::NoConnection;
 use self::resp::{Broken, Connection};
+use crate::acknowledged::Acknowledged;
 use crate::guard::{Adapter, Contact, Heard, Hearing};
 use crate::open::Settings;
 use crate::pool::Pool;

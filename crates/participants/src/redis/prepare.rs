@@ -11,10 +11,10 @@ use tokio::time::{Instant, sleep};
 use unanimous_core::id::BranchName;
 use unanimous_core::{Answer, Opaque, Reason};
 
-use super::cycle::{Circle, Wait, Waits};
 use super::resp::{Broken, Refused, Reply};
 use super::{Inner, failed, heard, library, refusal, silent, unreached, work};
 use crate::Call;
+use crate::cycle::{Circle, Wait, Waits};
 use crate::guard::Heard;
 use crate::limits::{REDIS_LOCK_PAUSE_MAX, REDIS_LOCK_PAUSE_MIN};
 

@@ -61,7 +61,7 @@ pub(super) struct Shared {
     pub(super) shards: Vec<ShardId>,
     pub(super) call_timeout_ms: u64,
     pub(super) branch_order: BranchOrder,
-    pub(super) contention: Contention,
+    pub(super) contention: Arc<Contention>,
     pub(super) open: AtomicUsize,
     pub(super) queued: AtomicUsize,
     pub(super) appended: AtomicU64,
@@ -148,7 +148,7 @@ impl Coordinator {
             shards: options.shards,
             call_timeout_ms: options.call_timeout_ms,
             branch_order: options.branch_order,
-            contention: Contention::default(),
+            contention: Arc::default(),
             open: AtomicUsize::new(0),
             queued: AtomicUsize::new(0),
             appended: AtomicU64::new(0),
@@ -167,7 +167,7 @@ impl Coordinator {
             drivers[open.txn.shard().index() % count].0.load(open);
         }
         for (mut driver, inbox) in drivers {
-            driver.resume();
+            driver.resume()?;
             let heard = (ears.flushed.subscribe(), ears.failed.subscribe());
             tokio::spawn(driver.run(inbox, heard.0, heard.1));
         }
@@ -318,7 +318,7 @@ impl Coordinator {
         let (reply, answer) = oneshot::channel();
         let branch = Box::new(self.branch(name, resource, work));
         self.send(txn, Event::Enlist(txn, branch, reply));
-        answer.await.unwrap_or(Err(AskError::ShuttingDown))
+        answer.await.unwrap_or(Err(AskError::Lost))
     }
 
     /// Asks for commit, with the votes of the participants that the client has prepared itself.

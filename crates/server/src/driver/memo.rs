@@ -1,5 +1,5 @@
-//! What a driver wants back of a transaction after a restart: its trace, who is told of its end, and
-//! the name that it was begun by.
+//! What a driver wants back of a transaction after a restart: its trace, who is told of it, and the
+//! name that it was begun by.
 
 use serde::{Deserialize, Serialize};
 use unanimous_core::Opaque;
@@ -15,7 +15,7 @@ pub(super) struct Memo {
     pub(super) saga: Option<String>,
 }
 
-/// Who is told of a transaction's end.
+/// Who is told how a transaction ends, and when it needs attention.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Webhook {
     /// The configured resource.
@@ -62,8 +62,26 @@ impl Memo {
     }
 }
 
-/// The transaction that tells of the end of another. Its identity follows from that one's: it lives in the
-/// same shard, and whoever ends a transaction a second time, after a crash, comes to the same.
-pub(super) fn notice_of(txn: TxnId) -> TxnId {
-    TxnId(txn.0 ^ 1)
+/// What a service is told of a transaction.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum About {
+    /// How it has ended.
+    End,
+    /// That it needs an operator's attention, for the so-manieth time, counted from one.
+    Attention(u32),
+}
+
+/// The transaction that tells of another. Its identity follows from that one's: it lives in the same
+/// shard, and whoever has to tell the same a second time, after a crash, comes to the same.
+pub(super) fn notice_of(txn: TxnId, about: About) -> TxnId {
+    let number = match about {
+        About::End => 0,
+        About::Attention(number) => number,
+    };
+    TxnId(txn.0 ^ (u128::from(number) << 1 | 1))
+}
+
+/// The transaction that tells of the last time that a transaction came to need attention.
+pub(super) fn alert_of(txn: TxnId, attentions: u32) -> Option<TxnId> {
+    (attentions > 0).then(|| notice_of(txn, About::Attention(attentions)))
 }

@@ -16,7 +16,7 @@ use unanimous_core::id::{BranchId, Timestamp};
 use unanimous_core::{Answer, Reason};
 use unanimous_participants::{Call, Closed, Line, Resource, Turn};
 
-use super::coordinator::Shared;
+use super::clock::Clock;
 use crate::limits::{CALL_TIMEOUT_MS_MIN, CONTENDED_AFTER, CONTENDED_MS};
 use crate::resources::Resources;
 
@@ -76,26 +76,25 @@ fn is_conflict(answer: &Answer) -> bool {
     }
 }
 
-impl Shared {
-    /// Waits for the answer of a first phase with statements, and notes if it shows a conflict.
-    pub(super) async fn watch(
-        &self,
-        resource: &Arc<str>,
-        answer: impl Future<Output = Answer>,
-    ) -> Answer {
-        let mut answer = pin!(answer);
-        let answer = match timeout(CONTENDED_AFTER, &mut answer).await {
-            Ok(answer) => answer,
-            Err(_) => {
-                self.contention.seen(resource, self.clock.now());
-                answer.await
-            }
-        };
-        if is_conflict(&answer) {
-            self.contention.seen(resource, self.clock.now());
+/// Waits for the answer of a first phase with statements, and notes if it shows a conflict.
+pub(super) async fn watch(
+    contention: &Contention,
+    clock: Clock,
+    resource: &Arc<str>,
+    answer: impl Future<Output = Answer>,
+) -> Answer {
+    let mut answer = pin!(answer);
+    let answer = match timeout(CONTENDED_AFTER, &mut answer).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            contention.seen(resource, clock.now());
+            answer.await
         }
-        answer
+    };
+    if is_conflict(&answer) {
+        contention.seen(resource, clock.now());
     }
+    answer
 }
 
 /// Makes a call when its turn comes.

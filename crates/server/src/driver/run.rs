@@ -44,6 +44,8 @@ pub(super) struct Live {
     pub(super) trace: Trace,
     /// The order in which its branches work, if they work in one.
     pub(super) order: Option<InOrder>,
+    /// Of which of the times that it came to need attention somebody was told, counted from one.
+    pub(super) alerted: u32,
 }
 
 impl Live {
@@ -94,6 +96,7 @@ impl Live {
             calls_before: 0,
             trace,
             order: None,
+            alerted: 0,
             machine,
         }
     }
@@ -197,12 +200,20 @@ impl Driver {
 
     /// Takes over what a former life left open. The only recovery there is: replay, then the
     /// ordinary `handle(Resumed)`, once everything is there that it may come across.
-    pub(super) fn resume(&mut self) {
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError`] if the journal cannot be read.
+    pub(super) fn resume(&mut self) -> Result<(), JournalError> {
         let open: Vec<TxnId> = self.live.keys().copied().collect();
+        for &txn in &open {
+            self.remember_alert(txn)?;
+        }
         for txn in open {
             self.feed(txn, Input::Resumed);
             self.settle_answers();
         }
+        Ok(())
     }
 
     /// Rebuilds what a former life left open.
@@ -224,17 +235,13 @@ impl Driver {
         if let Some(key) = machine.key() {
             self.keys.insert(key, open.txn);
         }
+        let begun_at = records.first().map_or(Timestamp(0), |stored| stored.at);
+        let trace = trace(open.txn, machine.memo());
         let live = Live {
-            trace: trace(open.txn, machine.memo()),
-            calls: vec![0; machine.branches()],
             calls_before: 1,
-            machine,
             records: u32::try_from(records.len()).expect("bounded by the branches"),
-            begun_at: records.first().map_or(Timestamp(0), |stored| stored.at),
             updated_at: records.last().map_or(Timestamp(0), |stored| stored.at),
-            wake_at: None,
-            waiters: Vec::new(),
-            order: None,
+            ..Live::new(machine, begun_at, trace)
         };
         self.shared.open.fetch_add(1, Ordering::Relaxed);
         self.live.insert(open.txn, live);

@@ -40,9 +40,8 @@ pub(super) fn complete(
 pub(super) fn timeout_ms(saga: &Durable) -> Option<u64> {
     match saga.source().and_then(|source| saga.plan(source)).map(|plan| &plan.action) {
         Some(Action::Local(_, wait_ms)) => Some(*wait_ms),
-        Some(Action::Call(_) | Action::Signal(_) | Action::Pause(_)) | None => {
-            saga.begun().timeout_ms
-        }
+        Some(Action::Call(_) | Action::Signal(_) | Action::Pause(_) | Action::Message(_))
+        | None => saga.begun().timeout_ms,
     }
 }
 
@@ -84,6 +83,8 @@ fn word(saga: &Durable, step: BranchId) -> StepWord {
         (Standing::Waiting, Phase::Running) if saga.is_due(step) => StepWord::Acting,
         (Standing::Waiting, Phase::Running | Phase::Ended(_)) => StepWord::Waiting,
         (Standing::Waiting | Standing::Acted, Phase::Unwinding) => StepWord::Compensating,
+        (Standing::Announced, _) if saga.is_sending(step) => StepWord::Acting,
+        (Standing::Announced, _) => StepWord::Announced,
         (Standing::Acted, Phase::Running | Phase::Ended(_)) => StepWord::Acted,
         (Standing::Refused, _) => StepWord::Refused,
         (Standing::Unreached, _) => StepWord::Unreached,
@@ -155,6 +156,7 @@ pub(super) fn named(record: &Record) -> Vec<String> {
         Record::Started
         | Record::Timed(..)
         | Record::Acted(..)
+        | Record::Announced(_)
         | Record::Refused(..)
         | Record::Unwinding { .. }
         | Record::Undone(_)
@@ -178,6 +180,9 @@ pub(super) fn line(record: &Record, names: &[String]) -> (&'static str, String, 
         Record::Started => ("started", "its time has come".to_owned(), None),
         Record::Timed(step, until) => ("waiting", format!("until {} ms", until.0), Some(*step)),
         Record::Acted(step, _) => ("acted", String::new(), Some(*step)),
+        Record::Announced(step) => {
+            ("announced", "to be sent when the saga can only go on".to_owned(), Some(*step))
+        }
         Record::Refused(step, reason) => {
             ("refused", format!("{}: {}", reason.kind, reason.detail), Some(*step))
         }

@@ -58,7 +58,9 @@ pub(super) enum Told {
 impl Driver {
     /// Takes one step of a live transaction.
     pub(super) fn take(&mut self, txn: TxnId, now: Timestamp, step: Step<Record>) {
-        let ended = self.live.get(&txn).and_then(|live| live.machine.ended());
+        let Some(live) = self.live.get(&txn) else { return };
+        let (ended, attentions) = (live.machine.ended(), live.machine.attentions());
+        let alert = ended.is_none() && attentions > live.alerted;
         if ended.is_some() {
             self.announce(txn, now);
         }
@@ -81,6 +83,9 @@ impl Driver {
         self.admit_all(txn, forced, calls);
         if let Some(at) = wake_at {
             self.wake_at(txn, at);
+        }
+        if alert {
+            self.alert(txn, now);
         }
         if let Some(stage) = told {
             self.tell(txn, now, stage);
@@ -329,14 +334,18 @@ impl Driver {
             }
             Poll::Pending => {
                 let events = self.events.clone();
-                let shared = Arc::clone(&self.shared);
+                // A call that is still under way when the coordinator has stopped holds on to nothing.
+                let shared = Arc::downgrade(&self.shared);
+                let (contention, clock) = (Arc::clone(&self.shared.contention), self.shared.clock);
                 tokio::spawn(async move {
+                    let ended = ended(calling, patience);
                     let answer = match watched {
-                        None => ended(calling, patience).await,
-                        Some(resource) => shared.watch(&resource, ended(calling, patience)).await,
+                        None => ended.await,
+                        Some(resource) => order::watch(&contention, clock, &resource, ended).await,
                     };
                     // Heard first, so that a refusal is the reason and not what follows from it.
                     let next = Next::after(&answer);
+                    let Some(shared) = shared.upgrade() else { return turn.close() };
                     shared.queue(&events, Event::Answered(txn, branch, verb, answer));
                     next.tell(&turn);
                 });
@@ -451,7 +460,7 @@ fn come_to(machine: &Txn) -> (Come, Option<Outcome>) {
                     (Come::Finished, None)
                 }
                 saga::Phase::Unwinding => (Come::Decided, None),
-                saga::Phase::Running if durable.is_past_pivot() => (Come::Decided, None),
+                saga::Phase::Running if durable.can_only_go_on() => (Come::Decided, None),
                 saga::Phase::Running => (Come::NotYet, None),
             }
         }

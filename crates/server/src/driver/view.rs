@@ -13,7 +13,7 @@ use unanimous_core::{Decision, HeuristicKind, Opaque, Outcome, Resolution, Vote}
 use unanimous_journal::Stored;
 use unanimous_participants::returned;
 
-use super::memo::{Memo, notice_of};
+use super::memo::{About, Memo, alert_of, notice_of};
 use super::saga_view;
 use crate::resources::Resources;
 
@@ -32,6 +32,7 @@ impl Frame<'_> {
     /// Shows a machine that is driven here, or was rebuilt from the journal.
     pub(crate) fn show(&self, machine: &Txn) -> TransactionView {
         let memo = Memo::read(machine.memo());
+        let told_by = |notice: TxnId| memo.webhook.as_ref().map(|_| notice.to_string());
         let view = TransactionView {
             id: self.txn.to_string(),
             kind: kind(machine.kind()),
@@ -45,7 +46,8 @@ impl Frame<'_> {
             steps: Vec::new(),
             attention: Vec::new(),
             resolution: None,
-            webhook: memo.webhook.map(|_| notice_of(self.txn).to_string()),
+            webhook: told_by(notice_of(self.txn, About::End)),
+            attention_webhook: alert_of(self.txn, machine.attentions()).and_then(told_by),
             saga: memo.saga,
             idempotency_key: machine.key().map(|key| key.text.to_string()),
             timeout_ms: 0,

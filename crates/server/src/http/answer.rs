@@ -39,7 +39,8 @@ pub(super) async fn hear(app: &App, answer: Answer, timeout_ms: u64) -> Heard {
         answer = answer => match answer {
             Ok(Ok(view)) => Heard::View(Box::new(view)),
             Ok(Err(error)) => Heard::Refused(error),
-            Err(_) => Heard::Refused(AskError::ShuttingDown),
+            // Its driver has stopped without a word: it may have come further than anybody was told.
+            Err(_) => Heard::Refused(AskError::Lost),
         },
         () = tokio::time::sleep(Duration::from_millis(limit_ms)) => Heard::NotYet,
         _ = quitting.wait_for(|&quit| quit) => Heard::NotYet,

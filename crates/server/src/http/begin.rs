@@ -96,13 +96,16 @@ pub(super) async fn begin(
     Ok(answer::begun(view, asked.wait))
 }
 
-/// Puts the steps of a saga that is known by name in the place of its name, and returns that with the
-/// version.
+/// Puts the steps of sagas that are known by name in the place of their names, and returns the name
+/// and version of the whole if it has one.
 fn named<'a>(
     definitions: &'a Definitions,
     request: &mut BeginRequest<&'a RawValue>,
 ) -> Result<Option<String>, Failure> {
-    let Some(name) = request.saga.take() else { return Ok(None) };
+    let Some(name) = request.saga.take() else {
+        definitions::spell_out(definitions, &mut request.steps, None)?;
+        return Ok(None);
+    };
     if request.kind != Kind::Saga {
         return Err(misplaced("/saga", "only a saga is known by name"));
     }
@@ -111,6 +114,7 @@ fn named<'a>(
     }
     let found = definitions::find(definitions, &name, "/saga")?;
     request.steps = found.steps();
+    definitions::spell_out(definitions, &mut request.steps, Some(found.label()))?;
     Ok(Some(found.label()))
 }
 

@@ -6,8 +6,11 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use unanimous_api::{BeginRequest, Code, DefinitionsView, Kind, Problem, StepRequest};
+use unanimous_core::limits::BRANCHES_MAX;
 
+use super::begin::misplaced;
 use super::extract::Name;
+use super::validate::out_of_bounds;
 use super::{App, Failure, steps};
 use crate::definitions::{Definition, Definitions, SagaConfig};
 use crate::resources::Resources;
@@ -44,13 +47,82 @@ pub(super) fn find<'a>(
     })
 }
 
+/// Puts the steps of sagas that are known by name in the places where steps name them, also within
+/// such sagas. `within` is the name and version of the saga that they are the steps of.
+///
+/// # Errors
+///
+/// [`Code::UnknownSaga`], [`Code::SagaWithinItself`], and what has both a name and steps.
+pub(super) fn spell_out<'a>(
+    definitions: &'a Definitions,
+    steps: &mut [StepRequest<&'a RawValue>],
+    within: Option<String>,
+) -> Result<(), Failure> {
+    let within = within.into_iter().collect();
+    Speller { definitions, within, named: 0 }.steps(steps, "/steps")
+}
+
+struct Speller<'a> {
+    definitions: &'a Definitions,
+    /// The sagas that the present steps are within, the outermost first.
+    within: Vec<String>,
+    /// Names found so far. Each stands for a step or more, of which there is a bounded number.
+    named: usize,
+}
+
+impl<'a> Speller<'a> {
+    fn steps(
+        &mut self,
+        steps: &mut [StepRequest<&'a RawValue>],
+        pointer: &str,
+    ) -> Result<(), Failure> {
+        for (index, step) in steps.iter_mut().enumerate() {
+            let Some(child) = &mut step.saga else { continue };
+            let at = |field: &str| format!("{pointer}/{index}/saga/{field}");
+            let Some(name) = child.saga.take() else {
+                self.steps(&mut child.steps, &at("steps"))?;
+                continue;
+            };
+            if !child.steps.is_empty() {
+                let why = "a saga that is named has its steps already";
+                return Err(misplaced(&at("steps"), why));
+            }
+            let found = find(self.definitions, &name, &at("saga"))?;
+            let label = found.label();
+            self.named += 1;
+            if self.named > BRANCHES_MAX {
+                let detail = format!("more than {BRANCHES_MAX} sagas are named");
+                return Err(out_of_bounds(detail, at("saga")));
+            }
+            if self.within.contains(&label) {
+                let detail =
+                    format!("{label} is within itself: {} > {label}", self.within.join(" > "));
+                let problem = Problem::new(Code::SagaWithinItself, detail).at(at("saga"));
+                return Err(Failure::of(problem));
+            }
+            child.steps = found.steps();
+            self.within.push(label);
+            self.steps(&mut child.steps, &at("steps"))?;
+            self.within.pop();
+        }
+        Ok(())
+    }
+}
+
 /// Whether every configured saga can be begun.
 ///
 /// # Errors
 ///
 /// One line that names the saga, the place in its file and what is wrong there.
 pub(crate) fn check(resources: &Resources, sagas: &[SagaConfig]) -> Result<(), String> {
-    for definition in Definitions::new(sagas).iter() {
+    let definitions = Definitions::new(sagas);
+    for definition in definitions.iter() {
+        let wrong = |failure: Failure| {
+            let (label, code) = (definition.label(), failure.code().info().code);
+            format!("saga {label}: {} ({code})", failure.line())
+        };
+        let mut spelled_out = definition.steps();
+        spell_out(&definitions, &mut spelled_out, Some(definition.label())).map_err(wrong)?;
         let request = BeginRequest {
             kind: Kind::Saga,
             timeout_ms: None,
@@ -58,13 +130,12 @@ pub(crate) fn check(resources: &Resources, sagas: &[SagaConfig]) -> Result<(), S
             branches: Vec::new(),
             input: None,
             saga: None,
-            steps: definition.steps(),
+            steps: spelled_out,
             source: None,
             webhook: None,
             delay_ms: None,
         };
-        steps::steps(resources, &request, None)
-            .map_err(|failure| format!("saga {}: {}", definition.label(), failure.line()))?;
+        steps::steps(resources, &request, None).map_err(wrong)?;
     }
     Ok(())
 }

@@ -55,14 +55,18 @@ async fn list(State(node): State<Arc<Node>>) -> Json<NodesView> {
 async fn beats(State(node): State<Arc<Node>>) -> Response {
     // It may be one that is not known here yet.
     node.visited.notify_one();
-    let said = node.said.subscribe();
-    let lines = stream::unfold((said, true), |(mut said, is_first)| async move {
+    let (said, quitting) = (node.said.subscribe(), node.quitting.subscribe());
+    let lines = stream::unfold((said, quitting, true), async |(mut said, quitting, is_first)| {
         if !is_first {
             // Nothing new is said again, so that it is heard.
             drop(timeout(BEAT, said.changed()).await);
         }
+        // The process may go on without its node.
+        if *quitting.borrow() {
+            return None;
+        }
         let line = said.borrow_and_update().line();
-        Some((Ok::<_, Infallible>(line), (said, false)))
+        Some((Ok::<_, Infallible>(line), (said, quitting, false)))
     });
     let kind = [(header::CONTENT_TYPE, "application/x-ndjson")];
     (kind, Body::from_stream(lines)).into_response()

@@ -132,6 +132,13 @@ impl Held {
     }
 }
 
+impl Drop for Held {
+    fn drop(&mut self) {
+        // A claim may come out when nobody waits for it any more.
+        self.stop();
+    }
+}
+
 fn claim(partition: Partition, premises: &Premises) -> Result<Coordinator, JournalError> {
     let Premises { node, config, resources, metrics, events, .. } = premises;
     let ears = Ears::new();

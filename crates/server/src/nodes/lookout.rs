@@ -9,12 +9,12 @@ use axum::http::Request;
 use http_body_util::BodyExt;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
-use unanimous_journal::{Directory, DirectoryError, JournalError, NodeEntry};
+use unanimous_journal::{Directory, DirectoryError, JournalError, NodeEntry, NodeState};
 
 use super::beat::Beat;
 use super::limits::{ACQUAINTANCE, CONNECT_WAIT, CUT_OFF, FORGET, LOOK};
 use super::node::Node;
-use super::peers::{BEATS, state};
+use super::peers::BEATS;
 use crate::serve::StartError;
 
 /// Looks into the directory.
@@ -50,7 +50,10 @@ impl Lookout {
             name: self.node.name.clone(),
             address: self.node.address.clone(),
             incarnation: self.node.incarnation,
-            state: state(self.node.is_draining()),
+            state: match self.node.is_draining() {
+                true => NodeState::Draining,
+                false => NodeState::Active,
+            },
         };
         self.ask(move |directory| directory.announce(&entry, replaces)).await
     }

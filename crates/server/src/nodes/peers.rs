@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
 use unanimous_api::{NodeView, NodeWord};
-use unanimous_journal::{NodeEntry, NodeState};
+use unanimous_journal::NodeEntry;
 
 use super::beat::Beat;
 use super::limits::{BEAT_BYTES_MAX, CONNECT_WAIT, RECONNECT, SILENCE};
@@ -68,12 +68,7 @@ impl Peers {
         connector.set_connect_timeout(Some(CONNECT_WAIT));
         let mut client = Client::builder(TokioExecutor::new());
         client.pool_timer(TokioTimer::new());
-        let authorization = token.map(|token| {
-            let mut value = HeaderValue::try_from(format!("Bearer {}", token.reveal()))
-                .expect("a token is printable");
-            value.set_sensitive(true);
-            value
-        });
+        let authorization = token.map(Secret::bearer);
         Arc::new(Self {
             client: client.build(connector),
             authorization,
@@ -90,7 +85,7 @@ impl Peers {
     pub(super) fn follow(self: &Arc<Self>, entries: Vec<NodeEntry>) {
         let mut table = self.table();
         let before = table.len();
-        table.retain(|_, peer| entries.iter().any(|it| it.same_place(&peer.entry)));
+        table.retain(|_, peer| entries.iter().any(|it| is_same_place(it, &peer.entry)));
         let mut is_new = table.len() != before;
         for entry in entries {
             if let Some(peer) = table.get_mut(&entry.name) {
@@ -266,18 +261,7 @@ impl Peer {
     }
 }
 
-/// What an entry of the directory means to those who listen.
-trait Place {
-    fn same_place(&self, other: &Self) -> bool;
-}
-
-impl Place for NodeEntry {
-    fn same_place(&self, other: &Self) -> bool {
-        self.name == other.name && self.address == other.address
-    }
-}
-
-/// The state that a node announces.
-pub(super) fn state(draining: bool) -> NodeState {
-    if draining { NodeState::Draining } else { NodeState::Active }
+/// Whether whoever listens to one listens to the other.
+fn is_same_place(one: &NodeEntry, other: &NodeEntry) -> bool {
+    one.name == other.name && one.address == other.address
 }

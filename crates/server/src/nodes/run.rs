@@ -7,10 +7,12 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
+use axum::Router;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use unanimous_core::id::TxnId;
 use unanimous_journal::{JournalError, Stats};
-use unanimous_participants::Observer;
 
 use super::beat::Beat;
 use super::face;
@@ -19,39 +21,74 @@ use super::held::Premises;
 use super::keeper::Keeper;
 use super::lookout::Lookout;
 use super::node::Node;
+use super::partition::Partition;
 use super::peers::Peers;
 use crate::Metrics;
 use crate::config::Config;
+use crate::door::Door;
 use crate::driver::{Clock, Ids, events};
 use crate::http;
 use crate::invariants::Invariants;
 use crate::limits::LAST_ANSWERS;
-use crate::resources::Resources;
-use crate::serve::{StartError, StopError};
+use crate::serve::{Brought, StartError, StopError, resources};
 
 /// A node that listens, and is in the directory.
 pub struct Nodes {
-    node: Arc<Node>,
+    life: Life,
     lookout: Lookout,
     listener: TcpListener,
+    app: Router,
+    stopping: watch::Sender<bool>,
+}
+
+/// What ends with the node, however that ends: the process may go on.
+struct Life {
+    node: Arc<Node>,
+    door: Door,
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        self.node.quitting.send_replace(true);
+        self.door.shut();
+        self.node.peers.follow(Vec::new());
+        for held in self.node.held() {
+            self.node.remove(held.partition);
+        }
+    }
 }
 
 impl Nodes {
-    /// Listens, and enters the node into the directory of its journal. Must be called within a tokio
-    /// runtime.
+    /// The partition that a transaction is in: one of those that nodes say they drive.
+    pub fn partition_of(txn: TxnId) -> u8 {
+        Partition::of(txn.shard()).number()
+    }
+
+    /// Listens where the configuration says, and enters the node into the directory of its journal. Must
+    /// be called within a tokio runtime.
     ///
     /// # Errors
     ///
     /// [`StartError`] with one line that names what to change.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        let listen = config.listen;
-        let failed = |error| StartError::Listen { address: listen, error };
-        let listener = TcpListener::bind(listen).await.map_err(failed)?;
-        let port = listener.local_addr().map_err(failed)?.port();
+        Self::start_with(config, Brought::default()).await
+    }
+
+    /// The same, listening on what is given, if anything is: a node has to be reached by the others.
+    ///
+    /// # Errors
+    ///
+    /// As [`Nodes::start`].
+    pub async fn start_with(config: Config, brought: Brought) -> Result<Self, StartError> {
+        let failed = |error| StartError::Listen { address: config.listen, error };
+        let listener = match brought.listener {
+            Some(listener) => listener,
+            None => TcpListener::bind(config.listen).await.map_err(failed)?,
+        };
+        let listen = listener.local_addr().map_err(failed)?;
+        let port = listen.port();
         let metrics = Arc::new(Metrics::new());
-        let observer: Arc<dyn Observer> = Arc::clone(&metrics) as _;
-        let resources = Resources::open(&config, &observer)?;
-        http::check_definitions(&resources, &config.sagas).map_err(StartError::Saga)?;
+        let resources = resources(&config, brought.resources, &metrics)?;
         let journal = config.journal.clone();
         let opened = tokio::task::spawn_blocking(move || journal.directory()).await;
         let opened = opened.unwrap_or_else(|error| Err(JournalError::Failed(error.to_string())));
@@ -81,9 +118,13 @@ impl Nodes {
             cut_off: AtomicBool::new(false),
             config,
         });
+        let stopping = watch::Sender::new(false);
+        let app = face::router(&node, stopping.subscribe());
+        let door = Door::new(app.clone(), node.config.token.as_ref(), Arc::clone(&node.metrics));
         let lookout = Lookout { node: Arc::clone(&node), directory };
+        let life = Life { node, door };
         lookout.enter().await?;
-        Ok(Self { node, lookout, listener })
+        Ok(Self { life, lookout, listener, app, stopping })
     }
 
     /// Where it listens: the port is a real one even if the configuration said 0.
@@ -95,21 +136,29 @@ impl Nodes {
         self.listener.local_addr()
     }
 
-    /// Serves until `stop` is set, then gives away what it drives, and closes what nobody takes.
+    /// The way in for programs of this process.
+    pub fn door(&self) -> Door {
+        self.life.door.clone()
+    }
+
+    /// Serves until `stop` is set, then gives away what it drives, and closes what nobody takes. Dropped
+    /// before it ends, it stops as a process does that is killed.
     ///
     /// # Errors
     ///
     /// [`StopError`] if a journal failed, or another process took the node's name.
-    pub async fn run(self, stop: watch::Receiver<bool>) -> Result<(), StopError> {
-        let Self { node, lookout, listener } = self;
+    pub async fn run(self, mut stop: watch::Receiver<bool>) -> Result<(), StopError> {
+        let Self { life, lookout, listener, app, stopping } = self;
+        let node = Arc::clone(&life.node);
         let quitting = node.quitting.subscribe();
-        let app = face::router(&node, stop.clone());
         let bounds = http::Bounds::default();
         let serving = http::listen(listener, app, bounds, Arc::clone(&node.metrics), quitting);
         let mut serving = tokio::spawn(serving);
-        lookout.meet().await;
         let (displaced, mut is_displaced) = watch::channel(false);
-        let looking = tokio::spawn(lookout.clone().run(displaced));
+        // They end with this function.
+        let mut tasks = JoinSet::new();
+        lookout.meet().await;
+        tasks.spawn(lookout.clone().run(displaced));
         let scope = Arc::new(Everywhere(Arc::clone(&node)));
         let invariants = Invariants::within(scope, &node.config);
         let checking = invariants.start();
@@ -120,21 +169,26 @@ impl Nodes {
             metrics: Arc::clone(&node.metrics),
             events: node.events.clone(),
             invariants,
-            stopping: stop.clone(),
+            stopping: stopping.subscribe(),
         };
+        let stopped = stopping.subscribe();
+        tasks.spawn(async move {
+            drop(stop.wait_for(|&stop| stop).await);
+            stopping.send_replace(true);
+        });
         let drain = Duration::from_millis(node.config.limits.drain_ms);
-        let keeper = Keeper::new(Arc::clone(&node), premises).run(stop, drain);
+        let keeper = Keeper::new(Arc::clone(&node), premises).run(stopped, drain);
         let kept = tokio::select! {
             kept = keeper => kept,
             _ = is_displaced.wait_for(|&it| it) => Err(StopError::Displaced(node.name.clone())),
         };
-        looking.abort();
-        drop(checking);
+        drop((tasks, checking));
         if kept.is_ok() {
             lookout.leave().await;
             node.quitting.send_replace(true);
             // Requests that are being answered get a moment.
-            drop(tokio::time::timeout(LAST_ANSWERS, &mut serving).await);
+            let answered = async { tokio::join!(&mut serving, life.door.is_left()) };
+            drop(tokio::time::timeout(LAST_ANSWERS, answered).await);
         }
         serving.abort();
         kept

@@ -30,6 +30,7 @@ mod saga_races;
 mod saga_refusals;
 mod services;
 mod shutdown;
+mod sqlite;
 mod tcc;
 mod token;
 mod waits;

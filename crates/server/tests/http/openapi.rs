@@ -227,6 +227,7 @@ fn transaction() -> TransactionView {
         participants: vec![ParticipantView { vote: None, ..participant.clone() }, participant],
         steps: vec![step()],
         webhook: some_text(),
+        attention_webhook: some_text(),
         saga: some_text(),
         attention: vec![AttentionView { step: text(), error: text(), actions: vec![text()] }],
         resolution: Some(ResolutionView { outcome, by: text(), reason: text() }),
@@ -270,6 +271,7 @@ fn log() -> LogView {
         "started",
         "waiting",
         "acted",
+        "announced",
         "refused",
         "compensating",
         "compensated",
@@ -410,12 +412,13 @@ fn requests() -> Vec<(&'static str, Value)> {
     };
     let signal = SignalRequest { timeout_ms: Some(1) };
     let tcc = TccRequest { resource: text(), body: body() };
-    let child = ChildRequest { input: body(), steps: Vec::new() };
+    let child = ChildRequest { input: body(), saga: some_text(), steps: Vec::new() };
     let step = StepRequest {
         name: text(),
         after: vec![text()],
         action: Some(call.clone()),
         tcc: Some(tcc.clone()),
+        message: Some(call.clone()),
         saga: Some(child.clone()),
         compensation: Some(call.clone()),
         signal: Some(signal),
@@ -442,12 +445,8 @@ fn requests() -> Vec<(&'static str, Value)> {
     let commit =
         CommitRequest { votes: [(text(), VoteWord::ReadOnly)].into(), wait: Some(Wait::Finished) };
     let abort = AbortRequest { reason: Some(text()), if_version: Some(1), wait: Some(Wait::None) };
-    let resolve = ResolveRequest {
-        outcome: ResolveOutcome::Rollback,
-        reason: text(),
-        force: true,
-        by: Some(text()),
-    };
+    let outcome = ResolveOutcome::Rollback;
+    let resolve = ResolveRequest { outcome, reason: text(), force: true, by: Some(text()) };
     vec![
         ("BeginRequest", json!(begin)),
         ("BranchRequest", json!(branch)),
@@ -553,6 +552,7 @@ fn every_word_is_documented() {
             json!([
                 StepWord::Waiting,
                 StepWord::Acting,
+                StepWord::Announced,
                 StepWord::Acted,
                 StepWord::Refused,
                 StepWord::Unreached,

@@ -1,8 +1,10 @@
-//! Steps that try and confirm, and sagas within sagas.
+//! Steps that try and confirm, messages, and sagas within sagas.
+
+use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::common::{text, two};
+use crate::common::{eventually, text, two};
 
 const BEGIN: &str = "/v1/transactions";
 
@@ -103,6 +105,110 @@ async fn a_pivot_of_the_request_is_the_point_from_which_is_confirmed() {
         (wallet.verbs(), ledger.verbs()),
         (vec!["try".to_owned(), "confirm".to_owned()], vec!["emit".to_owned()])
     );
+}
+
+/// An order with a receipt that is sent once the order is certain.
+fn order(pivot: bool) -> Value {
+    json!([
+        {"name": "book", "action": {"resource": "wallet", "path": "/book", "body": {}},
+            "compensation": {"resource": "wallet", "path": "/unbook", "body": {}}},
+        {"name": "receipt", "after": ["book"], "message": {"resource": "ledger", "path": "/receipt",
+            "body": {"to": "{{input.user}}", "order": "{{steps.book.result.id}}"}}},
+        {"name": "charge", "after": ["receipt"], "pivot": pivot,
+            "action": {"resource": "wallet", "path": "/charge", "body": {}}}])
+}
+
+#[tokio::test]
+async fn a_message_is_announced_at_its_turn_and_sent_when_the_saga_can_only_go_on() {
+    for pivot in [true, false] {
+        let (coordinator, wallet, ledger) = two().await;
+        wallet.answer("book", 200, r#"{"id":7}"#);
+        wallet.answer("charge", 503, "");
+        ledger.answer("receipt", 503, "");
+        let mut begin: Value =
+            serde_json::from_str(&saga(json!({"user": "u-204"}), order(pivot))).expect("JSON");
+        begin["wait"] = json!("none");
+        let path = coordinator.post(BEGIN, &begin.to_string()).await.path();
+        eventually("charging", async || wallet.count("charge") > 0).await;
+        let view = coordinator.get(&path).await.json();
+        assert_eq!(view["steps"][1]["status"], "ANNOUNCED");
+        assert_eq!(ledger.verbs(), [""; 0]);
+        wallet.answer("charge", 200, "{}");
+        eventually("asked", async || ledger.count("receipt") > 0).await;
+        assert_eq!(coordinator.get(&path).await.json()["steps"][1]["status"], "ACTING");
+        let late = coordinator.post(&format!("{path}/abort"), "").await;
+        let code = if pivot { "UNA0214" } else { "UNA0202" };
+        assert_eq!(late.problem(), (409, code.into()), "{}", late.text);
+        let coordinator = coordinator.restart().await;
+        ledger.answer("receipt", 200, "{}");
+        eventually("sent", async || coordinator.status(&path).await == "COMPLETED").await;
+        let body = r#"{"order":7,"to":"u-204"}"#;
+        assert!(ledger.calls().iter().all(|call| call.body == body), "{:?}", ledger.calls());
+        let calls = ledger.calls();
+        let keys: BTreeSet<_> = calls.iter().map(|call| &call.headers["idempotency-key"]).collect();
+        assert_eq!(keys.len(), 1, "{keys:?}");
+        assert_eq!(wallet.count("unbook"), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_message_of_a_saga_that_is_undone_is_dropped() {
+    let (coordinator, wallet, ledger) = two().await;
+    wallet.answer("charge", 409, "{}");
+    let reply = coordinator.post(BEGIN, &saga(json!({"user": "u-204"}), order(false))).await;
+    assert_eq!(reply.problem(), (409, "UNA0213".into()));
+    assert_eq!(reply.json()["steps"][1]["status"], "UNREACHED");
+    assert_eq!(wallet.verbs(), ["book", "charge", "unbook"]);
+    assert_eq!(ledger.verbs(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_message_that_is_refused_waits_for_an_operator_and_nothing_is_undone() {
+    let (coordinator, wallet, ledger) = two().await;
+    ledger.answer("receipt", 409, r#"{"kind":"bounced"}"#);
+    let reply = coordinator.post(BEGIN, &saga(json!({"user": "u-204"}), order(false))).await;
+    assert_eq!(reply.status, 202, "{}", reply.text);
+    assert_eq!(reply.json()["attention"][0]["step"], "receipt");
+    let path = reply.path();
+    let late = coordinator.post(&format!("{path}/abort"), "").await;
+    assert_eq!(late.problem(), (409, "UNA0202".into()), "{}", late.text);
+    ledger.answer("receipt", 200, "{}");
+    assert_eq!(coordinator.post(&format!("{path}/retry"), "").await.status, 200);
+    eventually("sent", async || coordinator.status(&path).await == "COMPLETED").await;
+    assert_eq!(wallet.count("unbook"), 0);
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_message_is_said_with_its_place_and_nothing_is_begun() {
+    let (coordinator, ..) = two().await;
+    let call = json!({"resource": "wallet", "path": "/a", "body": {}});
+    let with = |body: &str| json!({"resource": "wallet", "path": "/a", "body": {"x": body}});
+    let tcc = json!({"resource": "wallet"});
+    for (steps, code, pointer) in [
+        (json!([{"name": "a", "message": call, "tcc": tcc}]), "UNA0121", "/steps/0/tcc"),
+        (json!([{"name": "a", "message": call, "pivot": true}]), "UNA0121", "/steps/0/pivot"),
+        (
+            json!([{"name": "a", "message": call, "compensation": call}]),
+            "UNA0121",
+            "/steps/0/compensation",
+        ),
+        (
+            json!([{"name": "a", "message": call},
+                {"name": "b", "after": ["a"], "action": with("{{steps.a.result}}")}]),
+            "UNA0120",
+            "/steps/1/action/body/x",
+        ),
+        (
+            json!([{"name": "a", "message": {"resource": "no"}}]),
+            "UNA0104",
+            "/steps/0/message/resource",
+        ),
+    ] {
+        let reply = coordinator.post(BEGIN, &saga(json!({}), steps.clone())).await;
+        assert_eq!(reply.problem(), (422, code.into()), "{steps}: {}", reply.text);
+        assert_eq!(reply.json()["pointer"], pointer, "{steps}: {}", reply.text);
+    }
+    assert_eq!(coordinator.get(BEGIN).await.json()["transactions"], json!([]));
 }
 
 /// A trip with the payment as a saga of its own, which has another within it.

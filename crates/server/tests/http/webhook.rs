@@ -1,4 +1,4 @@
-//! Webhooks: a service is told how a transaction has ended.
+//! Webhooks: a service is told how a transaction has ended, and each time that it needs attention.
 
 use serde_json::{Value, json};
 use unanimous_participants::SigningSecret;
@@ -70,6 +70,85 @@ async fn a_saga_tells_once_also_if_it_is_undone() {
     coordinator.post(BEGIN, &saga.to_string()).await;
     eventually("told", async || told(&hooks).len() == 2).await;
     assert_eq!(told(&hooks)[1]["type"], "transaction.compensated");
+}
+
+/// A saga whose compensation is refused.
+fn stuck(wallet: &Service) -> String {
+    wallet.answer("b", 409, "{}");
+    wallet.answer("undo", 409, r#"{"kind":"closed","detail":"until Monday"}"#);
+    let call = |path: &str| json!({"resource": "wallet", "path": path});
+    let steps = json!([{"name": "a", "action": call("/a"), "compensation": call("/undo")},
+        {"name": "b", "after": ["a"], "action": call("/b")}]);
+    json!({"kind": "saga", "webhook": hook(), "steps": steps}).to_string()
+}
+
+#[tokio::test]
+async fn a_service_is_told_once_of_each_time_that_a_saga_needs_attention() {
+    let (coordinator, wallet, hooks) = three().await;
+    let reply = coordinator.post(BEGIN, &stuck(&wallet)).await;
+    assert_eq!(reply.status, 202, "{}", reply.text);
+    eventually("told", async || told(&hooks).len() == 1).await;
+    let body = &told(&hooks)[0];
+    assert_eq!(body["type"], "transaction.needs_attention");
+    assert_eq!(body["data"]["id"], reply.json()["id"]);
+    assert_eq!(body["data"]["status"], "NEEDS_ATTENTION");
+    assert_eq!(body["data"]["attention"][0]["error"], "closed: until Monday");
+    let first = text(&reply.json()["attention_webhook"]).to_owned();
+    eventually("taken", async || {
+        coordinator.status(&format!("{BEGIN}/{first}")).await == "COMPLETED"
+    })
+    .await;
+
+    let coordinator = coordinator.restart().await;
+    let path = reply.path();
+    assert_eq!(coordinator.status(&path).await, "NEEDS_ATTENTION");
+    assert_eq!(coordinator.post(&format!("{path}/retry"), "").await.status, 200);
+    eventually("told again", async || told(&hooks).len() == 2).await;
+    assert_eq!(told(&hooks)[1]["type"], "transaction.needs_attention");
+    let second = text(&coordinator.get(&path).await.json()["attention_webhook"]).to_owned();
+    assert_ne!(first, second);
+
+    let by_hand = r#"{"outcome":"rollback","reason":"undone by hand"}"#;
+    assert_eq!(coordinator.post(&format!("{path}/resolve"), by_hand).await.status, 200);
+    eventually("told of the end", async || told(&hooks).len() == 3).await;
+    assert_eq!(told(&hooks)[2]["type"], "transaction.compensated");
+    assert_eq!(told(&hooks)[2]["data"].get("attention"), None);
+    let calls = hooks.calls();
+    let ids = calls.iter().filter(|call| call.verb == "ended").map(|it| &it.headers["webhook-id"]);
+    assert_eq!(ids.collect::<std::collections::BTreeSet<_>>().len(), 3);
+}
+
+#[tokio::test]
+async fn a_service_is_told_that_a_transaction_which_ended_both_ways_needs_attention() {
+    let (coordinator, wallet, hooks) = three().await;
+    wallet.answer("commit", 200, r#"{"heuristic":"rollback"}"#);
+    let branches = json!([{"resource": "wallet"}, {"resource": "ledger"}]);
+    let begin = json!({"kind": "atomic", "webhook": hook(), "branches": branches}).to_string();
+    let reply = coordinator.post(BEGIN, &begin).await;
+    eventually("told", async || told(&hooks).len() == 1).await;
+    let body = &told(&hooks)[0];
+    assert_eq!(body["type"], "transaction.needs_attention");
+    assert_eq!(
+        (&body["data"]["id"], &body["data"]["outcome"]),
+        (&reply.json()["id"], &json!("mixed"))
+    );
+}
+
+#[tokio::test]
+async fn nobody_is_told_of_attention_before_the_journal_has_what_needs_it() {
+    let (wallet, hooks) = (Service::default(), Service::default());
+    let urls = [wallet.serve().await, hooks.serve().await];
+    let resources = [("wallet", &*urls[0]), ("ledger", &*urls[1])];
+    let (coordinator, hand) = Coordinator::start_held_and(&resources, signed).await;
+    let view = coordinator.post(BEGIN, &stuck(&wallet)).await.json();
+    let [txn, notice] =
+        [&view["id"], &view["attention_webhook"]].map(|id| text(id).parse().expect("an identity"));
+    let is_told = async || hand.appended(&[notice]).contains(&(notice, Step::Last));
+    eventually("told", is_told).await;
+    let appended = hand.appended(&[txn, notice]);
+    let begun = appended.iter().position(|it| *it == (notice, Step::First));
+    let stuck = appended.iter().rposition(|it| it.0 == txn);
+    assert!(stuck.is_some() && stuck < begun, "{view}: {appended:?}");
 }
 
 #[tokio::test]

@@ -51,12 +51,17 @@ const LOOK_MS: u64 = 300;
 impl Order {
     /// Whether a step has an effect of its own.
     pub(super) fn has_effect(&self, step: usize) -> bool {
-        matches!(self.steps[step].action, Action::Call(_) | Action::Local(..))
+        matches!(self.steps[step].action, Action::Call(_) | Action::Local(..) | Action::Message(_))
     }
 
     /// Whether a step is the application's local transaction.
     pub(super) fn is_local(&self, step: usize) -> bool {
         matches!(self.steps[step].action, Action::Local(..))
+    }
+
+    /// Whether a step is a message, which is sent when the saga can only go on.
+    pub(super) fn is_message(&self, step: usize) -> bool {
+        matches!(self.steps[step].action, Action::Message(_))
     }
 
     pub(super) fn pivot(&self) -> Option<usize> {
@@ -81,6 +86,9 @@ impl Order {
                 }
                 Action::Signal(wait_ms) => format!("waits for a signal, {wait_ms:?}"),
                 Action::Pause(ms) => format!("pauses {ms} ms"),
+                Action::Message(_) => {
+                    format!("is a message to s{}, refuses {} ‰", share.service, share.refuses)
+                }
                 Action::Local(_, wait_ms) => {
                     format!("is a local transaction in s{}, {wait_ms} ms", share.service)
                 }

@@ -85,9 +85,11 @@ fn step(rng: &mut Rng, index: usize, text: &Arc<str>) -> Plan {
     let action = match rng.below(10) {
         0 => Action::Signal(rng.chance(500).then(|| rng.range(50, 1_500))),
         1 => Action::Pause(rng.range(1, 400)),
+        2 => Action::Message(work(rng, text)),
         _ => Action::Call(work(rng, text)),
     };
     let is_call = matches!(action, Action::Call(_));
+    let is_message = matches!(action, Action::Message(_));
     let chain = rng.chance(400);
     let earlier = |rng: &mut Rng, it: usize| match chain {
         true => it + 1 == index,
@@ -98,13 +100,16 @@ fn step(rng: &mut Rng, index: usize, text: &Arc<str>) -> Plan {
         after: (0..index).filter(|it| earlier(rng, *it)).map(id).collect(),
         action,
         compensation: (is_call && rng.chance(800)).then(|| work(rng, text)),
-        role: if rng.chance(100) { Role::Retriable } else { Role::Compensable },
+        role: if is_message || rng.chance(100) { Role::Retriable } else { Role::Compensable },
         state: None,
     }
 }
 
 /// Makes one step the pivot, and what may run after it such that it can.
 fn turn(steps: &mut [Plan], pivot: usize, rng: &mut Rng) {
+    if let Action::Message(work) = &steps[pivot].action {
+        steps[pivot].action = Action::Call(work.clone());
+    }
     steps[pivot].role = Role::Pivot;
     steps[pivot].compensation = None;
     let before = before(steps);

@@ -81,6 +81,12 @@ pub enum SagaExhibit {
     CompensationRepeats,
     /// A message is published when it is announced.
     AnnouncedIsPublished,
+    /// A message of a saga is sent at its turn.
+    SentAtItsTurn,
+    /// A message of a saga counts as sent when it is announced.
+    AnnouncedIsSent,
+    /// A cancel undoes a saga whose messages are on their way.
+    SentAndCancelled,
     /// A message of which nothing is heard is dropped without a question.
     UntoldIsDropped,
     /// A source says that nothing has committed, and lets it commit afterwards.
@@ -89,7 +95,7 @@ pub enum SagaExhibit {
 
 impl SagaExhibit {
     /// All of them.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 41] = [
         Self::CompensationSkipped,
         Self::CompensatesAllAtOnce,
         Self::TimeoutEndsAtOnce,
@@ -126,6 +132,9 @@ impl SagaExhibit {
         Self::ActRepeats,
         Self::CompensationRepeats,
         Self::AnnouncedIsPublished,
+        Self::SentAtItsTurn,
+        Self::AnnouncedIsSent,
+        Self::SentAndCancelled,
         Self::UntoldIsDropped,
         Self::SettledWithoutMark,
     ];
@@ -171,6 +180,9 @@ impl SagaExhibit {
             Self::ActRepeats => "a service acts again when it is asked again",
             Self::CompensationRepeats => "a service compensates again when it is asked again",
             Self::AnnouncedIsPublished => "a message is published when it is announced",
+            Self::SentAtItsTurn => "a message of a saga is sent at its turn",
+            Self::AnnouncedIsSent => "a message of a saga counts as sent when it is announced",
+            Self::SentAndCancelled => "a cancel undoes a saga whose messages are on their way",
             Self::UntoldIsDropped => {
                 "a message of which nothing is heard is dropped without a question"
             }

@@ -239,6 +239,7 @@ impl World {
             | Record::Started
             | Record::Timed(..)
             | Record::Acted(..)
+            | Record::Announced(_)
             | Record::Refused(..)
             | Record::Undone(_)
             | Record::Kept(_)
@@ -246,6 +247,13 @@ impl World {
             | Record::Unstuck(_)
             | Record::Resolved(_) => None,
         });
+        if self.exhibit == Some(SagaExhibit::SentAtItsTurn) {
+            for record in &step.records {
+                if let Record::Announced(step) = record {
+                    self.send_call(node, slot, *step, Verb::Act, 0);
+                }
+            }
+        }
         let Some(reason) = unwinding else { return };
         if self.exhibit == Some(SagaExhibit::TimeoutEndsAtOnce) && &*reason.kind == "timeout" {
             step.effects = vec![Effect::Tell(Stage::Ended(Outcome::Aborted))];
@@ -350,6 +358,12 @@ impl World {
             && self.order_of(slot).is_local(step.index())
         {
             return self.stop_waiting(node, slot, step);
+        }
+        if exhibit == Some(SagaExhibit::AnnouncedIsSent)
+            && self.order_of(slot).is_message(step.index())
+        {
+            let answer = Answer::Done(Opaque::default());
+            return self.unbidden.push((node, slot, Input::Answered(step, verb, answer)));
         }
         let call = Call { slot, step: step.0 as u8, verb, number };
         self.after(CALL_PATIENCE_MS, Event::Timeout(node, call));

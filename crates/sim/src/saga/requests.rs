@@ -158,7 +158,12 @@ impl World {
             (
                 Fed::Refused(Refusal::Decided(_)),
                 Want::Cancel | Want::CancelIf(_) | Want::Commit,
-            ) => Verdict::TooLate,
+            ) => {
+                if self.exhibit == Some(SagaExhibit::SentAndCancelled) {
+                    self.force_unwinding(node, slot);
+                }
+                Verdict::TooLate
+            }
             (Fed::Refused(_), _) => Verdict::Other,
         };
         self.reply_gated(node, slot, order, Reply::Granted(slot, wished, verdict));

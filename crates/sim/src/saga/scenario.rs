@@ -49,6 +49,8 @@ enum Is {
     Pause,
     /// A local transaction.
     Local,
+    /// Sent when the saga can only go on.
+    Message,
 }
 
 const PLAIN: Scenario = Scenario {
@@ -60,7 +62,7 @@ const PLAIN: Scenario = Scenario {
     down: false,
 };
 
-pub(crate) const SCENARIOS: [Scenario; 14] = [
+pub(crate) const SCENARIOS: [Scenario; 17] = [
     PLAIN,
     Scenario {
         name: "steps side by side, a pivot and a retriable one",
@@ -125,6 +127,23 @@ pub(crate) const SCENARIOS: [Scenario; 14] = [
         ..PLAIN
     },
     Scenario {
+        name: "a message is sent after the pivot",
+        steps: &[(&[], Is::Plain), (&[0], Is::Message), (&[1], Is::Pivot)],
+        wish: Some((4, WishKind::Cancel)),
+        ..PLAIN
+    },
+    Scenario {
+        name: "a deadline meets the message at the end",
+        steps: &[(&[], Is::Plain), (&[0], Is::Message)],
+        timeout_ms: Some(4),
+        ..PLAIN
+    },
+    Scenario {
+        name: "a message is dropped",
+        steps: &[(&[], Is::Message), (&[0], Is::Plain), (&[1], Is::Refusing)],
+        ..PLAIN
+    },
+    Scenario {
         name: "a message whose application dies after its commit",
         steps: &[(&[], Is::Local), (&[0], Is::Retriable), (&[0], Is::Retriable)],
         wish: Some((30, WishKind::CommitLocally)),
@@ -174,7 +193,13 @@ fn plan(&(after, is): &Step, text: &Arc<str>) -> Plan {
         Work { resource: Arc::clone(text), work: Opaque::default(), retry, timeout_ms: None };
     let stays = matches!(
         is,
-        Is::Staying | Is::Pivot | Is::RefusingPivot | Is::Signal | Is::Pause | Is::Local
+        Is::Staying
+            | Is::Pivot
+            | Is::RefusingPivot
+            | Is::Signal
+            | Is::Pause
+            | Is::Local
+            | Is::Message
     );
     Plan {
         name: Arc::clone(text),
@@ -184,6 +209,7 @@ fn plan(&(after, is): &Step, text: &Arc<str>) -> Plan {
             Is::Signal => Action::Signal(Some(100)),
             Is::Pause => Action::Pause(10),
             Is::Local => Action::Local(work, 50),
+            Is::Message => Action::Message(work),
             Is::Plain
             | Is::Elsewhere
             | Is::Refusing
@@ -196,7 +222,7 @@ fn plan(&(after, is): &Step, text: &Arc<str>) -> Plan {
         },
         role: match is {
             Is::Pivot | Is::RefusingPivot | Is::Local => Role::Pivot,
-            Is::Retriable | Is::RefusingRetriable => Role::Retriable,
+            Is::Retriable | Is::RefusingRetriable | Is::Message => Role::Retriable,
             Is::Plain
             | Is::Elsewhere
             | Is::Refusing

@@ -159,7 +159,8 @@ async fn ours(folder: &Path, count: usize, time: Duration) -> Result<((f64, f64)
     Ok((rate, bytes as usize))
 }
 
-fn order() -> BeginOrder {
+/// A transaction of two branches, `left` and `right`.
+pub(super) fn order() -> BeginOrder {
     let branch = |name: &str| (name.to_owned(), name.to_owned(), Opaque::default());
     BeginOrder {
         txn: None,

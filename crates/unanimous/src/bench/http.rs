@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::json;
 
-use super::load::{Measured, load, post};
+use super::load::{Measured, Once, load, post};
 use super::{Shape, folder, process};
 use crate::exit::Failure;
 use crate::output::{self, Format};
@@ -56,26 +56,37 @@ pub(super) async fn run(kind: Load, shape: &Shape, format: Format) -> Result<(),
     let resources = [("left", format!("{left}/agree")), ("right", format!("{right}/agree"))];
     let served = process::start_coordinator(&folder.join("journal"), &resources).await?;
     let pid = served.child.id().ok_or_else(|| Failure::not_done("the coordinator has ended"))?;
+    let transaction = post(format!("{}/v1/transactions", served.url), kind.body());
+    measure(kind.title(), &transaction, pid, shape, format).await
+}
+
+/// Keeps more and more of them in flight at the coordinator that is process `pid`, and reports.
+pub(super) async fn measure(
+    title: &str,
+    transaction: &Once,
+    pid: u32,
+    shape: &Shape,
+    format: Format,
+) -> Result<(), Failure> {
     let in_flight = match shape.in_flight.is_empty() {
         true => IN_FLIGHT.to_vec(),
         false => shape.in_flight.clone(),
     };
     let time = Duration::from_secs(shape.seconds);
-    let transaction = post(format!("{}/v1/transactions", served.url), kind.body());
-    load(&transaction, pid, 16, Duration::from_secs(1)).await?;
+    load(transaction, pid, 16, Duration::from_secs(1)).await?;
     let mut rows = Vec::new();
     for &count in &in_flight {
         let mut measured = Vec::new();
         for _ in 0..shape.rounds {
-            measured.push(load(&transaction, pid, count, time).await?);
+            measured.push(load(transaction, pid, count, time).await?);
         }
         rows.push((count, measured));
     }
-    report(kind, &rows, resident_of(pid).unwrap_or_default(), format);
+    report(title, &rows, resident_of(pid).unwrap_or_default(), format);
     Ok(())
 }
 
-fn report(kind: Load, rows: &[(usize, Vec<Measured>)], resident: u64, format: Format) {
+fn report(title: &str, rows: &[(usize, Vec<Measured>)], resident: u64, format: Format) {
     let medians = rows.iter().map(|(count, measured)| {
         let Measured { per_s, p50_ms, p99_ms, cpu_us } = Measured::middle(measured);
         (*count, per_s, p50_ms, p99_ms, cpu_us)
@@ -104,7 +115,7 @@ fn report(kind: Load, rows: &[(usize, Vec<Measured>)], resident: u64, format: Fo
                     format!("{cpu_us:.0}"),
                 ]);
             }
-            output::line(kind.title());
+            output::line(title);
             output::line(&table.text());
             output::line(&format!("\nresident memory of the coordinator: {} MB", resident >> 20));
         }

@@ -4,8 +4,13 @@
 //! was measured in turn with it, on the same disk, and what counts is the ratio of the medians.
 
 mod coordinator;
+mod costs;
+mod embedded;
+mod etcd;
+mod fleet;
 mod http;
 mod inside;
+mod journals;
 mod load;
 mod loops;
 mod peers;
@@ -26,10 +31,13 @@ use crate::output::Format;
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   unanimous bench coordinator                 durable decisions a second against bare loops
+  unanimous bench embedded --in-flight 1       at a coordinator within a program
   unanimous bench http --seconds 5            over HTTP, with processor time per transaction
   unanimous bench saga --in-flight 16         sagas of two steps, over HTTP and in process
   unanimous bench saga --against dtmrs,restate  the same sagas over HTTP at others, which you install
   unanimous bench sql --in-flight 16           what the coordinator adds to bare two-phase commit
+  unanimous bench journals                    a node on PostgreSQL and on etcd, against bare loops
+  unanimous bench costs                       protocols side by side, healthy and killed
   unanimous bench takeover --kills 50          how long a row is blocked by a node that is killed
   unanimous bench startup --finished 1000000  restart with much history and much left open")]
 pub(crate) struct BenchArgs {
@@ -41,8 +49,15 @@ pub(crate) struct BenchArgs {
 enum Bench {
     /// In this process, with branches that agree at once, against two bare write loops.
     Coordinator(Shape),
+    /// Two-phase commit, a saga and commit by consensus, with participants some milliseconds away:
+    /// latency healthy and with the coordinator killed, and for how long something is held.
+    Costs(costs::CostsArgs),
+    /// At a coordinator within this process, by way of the SDK, with branches that agree at once.
+    Embedded(Shape),
     /// Over HTTP with two services that agree at once, each in a process of its own.
     Http(Shape),
+    /// In this process on a journal in a database, PostgreSQL and etcd, against bare loops of rows.
+    Journals(journals::JournalsArgs),
     /// Sagas of two steps: over HTTP with two services, and in this process with steps that do nothing.
     Saga(saga::SagaArgs),
     /// Transfers between two PostgreSQL servers of its own, against two-phase commit by hand.
@@ -78,7 +93,10 @@ pub(crate) struct Shape {
 pub(crate) async fn run(args: BenchArgs, format: Format) -> Result<(), Failure> {
     match args.bench {
         Bench::Coordinator(shape) => coordinator::run(&shape, format).await,
+        Bench::Costs(args) => costs::run(&args, format).await,
+        Bench::Embedded(shape) => embedded::run(&shape, format).await,
         Bench::Http(shape) => http::run(http::Load::Atomic, &shape, format).await,
+        Bench::Journals(args) => journals::run(&args, format).await,
         Bench::Saga(args) => saga::run(&args, format).await,
         Bench::Sql(shape) => sql::run(&shape, format).await,
         Bench::Startup(args) => startup::run(&args, format).await,

@@ -54,15 +54,34 @@ pub(super) async fn send(
 
 /// A service that agrees to everything: prints its address and ends with its parent.
 pub(super) async fn serve_agreeing() -> Result<(), Failure> {
-    let failed = |error: std::io::Error| Failure::not_done(format!("cannot listen: {error}"));
-    let listener = TcpListener::bind("127.0.0.1:0").await.map_err(failed)?;
-    output::line(&listener.local_addr().map_err(failed)?.to_string());
+    let (listener, address) = listen().await?;
+    output::line(&address.to_string());
     when_parent_ends(|| std::process::exit(0));
+    axum::serve(listener, agreeing()).await.map_err(cannot_listen)
+}
+
+/// Starts such a service within this process, with which it ends; returns its address.
+pub(super) async fn agree_here() -> Result<String, Failure> {
+    let (listener, address) = listen().await?;
+    tokio::spawn(async move { axum::serve(listener, agreeing()).await });
+    Ok(format!("http://{address}"))
+}
+
+async fn listen() -> Result<(TcpListener, SocketAddr), Failure> {
+    let listener = TcpListener::bind("127.0.0.1:0").await.map_err(cannot_listen)?;
+    let address = listener.local_addr().map_err(cannot_listen)?;
+    Ok((listener, address))
+}
+
+fn cannot_listen(error: std::io::Error) -> Failure {
+    Failure::not_done(format!("cannot listen: {error}"))
+}
+
+fn agreeing() -> Router {
     let agree = post(async || StatusCode::OK);
     // Like a participant that hangs: its caller gives up by itself.
     let hang = post(async || std::future::pending::<StatusCode>().await);
-    let app = Router::new().route("/agree/{verb}", agree).route("/hang/{verb}", hang);
-    axum::serve(listener, app).await.map_err(failed)
+    Router::new().route("/agree/{verb}", agree).route("/hang/{verb}", hang)
 }
 
 /// Starts such a service; returns its process and its address.

@@ -25,6 +25,8 @@ pub(crate) struct Setup {
     journal: Option<String>,
     /// What it is called among those that share the journal.
     node: Option<String>,
+    /// Where the others reach it, if not where it listens.
+    reached_at: Option<SocketAddr>,
     config: PathBuf,
     stderr: PathBuf,
 }
@@ -45,7 +47,15 @@ impl Setup {
         std::fs::write(&config, format!("{head}{}", lines.collect::<String>()))
             .expect("the folder can be written to");
         let (data, stderr) = (folder.join("data"), folder.join("coordinator.log"));
-        Self { address: free_address(), data, journal: None, node: None, config, stderr }
+        Self {
+            address: free_address(),
+            data,
+            journal: None,
+            node: None,
+            reached_at: None,
+            config,
+            stderr,
+        }
     }
 
     /// The same with one resource more, calls to which are signed.
@@ -70,6 +80,11 @@ impl Setup {
     pub(crate) fn as_node(&self, name: &str) -> Self {
         let stderr = self.stderr.with_file_name(format!("{name}.log"));
         Self { address: free_address(), node: Some(name.to_owned()), stderr, ..self.clone() }
+    }
+
+    /// The same, whom other nodes reach there.
+    pub(crate) fn reached_at(self, address: SocketAddr) -> Self {
+        Self { reached_at: Some(address), ..self }
     }
 
     /// What it has written to its log.
@@ -189,6 +204,9 @@ impl Coordinator {
         };
         if let Some(node) = &setup.node {
             command.args(["--node", node]);
+        }
+        if let Some(address) = &setup.reached_at {
+            command.args(["--node-address", &format!("http://{address}")]);
         }
         let mut child = command.spawn().expect("the binary can be started");
         let stdin = child.stdin.take();

@@ -27,8 +27,12 @@ pub(crate) struct Fleet {
 impl Fleet {
     /// Starts so many, and waits until each has its share.
     pub(crate) async fn start(world: &World, count: usize) -> Self {
-        let setups: Vec<Setup> =
-            (0..count).map(|it| world.setup.as_node(&format!("node-{it}"))).collect();
+        let setups = (0..count).map(|it| world.setup.as_node(&format!("node-{it}"))).collect();
+        Self::of(world, setups).await
+    }
+
+    /// The same for these nodes, whose names are `node-0`, `node-1` and so on.
+    pub(crate) async fn of(world: &World, setups: Vec<Setup>) -> Self {
         let nodes = setups.iter().map(|setup| Coordinator::spawn(setup, None)).collect();
         let addresses = setups.iter().map(|setup| setup.address).collect();
         let listener = TcpListener::bind(world.setup.address).await.expect("nobody listens there");

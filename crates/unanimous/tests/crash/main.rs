@@ -18,6 +18,7 @@
 //! | `shared` | the same on a journal in a database that is killed as well |
 //! | `quorum` | the same on a journal in etcd, members of which are killed |
 //! | `nodes` | several that share a journal are killed, paused and restarted |
+//! | `partitions` | the same, cut off from each other and from the journal |
 //! | `steps` | killed, and databases in which sagas act as well |
 //! | `messages` | the same, and applications that announce messages and die |
 //! | `life` | stopped, paused, started twice, started on a damaged folder |
@@ -38,6 +39,7 @@ mod members;
 mod messages;
 mod nodes;
 mod notices;
+mod partitions;
 mod place;
 mod points;
 mod quorum;
@@ -45,6 +47,7 @@ mod service;
 mod shared;
 mod start;
 mod steps;
+mod strait;
 mod trace;
 mod verdict;
 mod witness;

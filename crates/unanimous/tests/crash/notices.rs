@@ -4,7 +4,7 @@
 //! Who is to be told of the ends of transactions writes down everything that it hears, and never
 //! crashes. However often it is told of one, that is one webhook, with one content, and the end is the
 //! one that everybody else is told. It hears of every transaction that has ended, and of none that is
-//! not known.
+//! not known. Of one that came to need attention it hears that, too, in a webhook of its own.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -20,7 +20,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use unanimous_client::Filter;
-use unanimous_client::api::{OutcomeWord, PAGE_MAX, StatusWord};
+use unanimous_client::api::{OutcomeWord, PAGE_MAX, ResolveOutcome, ResolveRequest, StatusWord};
 
 use crate::coordinator::{Coordinator, Ended};
 use crate::crowd::patient;
@@ -45,6 +45,8 @@ enum Kind {
     Aborted,
     Completed,
     Compensated,
+    /// A compensation is refused, and an operator settles it.
+    Stuck,
 }
 
 impl Kind {
@@ -55,18 +57,19 @@ impl Kind {
             Self::Aborted => {
                 request(&Work { refuse: Some(SERVICES[1].to_owned()), ..work }, "finished")
             }
-            Self::Completed => saga("/act"),
-            Self::Compensated => saga("/refuse"),
+            Self::Completed => saga("/act", "/act"),
+            Self::Compensated => saga("/refuse", "/act"),
+            Self::Stuck => saga("/refuse", "/refuse"),
         };
         request["webhook"] = json!({"resource": HOOKS, "path": "/ended"});
         request
     }
 }
 
-fn saga(last: &str) -> Value {
+fn saga(last: &str, undo: &str) -> Value {
     let call = |path: &str| json!({"resource": HOOKS, "path": path});
     json!({"kind": "saga", "wait": "finished", "steps": [
-        {"name": "first", "action": call("/act"), "compensation": call("/act")},
+        {"name": "first", "action": call("/act"), "compensation": call(undo)},
         {"name": "last", "after": ["first"], "action": call(last)}]})
 }
 
@@ -124,19 +127,46 @@ impl Hooks {
             };
             let outcome = view.outcome.expect("nothing is open").as_str();
             let webhooks = told.get(&id).unwrap_or_else(|| panic!("never told of {id}: {view:?}"));
-            assert_eq!(webhooks.len(), 1, "{id}: {webhooks:?}");
-            let contents = webhooks.values().next().expect("there is one");
-            assert_eq!(contents.len(), 1, "{id}: {contents:?}");
-            let content = contents.first().expect("there is one");
-            let content: Value = serde_json::from_str(content).expect("JSON");
-            assert_eq!(content["type"], format!("transaction.{outcome}"), "{content}");
-            assert_eq!(content["data"]["outcome"], outcome, "{content}");
-            if let Some(answer) = answered.get(&id).copied().flatten() {
+            let mut expected = vec![(notice, outcome)];
+            expected.extend(view.attention_webhook.iter().map(|it| (it, "needs_attention")));
+            assert_eq!(webhooks.len(), expected.len(), "{id}: {webhooks:?}");
+            for (notice, what) in expected {
+                let told = webhooks.iter().find(|(webhook, _)| webhook.contains(&**notice));
+                let Some((_, contents)) = told else { panic!("no {notice} of {id}: {webhooks:?}") };
+                assert_eq!(contents.len(), 1, "{id}: {contents:?}");
+                let content = contents.first().expect("there is one");
+                let content: Value = serde_json::from_str(content).expect("JSON");
+                assert_eq!(content["type"], format!("transaction.{what}"), "{content}");
+                assert_eq!(content["data"]["outcome"], what, "{content}");
+                let notice =
+                    client.show(notice).await.expect("it is known as long as what it tells of");
+                assert_eq!(notice.status, StatusWord::Completed, "{notice:?}");
+            }
+            if let Some(answer) = answered.get(&id).copied().flatten()
+                && answer != OutcomeWord::NeedsAttention
+            {
                 assert_eq!(answer.as_str(), outcome, "a client was told otherwise of {id}");
             }
-            let notice =
-                client.show(notice).await.expect("it is known as long as what it tells of");
-            assert_eq!(notice.status, StatusWord::Completed, "{notice:?}");
+        }
+    }
+
+    /// Settles by hand what needs that, as soon as it does, until nothing is open any more.
+    async fn operate(&self, world: &World) -> ! {
+        let client = patient(&world.setup.server());
+        let status = Some(StatusWord::NeedsAttention);
+        let request = ResolveRequest {
+            outcome: ResolveOutcome::Rollback,
+            reason: "undone by hand".to_owned(),
+            force: false,
+            by: None,
+        };
+        loop {
+            let page = client.list(&Filter { status, ..Filter::default() }).await;
+            for stuck in page.expect("nobody is killed any more").transactions {
+                let view = client.resolve(&stuck.id, &request).await.expect("it is stuck");
+                assert!(view.attention_webhook.is_some(), "{view:?}");
+            }
+            sleep(LOOK_EVERY).await;
         }
     }
 }
@@ -161,7 +191,11 @@ async fn sweep(kind: Kind, calls: &[&'static str], loss: Loss) {
     };
     let heal = async |_: &str| {
         let mut coordinator = Coordinator::start(&world.setup).await;
-        settled(&mut coordinator, &world.http).await;
+        coordinator.ready().await.expect("it recovers from any kill");
+        tokio::select! {
+            () = settled(&mut coordinator, &world.http) => {}
+            _ = hooks.operate(&world) => {}
+        }
         hooks.compare(&world).await;
         let ended = coordinator.stop().await;
         assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
@@ -206,9 +240,14 @@ async fn a_webhook_is_told_of_each_end_once_whatever_call_to_the_network_a_kill_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_webhook_is_told_once_that_a_saga_needs_attention_whatever_call_a_power_cut_comes_at() {
+    sweep(Kind::Stuck, DISK, Loss::Unsynced).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes minutes: every kind of end at every place"]
 async fn every_kind_of_end_is_told_of_once_whatever_call_a_crash_comes_at() {
-    for kind in [Kind::Committed, Kind::Aborted, Kind::Completed, Kind::Compensated] {
+    for kind in [Kind::Committed, Kind::Aborted, Kind::Completed, Kind::Compensated, Kind::Stuck] {
         sweep(kind, DISK, Loss::Memory).await;
         sweep(kind, DISK, Loss::Unsynced).await;
         sweep(kind, NETWORK, Loss::Memory).await;

@@ -3,6 +3,7 @@
 
 mod again;
 mod airline;
+mod embedded;
 mod keys;
 mod mixed;
 mod postgres;

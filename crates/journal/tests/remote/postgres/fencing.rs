@@ -53,6 +53,23 @@ fn what_is_appended_after_a_takeover_is_never_reported_durable_and_never_there()
 }
 
 #[test]
+fn an_epoch_that_was_set_back_or_is_gone_ends_the_journal() {
+    let Some(server) = Private::start(&[]) else { return };
+    for damage in ["UPDATE unanimous.shard SET epoch = 0", "DELETE FROM unanimous.shard"] {
+        let (journal, heard) = journal(&server);
+        let client = Client::of(&journal);
+        heard.wait(client.decide(mint()).expect("it is ours")).expect("it is ours");
+        server.sql(damage);
+        let before = heard.flushed();
+        // It may have heard of it before.
+        drop(client.decide(mint()));
+        let failure = heard.wait_failed();
+        assert!(matches!(&*failure, JournalError::Fenced { .. }), "{damage}: {failure:?}");
+        assert_eq!(heard.flushed(), before);
+    }
+}
+
+#[test]
 fn a_journal_that_is_not_used_hears_of_the_takeover_too() {
     let Some(server) = Private::start(&[]) else { return };
     let (first, heard) = journal(&server);

@@ -34,6 +34,7 @@ fn faulty(fault: &Fault, plans: &[Plan], outline: &Outline<'_>) -> Failure {
         Fault::Cycle(_) => (Code::CyclicSaga, at("after")),
         Fault::SecondPivot(_) => (Code::BadSaga, at("pivot")),
         Fault::CompensablePivot(_) => (Code::BadSaga, at("compensation")),
+        Fault::SentPivot(_) => (Code::BadSaga, at("pivot")),
         Fault::NotBeforePivot(_) => (Code::BadSaga, at("retriable")),
     };
     Failure::of(Problem::new(code, fault.explain(plans).to_string()).at(pointer))

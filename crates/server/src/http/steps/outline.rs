@@ -113,6 +113,14 @@ impl<'a> Outline<'a> {
         Some(BranchId(found as u16))
     }
 
+    /// Whether a step is a message, of which no other step sees what became.
+    pub(super) fn is_message(&self, number: BranchId) -> bool {
+        match &self.places[number.index()].is {
+            Is::Written(step, _) => step.message.is_some(),
+            Is::Source(_) | Is::Commit | Is::Confirm(..) => false,
+        }
+    }
+
     pub(super) fn is_before(&self, earlier: BranchId, later: BranchId) -> bool {
         self.before.is(earlier, later)
     }
@@ -197,6 +205,7 @@ fn beside(step: Step<'_>) -> Option<&'static str> {
         ("action", step.action.is_some()),
         ("compensation", step.compensation.is_some()),
         ("tcc", step.tcc.is_some()),
+        ("message", step.message.is_some()),
         ("signal", step.signal.is_some()),
         ("pause_ms", step.pause_ms.is_some()),
         ("pivot", step.pivot),
@@ -228,7 +237,7 @@ fn confirm(places: &mut Vec<Place<'_>>) {
         if step.pivot {
             pivot = Some(BranchId(index));
         }
-        if !step.retriable {
+        if !step.retriable && step.message.is_none() {
             may_fail.push(BranchId(index));
         }
     }

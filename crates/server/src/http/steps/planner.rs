@@ -43,6 +43,9 @@ impl Scope for Results<'_> {
         let Some(named) = self.outline.number(&within(self.children, step)) else {
             return Err(format!("there is no step {step:?}"));
         };
+        if self.outline.is_message(named) {
+            return Err(format!("step {step} is a message, which has no result"));
+        }
         let own = named == self.step && self.own == Own::Known;
         match own || self.outline.is_before(named, self.step) {
             true => Ok(()),
@@ -141,13 +144,20 @@ impl Planner<'_> {
             (false, _) if follows && step.tcc.is_some() => {
                 Err(self.unfit("tcc", "what follows a commit is not tried, but done"))
             }
+            (false, _) if follows && step.message.is_some() => {
+                Err(self
+                    .unfit("message", "what follows a commit is sent anyway: make it an action"))
+            }
+            (true, _) if step.message.is_some() => {
+                Err(self.bad("pivot", "a message is sent after the pivot"))
+            }
             (true, _) if step.tcc.is_some() => {
                 Err(self.bad("pivot", "what is tried is confirmed after the pivot"))
             }
             (_, true) if step.tcc.is_some() => {
                 Err(self.bad("retriable", "a try may be refused: it is not retriable"))
             }
-            (false, false) if !follows => Ok(Role::Compensable),
+            (false, false) if !follows && step.message.is_none() => Ok(Role::Compensable),
             (true, false) => Ok(Role::Pivot),
             (false, _) => Ok(Role::Retriable),
             (true, true) => {
@@ -163,6 +173,9 @@ impl Planner<'_> {
     fn action(&self) -> Result<Action, Failure> {
         let step = self.step;
         let waits = step.signal.is_some() || step.pause_ms.is_some();
+        if let Some(message) = &step.message {
+            return self.message(message);
+        }
         match (&step.action, &step.tcc, step.signal, step.pause_ms) {
             (Some(call), None, None, None) => {
                 Ok(Action::Call(self.call(call, "action", Own::Unknown)?))
@@ -186,12 +199,30 @@ impl Planner<'_> {
             }
             _ => {
                 let detail = format!(
-                    "step {} needs one of action, tcc, signal, pause_ms and saga",
+                    "step {} needs one of action, tcc, message, signal, pause_ms and saga",
                     step.name
                 );
                 Err(self.bad("action", detail))
             }
         }
+    }
+
+    fn message(&self, message: &CallRequest<&RawValue>) -> Result<Action, Failure> {
+        let step = self.step;
+        let beside = [
+            ("action", step.action.is_some()),
+            ("tcc", step.tcc.is_some()),
+            ("signal", step.signal.is_some()),
+            ("pause_ms", step.pause_ms.is_some()),
+        ];
+        if let Some((field, _)) = beside.into_iter().find(|(_, given)| *given) {
+            return Err(self.bad(field, "a message is all that its step does"));
+        }
+        if step.compensation.is_some() {
+            let detail = "a message is dropped if the saga is undone: there is nothing to undo";
+            return Err(self.bad("compensation", detail));
+        }
+        Ok(Action::Message(self.call(message, "message", Own::Unknown)?))
     }
 
     fn call(&self, call: &CallRequest<&RawValue>, field: &str, own: Own) -> Result<Work, Failure> {

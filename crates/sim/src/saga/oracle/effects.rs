@@ -1,5 +1,6 @@
 //! I6 and I7: every action and every compensation takes effect at most once, none after its
-//! compensation, none before what it rests on, and nothing is undone before what rests on it.
+//! compensation, none before what it rests on, nothing is undone before what rests on it, and no message
+//! is sent by a saga that may still be undone.
 
 use unanimous_core::barrier::Mark;
 use unanimous_core::id::BranchId;
@@ -18,7 +19,10 @@ impl World {
         let kept = self.kept(slot);
         let is_before = |it: &usize| order.is_before(*it, index);
         let not_acted = |it: &usize| {
-            order.has_effect(*it) && truth.cells[*it].acted == 0 && !truth.cells[*it].settled
+            let cell = &truth.cells[*it];
+            // A message before it is sent later.
+            let is_due = order.has_effect(*it) && !order.is_message(*it);
+            is_due && cell.acted == 0 && !cell.settled
         };
         let undone = |it: &usize| {
             order.steps[*it].compensation.is_some() && truth.cells[*it].mark == Mark::RolledBack
@@ -26,7 +30,13 @@ impl World {
         let steps = || (0..truth.cells.len()).filter(is_before);
         let missing = steps().find(not_acted);
         let gone = steps().find(undone).filter(|_| compensable);
-        let unkept = steps().find(|it| kept.acted >> it & 1 == 0).filter(|_| !kept.resolved);
+        let over = kept.acted | kept.announced;
+        let unkept = steps().find(|it| over >> it & 1 == 0).filter(|_| !kept.resolved);
+        let undoable = match order.pivot() {
+            _ if !order.is_message(index) || kept.resolved => None,
+            Some(pivot) => (kept.acted >> pivot & 1 == 0).then_some(pivot),
+            None => (0..truth.cells.len()).find(|it| over >> it & 1 == 0),
+        };
         let unreached = kept.unwinds && self.is_unreached(slot, step);
         let unstarted = order.start_in_ms.is_some() && !kept.started;
         let again = truth.cells[index].acted > 1;
@@ -48,6 +58,11 @@ impl World {
         if unstarted {
             self.violated("I3", slot, || {
                 format!("step {step} acts, but a crash could forget that the saga started")
+            });
+        }
+        if let Some(open) = undoable {
+            self.violated("I7", slot, || {
+                format!("message {step} is sent, but while {open} is open all may be undone")
             });
         }
         if let Some(unkept) = unkept {

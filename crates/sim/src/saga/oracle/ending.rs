@@ -54,7 +54,10 @@ impl World {
             let wrong = match (unwinds, plan.compensation.is_some()) {
                 (false, _) => cell.acted != 1 || cell.undone != 0,
                 (true, true) => cell.is_in_effect(),
-                (true, false) => order.pivot() == Some(index) && cell.acted > 0,
+                (true, false) => {
+                    let is_sent = order.pivot() == Some(index) || order.is_message(index);
+                    is_sent && cell.acted > 0
+                }
             };
             order.has_effect(index) && wrong && !cell.settled
         };

@@ -21,6 +21,8 @@ use crate::event::Slot;
 struct Kept {
     /// Steps that have acted, as bits.
     acted: u8,
+    /// Messages that have had their turn, as bits.
+    announced: u8,
     started: bool,
     unwinds: bool,
     stuck: bool,
@@ -33,6 +35,7 @@ impl World {
         for record in self.journal.durable_records(slot) {
             match record {
                 Record::Acted(BranchId(step), _) => kept.acted |= 1 << step,
+                Record::Announced(BranchId(step)) => kept.announced |= 1 << step,
                 Record::Unwinding { .. } => kept.unwinds = true,
                 Record::Stuck(..) => kept.stuck = true,
                 Record::Resolved(_) => kept.resolved = true,

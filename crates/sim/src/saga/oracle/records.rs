@@ -1,4 +1,5 @@
-//! What the journal says is true: every record at the moment it is written, recovery as the same
+//! What the journal says is true: every record at the moment it is written (a saga that is undone has
+//! sent no message), recovery as the same
 //! code (replay), and fencing (I9).
 
 use unanimous_core::barrier::Mark;
@@ -43,10 +44,15 @@ impl World {
                 cell(step).is_in_effect()
                     || !matches!(cell(step).mark, Mark::RolledBack | Mark::Refused)
             }
+            Record::Unwinding { .. } => {
+                let order = self.order_of(slot);
+                let cells = self.txns[slot.index()].cells.iter().enumerate();
+                cells.into_iter().any(|(index, cell)| order.is_message(index) && cell.acted > 0)
+            }
             Record::Begun(_)
             | Record::Started
             | Record::Timed(..)
-            | Record::Unwinding { .. }
+            | Record::Announced(_)
             | Record::Kept(_)
             | Record::Stuck(..)
             | Record::Unstuck(_)

@@ -75,8 +75,8 @@ pub(super) async fn run(peers: &[Peer], shape: &Shape, format: Format) -> Result
 }
 
 async fn ours(folder: &Path) -> Result<Contestant, Failure> {
-    let (left_child, left) = process::start_service().await?;
-    let (right_child, right) = process::start_service().await?;
+    // Within this process, as those of dtmrs are.
+    let (left, right) = (process::agree_here().await?, process::agree_here().await?);
     let resources = [("left", format!("{left}/agree")), ("right", format!("{right}/agree"))];
     let served = process::start_coordinator(&folder.join("journal"), &resources).await?;
     let pid = served.child.id().ok_or_else(|| Failure::not_done("the coordinator has ended"))?;
@@ -84,7 +84,7 @@ async fn ours(folder: &Path) -> Result<Contestant, Failure> {
         title: "unanimous".to_owned(),
         once: post(format!("{}/v1/transactions", served.url), SAGA.into()),
         pid,
-        _children: vec![left_child, right_child, served.child],
+        _children: vec![served.child],
     })
 }
 

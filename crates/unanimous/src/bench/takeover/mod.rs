@@ -14,7 +14,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use self::cast::Cast;
+use self::cast::{Cast, LOOK};
 use self::crowd::{Crowd, Moment};
 use crate::exit::Failure;
 use crate::output::{self, Format};
@@ -94,8 +94,8 @@ pub(super) async fn run(args: &TakeoverArgs, format: Format) -> Result<(), Failu
 async fn measure(place: Place, args: &TakeoverArgs) -> Result<Measured, Failure> {
     let nodes = if place == Place::File { 1 } else { args.nodes.max(1) };
     let mut cast = Cast::start(place, nodes).await?;
-    cast.settled().await?;
-    let crowd = Crowd::start(&cast.servers(), args.waiting)?;
+    cast.fleet.settled().await?;
+    let crowd = Crowd::start(&cast.fleet.servers(), args.waiting)?;
     let mut measured =
         Measured { place, costs: Vec::new(), latencies: Default::default(), per_s: 0.0 };
     let mut rates = Vec::new();
@@ -107,9 +107,9 @@ async fn measure(place: Place, args: &TakeoverArgs) -> Result<Measured, Failure>
         let cost = overcome(&crowd, killed_at, &before).await?;
         let over = killed_at + Duration::from_secs_f64(cost.flowing / 1e3);
         if place != Place::File {
-            cast.revive(kill % nodes).await?;
+            cast.fleet.revive(kill % nodes).await?;
         }
-        cast.settled().await?;
+        cast.fleet.settled().await?;
         sleep(AROUND).await;
         let after = crowd.since(killed_at).into_iter();
         let (during, after): (Vec<Moment>, Vec<Moment>) = after.partition(|it| it.at < over);
@@ -130,7 +130,9 @@ async fn overcome(crowd: &Crowd, killed_at: Instant, before: &[Moment]) -> Resul
     let wanted = before.len() as f64 * WINDOW.as_secs_f64() / AROUND.as_secs_f64() / 2.0;
     let ms = |at: Instant| at.duration_since(killed_at).as_secs_f64() * 1e3;
     while killed_at.elapsed() < PATIENCE {
-        let since: Vec<Instant> = crowd.since(killed_at).iter().map(|it| it.at).collect();
+        // What was on its way when the node was stopped arrives right after that.
+        let told = crowd.since(killed_at + LOOK / 2);
+        let since: Vec<Instant> = told.iter().map(|it| it.at).collect();
         let is_flowing = |from: &&Instant| {
             let within = since.iter().filter(|at| (**from..**from + WINDOW).contains(at));
             within.count() as f64 >= wanted.max(1.0)

@@ -1,20 +1,20 @@
 //! Transactions that wait for each other in a circle, seen by the process they all run in.
 //!
-//! Each Redis server knows who holds a key, and none who waits for whom elsewhere. The adapters of one
-//! coordinator share what they know: whoever would close a circle is told so, and does not wait. A
-//! circle through a resource of another kind ends by a lock timeout.
+//! Each Redis server, and each SQLite file, knows who holds what in it, and none who waits for whom
+//! elsewhere. The adapters of one coordinator share what they know: whoever would close a circle is told
+//! so, and does not wait. A circle through a resource of another kind ends by a lock timeout.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use unanimous_core::id::TxnId;
 
-/// Who waits for whom. A transaction waits in several servers at once.
+/// Who waits for whom. A transaction waits in several resources at once.
 #[derive(Default)]
-pub(super) struct Waits(Mutex<HashMap<TxnId, Vec<TxnId>>>);
+pub(crate) struct Waits(Mutex<HashMap<TxnId, Vec<TxnId>>>);
 
 /// A transaction waits for another for as long as this lives.
-pub(super) struct Wait<'a> {
+pub(crate) struct Wait<'a> {
     waits: &'a Waits,
     waiter: TxnId,
     holder: TxnId,
@@ -22,11 +22,11 @@ pub(super) struct Wait<'a> {
 
 /// The holder waits for the waiter already.
 #[derive(Debug, Eq, PartialEq)]
-pub(super) struct Circle;
+pub(crate) struct Circle;
 
 impl Waits {
     /// The waits of this process.
-    pub(super) fn shared() -> &'static Self {
+    pub(crate) fn shared() -> &'static Self {
         static SHARED: std::sync::LazyLock<Waits> = std::sync::LazyLock::new(Waits::default);
         &SHARED
     }
@@ -36,7 +36,7 @@ impl Waits {
     /// # Errors
     ///
     /// [`Circle`] if it would wait for ever: nothing is noted.
-    pub(super) fn begin(&self, waiter: TxnId, holder: TxnId) -> Result<Wait<'_>, Circle> {
+    pub(crate) fn begin(&self, waiter: TxnId, holder: TxnId) -> Result<Wait<'_>, Circle> {
         let mut all = self.lock();
         let (mut seen, mut next) = (vec![holder], 0);
         while let Some(&txn) = seen.get(next) {
@@ -83,12 +83,12 @@ mod tests {
         let waits = Waits::default();
         let [a, b, c] = [1, 2, 3].map(|number| TxnId::mint(number, ShardId::of(0), 0));
         let first = waits.begin(a, b).expect("nobody waits");
-        let elsewhere = waits.begin(a, b).expect("in another server");
+        let elsewhere = waits.begin(a, b).expect("in another resource");
         let second = waits.begin(b, c).expect("no circle yet");
         assert_eq!(waits.begin(c, a).err(), Some(Circle));
         assert_eq!(waits.begin(a, a).err(), Some(Circle));
         drop(first);
-        assert_eq!(waits.begin(c, a).err(), Some(Circle), "it still waits in the other server");
+        assert_eq!(waits.begin(c, a).err(), Some(Circle), "it still waits in the other resource");
         drop(elsewhere);
         drop(waits.begin(c, a).expect("not any more"));
         drop(second);
