@@ -69,8 +69,11 @@ pub mod header {
     pub const TRACEPARENT: &str = "traceparent";
     /// The node that passes a request on: whoever gets it answers, or says that it cannot.
     pub const FORWARDED_BY: &str = "unanimous-forwarded-by";
-    /// The identity under which a node may have begun what it asks for again.
+    /// The name under which a node asks, perhaps again, for a transaction to begin: its identity, `@`,
+    /// and the epoch under which alone it may begin.
     pub const BEGIN_AS: &str = "unanimous-begin-as";
+    /// Set on the answer of a node that will never begin anything under the name it was given.
+    pub const NEVER_BEGUN: &str = "unanimous-never-begun";
     /// Set on the answer of a node that does not drive what was asked for.
     pub const MOVED: &str = "unanimous-moved";
 }

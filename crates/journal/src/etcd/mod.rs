@@ -242,7 +242,7 @@ impl Journal for EtcdJournal {
             let stored = readers.records(txn).await?;
             if stored.is_empty() {
                 // Absent means something only if nobody else can have begun it.
-                shared.owned(txn.shard(), readers.epoch(txn.shard()).await?)?;
+                shared.absent(txn.shard(), readers.epoch(txn.shard()).await?)?;
             }
             Ok(shared.placed(stored))
         })

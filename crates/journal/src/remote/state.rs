@@ -247,6 +247,16 @@ impl Shared {
         }
     }
 
+    /// What it means that nothing is there of a transaction of this shard, which has this epoch: that
+    /// nobody has begun it, if nobody else can have.
+    pub(crate) fn absent(&self, shard: ShardId, current: Epoch) -> Result<(), JournalError> {
+        let ours = self.lock().epochs[shard.index()];
+        match ours == current {
+            true => Ok(()),
+            false => Err(JournalError::Fenced { ours, current }),
+        }
+    }
+
     /// Takes nothing more under the epochs that these shards have now, and gives the last position
     /// that was taken under them.
     pub(crate) fn begin_claim(&self, shards: &[ShardId]) -> Result<Lsn, JournalError> {

@@ -8,7 +8,7 @@ use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use serde_json::value::RawValue;
 use unanimous_api::{
@@ -38,9 +38,24 @@ struct Asked {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Assigned {
     pub(crate) txn: TxnId,
-    /// It was asked for before, and may have begun.
-    pub(crate) again: bool,
+    pub(crate) attempt: Attempt,
 }
+
+/// What an identity has been through.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Attempt {
+    /// Nobody has been asked to begin it.
+    First,
+    /// This owner may have begun it, under the epoch that it has now.
+    Again,
+    /// A former owner may have. If the journal does not know it, a branch in doubt may have been told
+    /// that it is aborted: it does not begin any more.
+    Late,
+}
+
+/// Marks the answer that nothing was begun under an identity, and never will be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NeverBegun;
 
 pub(super) async fn begin(
     State(app): State<App>,
@@ -55,7 +70,8 @@ pub(super) async fn begin(
     let key = key.map(|text| Key { text: text.into(), fingerprint: keys::of_begin(&request) });
     let named = named(&app.definitions, &mut request)?;
     let nothing_to_run = request.branches.is_empty() && request.steps.is_empty();
-    let is_repeat = assigned.is_some_and(|it| it.again);
+    let attempt = assigned.map_or(Attempt::First, |assigned| assigned.attempt);
+    let is_repeat = attempt != Attempt::First;
     let running = match request.wait.is_none() && !nothing_to_run && !is_repeat {
         true => IfRunning::Refuse,
         false => IfRunning::Join,
@@ -83,6 +99,9 @@ pub(super) async fn begin(
     {
         return repeated(&app, txn, key, asked).await;
     }
+    if attempt == Attempt::Late {
+        return Ok(never_begun());
+    }
     let (txn, answer) = match order {
         Order::Branches(order) => app.coordinator.begin(order),
         Order::Saga(order) => app.coordinator.begin_saga(order),
@@ -94,6 +113,13 @@ pub(super) async fn begin(
         Heard::NotYet => begun_or_joined(&app, txn, key.as_ref()).await?,
     };
     Ok(answer::begun(view, asked.wait))
+}
+
+fn never_begun() -> Response {
+    let failure = Failure::new(Code::NoOwner, "its owner has changed before it began");
+    let mut response = failure.into_response();
+    response.extensions_mut().insert(NeverBegun);
+    response
 }
 
 /// Puts the steps of sagas that are known by name in the place of their names, and returns the name

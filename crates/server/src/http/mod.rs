@@ -38,7 +38,7 @@ use crate::definitions::Definitions;
 use crate::driver::Coordinator;
 use crate::invariants::Invariants;
 
-pub(crate) use begin::Assigned;
+pub(crate) use begin::{Assigned, Attempt, NeverBegun};
 pub(crate) use body::{key as request_key, within_bounds as read_body};
 pub(crate) use definitions::check as check_definitions;
 pub(crate) use events::all as all_events;

@@ -13,12 +13,13 @@
 //! | `held` | a partition that is driven here |
 //! | `node` | what all parts of a node see |
 //! | `face`, `relay`, `gather` | requests: to one owner, to all nodes |
+//! | `name` | under which a node asks for a transaction to begin |
 //!
 //! # Invariants
 //!
 //! 1. What a node believes of others decides where a request goes and what is claimed, never an
 //!    outcome: that is the epochs' business, in the journal.
-//! 2. A begin that is sent again is the same transaction.
+//! 2. A begin that is sent again is the same transaction, or the earlier one never happens.
 
 mod beat;
 pub(crate) mod config;
@@ -28,6 +29,7 @@ mod held;
 mod keeper;
 mod limits;
 mod lookout;
+mod name;
 mod node;
 mod partition;
 mod peers;

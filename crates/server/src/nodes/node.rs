@@ -55,6 +55,7 @@ pub(crate) enum Owner {
     There {
         /// `http://host:port`
         address: String,
+        epoch: Epoch,
     },
 }
 
@@ -120,7 +121,7 @@ impl Node {
         let theirs = peers.filter_map(|(address, beat)| Some((beat.epoch(partition)?, address)));
         let ours = held.as_ref().map_or(Epoch::default(), |held| held.epoch());
         match (theirs.filter(|(epoch, _)| *epoch > ours).max(), held) {
-            (Some((_, address)), _) => Some(Owner::There { address }),
+            (Some((epoch, address)), _) => Some(Owner::There { address, epoch }),
             (None, Some(held)) => Some(Owner::Here(held)),
             (None, None) => None,
         }

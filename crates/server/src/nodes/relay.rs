@@ -1,10 +1,17 @@
 //! Brings each request to the node that drives what it is about, whoever was asked.
 //!
 //! A request that its node could not answer, because it died or gave the partition away, is sent
-//! again to whoever owns it then. A begin that was sent before says under which identity, and waits
-//! along with what it has begun, if it has. A request is passed on once: whoever gets it from another
-//! node answers, or says that it is not the owner.
+//! again to whoever owns it then. A begin that was sent before says under which name, and waits along
+//! with what it has begun, if it has. A request is passed on once: whoever gets it from another node
+//! answers, or says that it is not the owner.
+//!
+//! # Invariant
+//!
+//! An identity begins under one epoch only. The beginning is not forced, so that a former owner may
+//! have called branches of a transaction that the journal does not know; such a branch asks, and is
+//! told by the next owner that it is aborted. That owner begins the same work under another identity.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -16,13 +23,15 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use tokio::time::{Instant, sleep};
 use unanimous_api::{Code, header as name};
-use unanimous_core::id::TxnId;
+use unanimous_core::id::{Epoch, TxnId};
 
+use super::held::Held;
 use super::limits::{LOOK_AGAIN, OWNER_WAIT};
+use super::name::Name;
 use super::node::{Node, Owner};
 use super::partition::Partition;
 use crate::driver::shard_of_key;
-use crate::http::{Assigned, Failure, read_body, request_key};
+use crate::http::{Assigned, Attempt, Failure, NeverBegun, read_body, request_key};
 
 /// A request that may be sent more than once.
 pub(super) struct Ask {
@@ -64,9 +73,9 @@ pub(super) async fn begin(State(node): State<Arc<Node>>, request: Request) -> Re
         Ok(key) => key.map(str::to_owned),
         Err(failure) => return failure.into_response(),
     };
-    let partition = match (&key, ask.begin_as()) {
+    let partition = match (&key, ask.name()) {
         (Some(key), _) => Partition::of(shard_of_key(key)),
-        (None, Some(txn)) => Partition::of(txn.shard()),
+        (None, Some(name)) => Partition::of(name.txn.shard()),
         (None, None) => node.some_partition(),
     };
     send(&node, To::Owner(partition), ask, Some(Begin { key })).await
@@ -109,8 +118,8 @@ impl Ask {
         Ok(Self { method, uri, headers, body, is_forwarded })
     }
 
-    /// The identity under which another node may have begun this.
-    fn begin_as(&self) -> Option<TxnId> {
+    /// The name under which another node asks for this, perhaps again.
+    fn name(&self) -> Option<Name> {
         let text = self.headers.get(name::BEGIN_AS).filter(|_| self.is_forwarded)?;
         text.to_str().ok()?.parse().ok()
     }
@@ -128,7 +137,7 @@ impl Ask {
     }
 
     /// The request, for another node.
-    fn there(&self, node: &Node, address: &str, begin_as: Option<TxnId>) -> Option<Request> {
+    fn there(&self, node: &Node, address: &str, begin_as: Option<Name>) -> Option<Request> {
         let path = self.uri.path_and_query().map_or("/", |it| it.as_str());
         let mut request = Request::new(Body::from(self.body.clone()));
         *request.method_mut() = self.method.clone();
@@ -137,8 +146,8 @@ impl Ask {
         let headers = request.headers_mut();
         HOP_BY_HOP.iter().for_each(|name| drop(headers.remove(name)));
         headers.insert(name::FORWARDED_BY, node.header());
-        if let Some(txn) = begin_as {
-            let value = HeaderValue::try_from(txn.to_string()).expect("an identity is printable");
+        if let Some(name) = begin_as {
+            let value = HeaderValue::try_from(name.to_string()).expect("a name is printable");
             headers.insert(name::BEGIN_AS, value);
         }
         Some(request)
@@ -149,36 +158,25 @@ impl Ask {
 async fn send(node: &Arc<Node>, to: To, ask: Ask, begin: Option<Begin>) -> Response {
     let mut changed = node.changed.subscribe();
     let mut give_up = Instant::now() + OWNER_WAIT;
-    let mut begun_as = ask.begin_as();
+    let mut name = ask.name();
     loop {
         changed.mark_unchanged();
         let started = Instant::now();
-        match owner(node, to) {
+        let answer = match owner(node, to) {
             Some(Owner::Here(held)) => {
-                let assigned = begin.as_ref().map(|begin| match begun_as {
-                    Some(txn) => Assigned { txn, again: true },
-                    None => Assigned { txn: begin.mint(node, held.partition), again: false },
-                });
-                begun_as = assigned.map(|it| it.txn);
-                let answer = held.answer(ask.here(assigned)).await;
-                let is_lost = answer.status().is_server_error() && held.is_over();
-                if !is_lost && answer.extensions().get() != Some(&Code::NoOwner) {
-                    return answer;
-                }
+                here(node, &held, &ask, begin.as_ref(), &mut name).await
             }
-            Some(Owner::There { address }) if !ask.is_forwarded => {
-                // A begin with a key is found by its key.
-                let named = begun_as.or_else(|| {
-                    let keyless = begin.as_ref().filter(|begin| begin.key.is_none());
-                    keyless.and_then(|begin| Some(begin.mint(node, to.partition()?)))
-                });
-                let Some(request) = ask.there(node, &address, named) else { break };
-                if let Some(answer) = exchange(node, to, &address, request).await {
-                    return answer;
-                }
-                begun_as = named.or_else(|| Some(begin.as_ref()?.mint(node, to.partition()?)));
+            Some(Owner::There { address, epoch }) if !ask.is_forwarded => {
+                let by = At { address: &address, epoch };
+                there(node, to, by, &ask, begin.as_ref(), &mut name).await
             }
-            Some(Owner::There { .. }) | None => {}
+            Some(Owner::There { .. }) | None => None,
+        };
+        match answer {
+            // Under another name it may begin.
+            Some(answer) if is_never_begun(&answer) && !ask.is_forwarded => name = None,
+            Some(answer) => return answer,
+            None => {}
         }
         if ask.is_forwarded {
             break;
@@ -199,6 +197,74 @@ async fn send(node: &Arc<Node>, to: To, ask: Ask, begin: Option<Begin>) -> Respo
     answer
 }
 
+/// What the coordinator of a partition answers that is driven here; `None` if it is not any more.
+async fn here(
+    node: &Node,
+    held: &Held,
+    ask: &Ask,
+    begin: Option<&Begin>,
+    name: &mut Option<Name>,
+) -> Option<Response> {
+    let assigned = match begin {
+        None => None,
+        Some(begin) => Some(match *name {
+            None => {
+                let txn = begin.mint(node, held.partition);
+                *name = Some(Name { txn, epoch: held.epoch() });
+                Assigned { txn, attempt: Attempt::First }
+            }
+            Some(Name { txn, epoch }) => Assigned {
+                txn,
+                attempt: match epoch.cmp(&held.epoch()) {
+                    Ordering::Less => Attempt::Late,
+                    Ordering::Equal => Attempt::Again,
+                    // Somebody has claimed the partition since, and this node does not know yet.
+                    Ordering::Greater => return None,
+                },
+            },
+        }),
+    };
+    let mut answer = held.answer(ask.here(assigned)).await;
+    if answer.extensions().get::<NeverBegun>().is_some() {
+        answer.headers_mut().insert(name::NEVER_BEGUN, HeaderValue::from_static("true"));
+        return Some(answer);
+    }
+    let is_lost = answer.status().is_server_error() && held.is_over();
+    (!is_lost && answer.extensions().get() != Some(&Code::NoOwner)).then_some(answer)
+}
+
+/// Another node that drives what is asked about.
+#[derive(Clone, Copy)]
+struct At<'a> {
+    address: &'a str,
+    epoch: Epoch,
+}
+
+/// What another node answers; `None` if it has not, or does not own what it was asked about.
+async fn there(
+    node: &Arc<Node>,
+    to: To,
+    at: At<'_>,
+    ask: &Ask,
+    begin: Option<&Begin>,
+    name: &mut Option<Name>,
+) -> Option<Response> {
+    let new = begin.zip(to.partition()).filter(|_| name.is_none()).map(|(begin, partition)| Name {
+        txn: begin.mint(node, partition),
+        epoch: at.epoch,
+    });
+    // A begin with a key is found by its key, if it was not sent before.
+    let keyed = begin.is_some_and(|begin| begin.key.is_some());
+    let said = name.or(new.filter(|_| !keyed));
+    *name = name.or(new);
+    let request = ask.there(node, at.address, said)?;
+    exchange(node, to, at.address, request).await
+}
+
+fn is_never_begun(answer: &Response) -> bool {
+    answer.headers().contains_key(name::NEVER_BEGUN)
+}
+
 fn nobody() -> Failure {
     Failure::new(Code::NoOwner, "no node that is alive drives that part of the transactions")
 }
@@ -213,7 +279,7 @@ fn owner(node: &Node, to: To) -> Option<Owner> {
     }
 }
 
-/// What another node answers; `None` if it has not, or does not own what it was asked about.
+/// Sends a request to another node, as long as nobody else owns what it is about.
 async fn exchange(node: &Arc<Node>, to: To, address: &str, request: Request) -> Option<Response> {
     let answer = tokio::select! {
         answer = node.peers.send(request) => answer.ok()?,
@@ -240,7 +306,7 @@ async fn taken_over(node: &Node, to: To, address: &str) {
     loop {
         match owner(node, to) {
             Some(Owner::Here(_)) => return,
-            Some(Owner::There { address: other }) if other != *address => return,
+            Some(Owner::There { address: other, .. }) if other != *address => return,
             Some(Owner::There { .. }) | None => {}
         }
         if changed.changed().await.is_err() {

@@ -52,13 +52,13 @@ impl Http {
     }
 
     pub(crate) async fn get(&self, path: &str) -> Result<Reply, String> {
-        self.call(Method::GET, path, None, Bytes::new()).await
+        self.call(Method::GET, path, &[], Bytes::new()).await
     }
 
     /// Asks for the outcome as a participant does that is in doubt.
     pub(crate) async fn inquire(&self, txn: &str, branch: &str) -> Result<Reply, String> {
         let path = format!("/v1/transactions/{txn}");
-        self.call(Method::GET, &path, Some((header::BRANCH, branch)), Bytes::new()).await
+        self.call(Method::GET, &path, &[(header::BRANCH, branch)], Bytes::new()).await
     }
 
     /// Makes a request, under an idempotency key if there is one.
@@ -69,18 +69,30 @@ impl Http {
         body: &Value,
     ) -> Result<Reply, String> {
         let key = key.map(|key| (header::IDEMPOTENCY_KEY, key));
-        self.call(Method::POST, path, key, body.to_string().into()).await
+        self.call(Method::POST, path, key.as_slice(), body.to_string().into()).await
+    }
+
+    /// Asks for a transaction as another node does, under this name.
+    pub(crate) async fn begin_as(
+        &self,
+        txn: &str,
+        epoch: u64,
+        body: &Value,
+    ) -> Result<Reply, String> {
+        let name = format!("{txn}@{epoch}");
+        let headers = [(header::FORWARDED_BY, "another"), (header::BEGIN_AS, &name)];
+        self.call(Method::POST, "/v1/transactions", &headers, body.to_string().into()).await
     }
 
     async fn call(
         &self,
         method: Method,
         path: &str,
-        header: Option<(&str, &str)>,
+        headers: &[(&str, &str)],
         body: Bytes,
     ) -> Result<Reply, String> {
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.server));
-        if let Some((name, value)) = header {
+        for &(name, value) in headers {
             request = request.header(name, value);
         }
         let request = request.body(Full::new(body)).expect("tests make whole requests");

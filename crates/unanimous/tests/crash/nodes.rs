@@ -7,12 +7,13 @@ use rustix::process::Signal;
 use tokio::task::block_in_place;
 use tokio::time::timeout;
 use unanimous_client::Events;
-use unanimous_client::api::NodesView;
+use unanimous_client::api::{NodesView, header};
+use unanimous_core::id::{ShardId, TxnId};
 
 use crate::chance::Chance;
 use crate::coordinator::Coordinator;
 use crate::crowd::{Crowd, patient};
-use crate::deed::Deed;
+use crate::deed::{Deed, request};
 use crate::fleet::Fleet;
 use crate::http::Http;
 use crate::members::Members;
@@ -187,6 +188,44 @@ async fn what_any_node_does_is_told_at_every_node_also_after_it_has_moved() {
     fleet.settled().await;
     told(&world, &mut events, "after", 8).await;
     assert_eq!(events.gaps(), 0, "the stream is that of a node that was there all the time");
+    world.verdict().await;
+    fleet.stop().await;
+}
+
+/// A branch that a former owner called may be told by the next one, before this, that it is aborted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_former_owner_may_have_begun_is_not_begun_under_the_same_identity() {
+    let Some(server) = shared::journal() else { return };
+    let world = shared::world_on(&server).await;
+    let mut fleet = Fleet::start(&world, 1).await;
+    fleet.kill(0).await;
+    fleet.settled().await;
+    let epoch = shared::rows(&server, "SELECT max(epoch) FROM shard");
+    let epoch: u64 = epoch.parse().expect("each shard has one");
+    let node = Http::new(&fleet.setups[0].server());
+    let ask = async |txn: TxnId, epoch: u64| {
+        let body = request(&Work::of("again"), "finished");
+        node.begin_as(&txn.to_string(), epoch, &body).await.expect("it is there")
+    };
+
+    let late = TxnId::mint(1_700_000_000_000, ShardId::of(3), 1);
+    let reply = ask(late, epoch - 1).await;
+    assert!(reply.headers.contains_key(header::NEVER_BEGUN), "{reply:?}");
+    assert_eq!(reply.status, 503);
+    let shown = node.get(&format!("/v1/transactions/{late}")).await.expect("it is there");
+    assert_eq!(shown.status, 404, "{shown:?}");
+
+    let reply = ask(late, epoch + 1).await;
+    assert!(reply.headers.contains_key(header::MOVED), "{reply:?}");
+
+    let ours = TxnId::mint(1_700_000_000_000, ShardId::of(3), 2);
+    for _ in 0..2 {
+        let view = ask(ours, epoch).await.view().expect("it runs");
+        assert_eq!(view.id, ours.to_string());
+    }
+    // Whatever became of its owner, what is known is the answer.
+    let view = ask(ours, epoch - 1).await.view().expect("it has run");
+    assert_eq!(view.id, ours.to_string());
     world.verdict().await;
     fleet.stop().await;
 }
