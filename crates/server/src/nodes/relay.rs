@@ -163,9 +163,7 @@ async fn send(node: &Arc<Node>, to: To, ask: Ask, begin: Option<Begin>) -> Respo
         changed.mark_unchanged();
         let started = Instant::now();
         let answer = match owner(node, to) {
-            Some(Owner::Here(held)) => {
-                here(node, &held, &ask, begin.as_ref(), &mut name).await
-            }
+            Some(Owner::Here(held)) => here(node, &held, &ask, begin.as_ref(), &mut name).await,
             Some(Owner::There { address, epoch }) if !ask.is_forwarded => {
                 let by = At { address: &address, epoch };
                 there(node, to, by, &ask, begin.as_ref(), &mut name).await
@@ -249,10 +247,10 @@ async fn there(
     begin: Option<&Begin>,
     name: &mut Option<Name>,
 ) -> Option<Response> {
-    let new = begin.zip(to.partition()).filter(|_| name.is_none()).map(|(begin, partition)| Name {
-        txn: begin.mint(node, partition),
-        epoch: at.epoch,
-    });
+    let new = begin
+        .zip(to.partition())
+        .filter(|_| name.is_none())
+        .map(|(begin, partition)| Name { txn: begin.mint(node, partition), epoch: at.epoch });
     // A begin with a key is found by its key, if it was not sent before.
     let keyed = begin.is_some_and(|begin| begin.key.is_some());
     let said = name.or(new.filter(|_| !keyed));

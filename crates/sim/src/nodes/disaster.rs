@@ -1,5 +1,6 @@
 //! What goes wrong: the network between everybody, the store's answers, the clocks and the processes.
 
+use super::client::Token;
 use super::event::{Ask, Event, Message, Party, Request, Strike, What};
 use super::world::World;
 
@@ -24,7 +25,7 @@ impl World {
         // Nobody delivers a request twice that its client would not repeat.
         let once = match message.what {
             What::Request { order, request: Request::Begin, .. } => {
-                !self.orders[usize::from(order)].keyed
+                self.orders[usize::from(order)].token == Token::None
             }
             What::Request { .. }
             | What::Call { .. }

@@ -5,7 +5,7 @@
 
 use unanimous_core::commit::{Mode, Phases, Shape};
 
-use super::client::{Order, Share, Stand};
+use super::client::{Order, Share, Stand, Token};
 use super::exhibit::NodesExhibit;
 use super::participant::Resource;
 use super::store::Claims;
@@ -183,7 +183,11 @@ fn order(rng: &mut Rng, resources: u64, nodes: u8) -> Order {
     Order {
         shape: if rng.chance(200) { Shape::Tcc } else { Shape::Atomic },
         mode,
-        keyed: rng.chance(750),
+        token: match rng.below(20) {
+            0..=10 => Token::Key,
+            11..=16 => Token::Name,
+            _ => Token::None,
+        },
         wait: rng.pick(&[Wait::Decided, Wait::Ended]),
         timeout_ms: rng.range(150, 2_500),
         shares,
@@ -192,6 +196,7 @@ fn order(rng: &mut Rng, resources: u64, nodes: u8) -> Order {
         rival: rng.chance(350).then(|| (rng.range(1, 600), rival)),
         stand: Stand::Begin,
         slot: None,
+        name: None,
         attempt: 0,
         node: rng.below(u64::from(nodes)) as u8,
     }

@@ -126,6 +126,8 @@ pub(super) struct Loaded {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Request {
     Begin,
+    /// Begin under this identity and no epoch but this one, or say how it stands.
+    BeginAs(Slot, Epoch),
     Commit(Slot),
     Abort(Slot),
     Status(Slot),
@@ -137,6 +139,8 @@ pub(super) enum Reply {
     Stage(Slot, Stage),
     Refused(Slot, Option<Decision>),
     Unknown(Slot),
+    /// Nothing was begun under this identity, and never will be.
+    NeverBegun(Slot),
 }
 
 /// Something that happens at a certain time.

@@ -45,11 +45,13 @@ pub enum NodesExhibit {
     HuntsUnfenced,
     /// A node that hands a part over closes before what it holds is durable.
     ClosesBeforeDurable,
+    /// A begin that is sent again to a new owner begins there under the same identity.
+    BegunUnderAnyEpoch,
 }
 
 impl NodesExhibit {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::EpochNotCompared,
         Self::HoldsNotCompared,
         Self::ClaimsNotCompared,
@@ -70,6 +72,7 @@ impl NodesExhibit {
         Self::HuntsEverywhere,
         Self::HuntsUnfenced,
         Self::ClosesBeforeDurable,
+        Self::BegunUnderAnyEpoch,
     ];
 
     /// The mistake in one line.
@@ -104,6 +107,9 @@ impl NodesExhibit {
             }
             Self::ClosesBeforeDurable => {
                 "a node that hands a part over closes before what it holds is durable"
+            }
+            Self::BegunUnderAnyEpoch => {
+                "a begin that is sent again to a new owner begins there under the same identity"
             }
         }
     }

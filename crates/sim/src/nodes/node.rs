@@ -128,6 +128,13 @@ pub(super) enum Asked {
         epoch: Epoch,
         order: u8,
     },
+    /// Whether what is to begin under a name is known already.
+    Name {
+        part: Part,
+        epoch: Epoch,
+        order: u8,
+        named: Epoch,
+    },
     Inquiry {
         part: Part,
         epoch: Epoch,

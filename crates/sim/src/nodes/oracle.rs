@@ -8,7 +8,7 @@ use unanimous_core::commit::{CommitTxn, Record};
 use unanimous_core::id::Epoch;
 use unanimous_core::{Decision, Outcome, Stage, Verb};
 
-use super::client::Stand;
+use super::client::{Stand, Token};
 use super::event::{Part, Party, Reply};
 use super::store::{Batch, Owner, Shard};
 use super::world::World;
@@ -74,6 +74,9 @@ impl World {
             self.totals.records += entry.records.len() as u64;
             if let Err(misfit) = CommitTxn::replay(self.store.read(entry.slot)) {
                 self.violated("replay", Some(entry.slot), || misfit.to_string());
+            }
+            if self.txns[entry.slot.index()].never {
+                self.violated("I3", Some(entry.slot), || "it was never to begin".into());
             }
             if entry.records.iter().find_map(decided) == Some(Decision::Commit) {
                 self.check_promises(entry.slot);
@@ -229,6 +232,12 @@ impl World {
                     self.violated("I3", Some(slot), || "what was told is unknown now".into());
                 }
             }
+            Reply::NeverBegun(slot) => {
+                self.txns[slot.index()].never = true;
+                if !self.store.read(slot).is_empty() {
+                    self.violated("I3", Some(slot), || "it is in the journal".into());
+                }
+            }
             Reply::Refused(_, None) => {}
         }
     }
@@ -304,8 +313,23 @@ impl World {
         }
     }
 
+    /// I6: what an order is repeated by makes it one transaction.
+    fn check_once(&mut self) {
+        for (order, wanted) in self.orders.iter().enumerate() {
+            let ours =
+                self.txns.iter().enumerate().filter(|(_, it)| usize::from(it.order) == order);
+            let committed = ours.filter(|&(slot, _)| {
+                self.store.decision(Slot(slot as u8)) == Some(Decision::Commit)
+            });
+            if wanted.token != Token::None && committed.count() > 1 {
+                return self.violated("I6", None, || format!("order {order} took effect twice"));
+            }
+        }
+    }
+
     /// Looks at the whole history once it is over.
     pub(super) fn check_end(&mut self) {
+        self.check_once();
         for index in 0..self.txns.len() {
             let slot = Slot(index as u8);
             let decision = self.store.decision(slot);

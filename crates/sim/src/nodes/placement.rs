@@ -8,7 +8,7 @@ use std::rc::Rc;
 use unanimous_core::Vote;
 use unanimous_core::commit::{Mode, Phases, Shape};
 
-use super::client::{Order, Share, Stand};
+use super::client::{Order, Share, Stand, Token};
 use super::draw::{Faults, Setting};
 use super::event::{Answer, Event, Message, Party, What};
 use super::participant::Resource;
@@ -30,15 +30,25 @@ pub(crate) struct Scenario {
     kinds: [Kind; 2],
     votes: [Vote; 2],
     mode: Mode,
+    token: Token,
     rival: Option<(u64, Rival)>,
 }
 
-pub(crate) const SCENARIOS: [Scenario; 3] = [
+pub(crate) const SCENARIOS: [Scenario; 4] = [
     Scenario {
         name: "three nodes, a service and a manager commit",
         kinds: [Kind::Service, Kind::Manager],
         votes: [Vote::Yes, Vote::Yes],
         mode: Mode::Run,
+        token: Token::Key,
+        rival: None,
+    },
+    Scenario {
+        name: "three nodes, a begin is passed on",
+        kinds: [Kind::Service, Kind::Manager],
+        votes: [Vote::Yes, Vote::Yes],
+        mode: Mode::Run,
+        token: Token::Name,
         rival: None,
     },
     Scenario {
@@ -46,6 +56,7 @@ pub(crate) const SCENARIOS: [Scenario; 3] = [
         kinds: [Kind::Service, Kind::Manager],
         votes: [Vote::Yes, Vote::No],
         mode: Mode::RunLater,
+        token: Token::Key,
         rival: None,
     },
     Scenario {
@@ -53,6 +64,7 @@ pub(crate) const SCENARIOS: [Scenario; 3] = [
         kinds: [Kind::Manager, Kind::Manager],
         votes: [Vote::Yes, Vote::Yes],
         mode: Mode::Interactive,
+        token: Token::Key,
         rival: Some((9, Rival::Abort)),
     },
 ];
@@ -83,7 +95,7 @@ impl Scenario {
         let order = Order {
             shape: Shape::Atomic,
             mode: self.mode,
-            keyed: true,
+            token: self.token,
             wait: Wait::Ended,
             timeout_ms: 800,
             shares: (0..).zip(self.votes).map(share).collect(),
@@ -92,6 +104,7 @@ impl Scenario {
             rival: self.rival,
             stand: Stand::Begin,
             slot: None,
+            name: None,
             attempt: 0,
             node: 0,
         };

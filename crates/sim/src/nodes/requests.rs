@@ -8,7 +8,7 @@ use unanimous_core::commit::{Begun, Branch, CommitTxn, Key, Mode};
 use unanimous_core::id::{BranchId, Epoch, Timestamp};
 use unanimous_core::{Decision, Input, Opaque, Reason, Refusal};
 
-use super::client::Share;
+use super::client::{Share, Token};
 use super::driver::Fed;
 use super::event::{Ask, Found, Message, Part, Party, Reply, Request, What};
 use super::exhibit::NodesExhibit;
@@ -41,6 +41,7 @@ impl World {
         self.note(|| format!("n{node}      o{order} asks {request:?}"));
         match request {
             Request::Begin => self.begin(node, part, order),
+            Request::BeginAs(slot, epoch) => self.begin_as(node, order, slot, epoch),
             Request::Commit(slot) => {
                 self.ask_machine(node, order, slot, Input::CommitAsked(Vec::new()));
             }
@@ -54,18 +55,19 @@ impl World {
 
     /// The part that a request is about. A key belongs to one part, whoever is asked; without a key a
     /// transaction begins where it is asked for.
-    fn part_wanted(&mut self, node: u8, order: u8, request: Request) -> Part {
+    pub(super) fn part_wanted(&mut self, node: u8, order: u8, request: Request) -> Part {
         let parts = self.parts();
         match request {
-            Request::Begin if self.orders[usize::from(order)].keyed => order % parts,
+            Request::Begin if self.orders[usize::from(order)].token == Token::Key => order % parts,
             Request::Begin => {
                 let known = self.node(node);
                 let open = (0..parts).find(|&part| known.open_share(part).is_some());
                 open.unwrap_or(order % parts)
             }
-            Request::Commit(slot) | Request::Abort(slot) | Request::Status(slot) => {
-                self.part_of(slot)
-            }
+            Request::BeginAs(slot, _)
+            | Request::Commit(slot)
+            | Request::Abort(slot)
+            | Request::Status(slot) => self.part_of(slot),
         }
     }
 
@@ -79,14 +81,19 @@ impl World {
         }
     }
 
-    /// Begins a transaction, or finds the one that was begun under the same key.
-    fn begin(&mut self, node: u8, part: Part, order: u8) {
+    /// How far a transaction has to come before whoever asked for it to begin is answered.
+    fn begin_wait(&self, order: u8) -> Wait {
         let wanted = &self.orders[usize::from(order)];
-        let keyed = wanted.keyed;
-        let wait = match wanted.mode {
+        match wanted.mode {
             Mode::Run => wanted.wait,
             Mode::RunLater | Mode::Interactive => Wait::Begun,
-        };
+        }
+    }
+
+    /// Begins a transaction, or finds the one that was begun under the same key.
+    fn begin(&mut self, node: u8, part: Part, order: u8) {
+        let keyed = self.orders[usize::from(order)].token == Token::Key;
+        let wait = self.begin_wait(order);
         let held = self.nodes[usize::from(node)].held(part).expect("it is open");
         let found = held.keys.iter().find(|(it, _)| keyed && *it == order);
         if let Some(&(_, slot)) = found {
@@ -95,25 +102,85 @@ impl World {
                 Wait::Decided | Wait::Ended => self.status(node, order, slot, wait),
             };
         }
-        if self.txns.len() >= TXNS_MAX {
-            return;
+        if self.has_room() {
+            let slot = self.mint(order, part);
+            self.begin_now(node, order, slot);
         }
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.txns.len() < TXNS_MAX
+    }
+
+    /// An identity for what an order wants.
+    pub(super) fn mint(&mut self, order: u8, part: Part) -> Slot {
         let slot = Slot(self.txns.len() as u8);
-        let now = self.time_of(node);
-        let begun = self.begun(order, now);
-        let cells = self.orders[usize::from(order)].shares.iter();
-        let cells: Vec<_> = cells.map(|share| Cell::new(share.resource, share.plan)).collect();
-        self.txns.push(Truth::new(order, part, keyed, cells));
+        let wanted = &self.orders[usize::from(order)];
+        let cells = wanted.shares.iter().map(|share| Cell::new(share.resource, share.plan));
+        let truth = Truth::new(order, part, wanted.token == Token::Key, cells.collect());
+        self.txns.push(truth);
+        slot
+    }
+
+    fn begin_now(&mut self, node: u8, order: u8, slot: Slot) {
+        let (now, part) = (self.time_of(node), self.part_of(slot));
+        let (begun, wait) = (self.begun(order, now), self.begin_wait(order));
+        let keyed = begun.key.is_some();
         self.totals.txns += 1;
+        self.txns[slot.index()].begun = true;
         self.note(|| format!("n{node}      {slot} begins for o{order} in p{part}"));
         let (machine, step) = CommitTxn::begin(begun, now);
-        let held = self.node(node).held_mut(part).expect("as above");
+        let held = self.node(node).held_mut(part).expect("whoever begins it holds its part");
         held.live.insert(slot, Live::new(machine, Vec::new()));
         held.waiters.push(Waiter { slot, order, wait });
         if keyed {
             held.keys.push((order, slot));
         }
         self.take(node, slot, step);
+    }
+
+    /// Begins under a name, or waits along with what was begun under it.
+    fn begin_as(&mut self, node: u8, order: u8, slot: Slot, named: Epoch) {
+        let (part, wait) = (self.part_of(slot), self.begin_wait(order));
+        if self.live_stage(node, slot).is_some() {
+            return match wait {
+                Wait::Begun => self.reply_gated(node, slot, order, Reply::Begun(slot)),
+                Wait::Decided | Wait::Ended => self.status(node, order, slot, wait),
+            };
+        }
+        let Some(held) = self.node(node).held_mut(part) else { return };
+        if !held.is_busy_with(slot) {
+            let epoch = held.epoch;
+            let ask = Ask::Look(part, Rc::new([slot]));
+            self.ask(node, ask, Asked::Name { part, epoch, order, named });
+        }
+    }
+
+    /// The journal has been asked about what is to begin under a name.
+    pub(super) fn name_found(
+        &mut self,
+        node: u8,
+        (part, epoch): (Part, Epoch),
+        (order, named): (u8, Epoch),
+        (current, found): Found<'_>,
+    ) {
+        let is_open = self.node(node).open_share(part).is_some();
+        if current != epoch || self.epoch_of(node, part) != Some(epoch) || !is_open {
+            return;
+        }
+        let careless = self.exhibit == Some(NodesExhibit::BegunUnderAnyEpoch);
+        for (slot, records) in found {
+            if self.drives(node, *slot) {
+                return;
+            }
+            match CommitTxn::replay(records) {
+                Ok(machine) => self.reply(node, order, Reply::Stage(*slot, stage_of(&machine))),
+                Err(_) if named == epoch || careless => self.begin_now(node, order, *slot),
+                // A branch that a former owner called may be on its way to undo it.
+                Err(_) if named < epoch => self.reply(node, order, Reply::NeverBegun(*slot)),
+                Err(_) => {}
+            }
+        }
     }
 
     fn begun(&self, order: u8, now: Timestamp) -> Begun {
@@ -130,7 +197,7 @@ impl World {
             timeout_ms: wanted.timeout_ms,
             deadline: now.after_ms(wanted.timeout_ms),
             branches: wanted.shares.iter().enumerate().map(branch).collect(),
-            key: wanted.keyed.then(|| Key {
+            key: (wanted.token == Token::Key).then(|| Key {
                 text: self.names.keys[usize::from(order)].clone(),
                 fingerprint: [0; 16],
             }),

@@ -56,12 +56,17 @@ pub(super) struct Truth {
     pub(super) told: Option<Decision>,
     /// Somebody was given its identity.
     pub(super) given: bool,
+    /// Somebody has begun it.
+    pub(super) begun: bool,
+    /// Somebody was told that it never begins.
+    pub(super) never: bool,
 }
 
 impl Truth {
     pub(super) fn new(order: u8, part: Part, keyed: bool, cells: Vec<Cell>) -> Self {
         let doubts = vec![None; cells.len()];
-        Self { order, part, keyed, cells, doubts, told: None, given: false }
+        let (given, begun, never) = (false, false, false);
+        Self { order, part, keyed, cells, doubts, told: None, given, begun, never }
     }
 }
 
@@ -120,11 +125,11 @@ impl World {
             self.note(|| format!("r{index} is a {kind:?}, phases {phases:?}"));
         }
         for index in 0..self.orders.len() {
-            let Order { mode, keyed, wait, wish, rival, shares, .. } = self.orders[index].clone();
+            let Order { mode, token, wait, wish, rival, shares, .. } = self.orders[index].clone();
             let on: Vec<_> = shares.iter().map(|it| format!("r{}", it.resource)).collect();
             self.note(|| {
                 let on = on.join(" ");
-                format!("o{index} on {on}: {mode:?}, keyed {keyed}, {wait:?}, {wish:?}, {rival:?}")
+                format!("o{index} on {on}: {mode:?}, {token:?}, {wait:?}, {wish:?}, {rival:?}")
             });
         }
         let faults = self.faults.clone();
@@ -325,6 +330,9 @@ impl World {
             (Asked::Status { part, epoch, order }, Some(found)) => {
                 self.status_found(node, (part, epoch), order, found);
             }
+            (Asked::Name { part, epoch, order, named }, Some(found)) => {
+                self.name_found(node, (part, epoch), (order, named), found);
+            }
             (Asked::Inquiry { part, epoch, branch }, Some(found)) => {
                 self.inquiry_found(node, (part, epoch), branch, found);
             }
@@ -332,7 +340,13 @@ impl World {
                 self.hunted(node, (part, epoch), resource, found);
             }
             // Whoever wants to know asks again.
-            (Asked::Status { .. } | Asked::Inquiry { .. } | Asked::Hunt { .. }, None)
+            (
+                Asked::Status { .. }
+                | Asked::Name { .. }
+                | Asked::Inquiry { .. }
+                | Asked::Hunt { .. },
+                None,
+            )
             | (Asked::Release, _) => {}
         }
     }
