@@ -11,7 +11,7 @@ use unanimous_core::{Input, Opaque, Outcome, Reason, Resolution, Vote};
 use unanimous_journal::{Journal, JournalError};
 
 use super::Census;
-use super::begun::{BeginOrder, SagaOrder};
+use super::begin::{BeginOrder, Given, SagaOrder};
 use super::clock::Clock;
 use super::ears::Ears;
 use super::event::{AskError, CheckedKey, Enlisted, Event, IfRunning, Order, Waiter, Want, What};
@@ -256,14 +256,17 @@ impl Coordinator {
 
     fn send_order(
         &self,
-        txn: Option<TxnId>,
+        given: Option<Given>,
         what: What,
         key: Option<Key>,
         running: IfRunning,
         memo: Memo,
         waiter: Waiter,
     ) -> TxnId {
-        let txn = txn.unwrap_or_else(|| self.mint(key.as_ref().map(|key| &*key.text)));
+        let txn = match given {
+            Some(given) => given.txn,
+            None => self.mint(key.as_ref().map(|key| &*key.text)),
+        };
         let now = self.shared.clock.now();
         let refused = if self.owns(txn.shard()) { self.admits() } else { Err(AskError::Lost) };
         if let Err(refusal) = refused {
@@ -271,8 +274,9 @@ impl Coordinator {
             return txn;
         }
         let key = key.map(|key| CheckedKey { key, checked_at: now, running });
+        let repeats = given.filter(|given| given.repeats).map(|_| now);
         let memo = memo.write();
-        self.send(txn, Event::Begin(Box::new(Order { txn, what, key, memo, waiter })));
+        self.send(txn, Event::Begin(Box::new(Order { txn, repeats, what, key, memo, waiter })));
         txn
     }
 

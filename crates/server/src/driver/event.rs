@@ -42,6 +42,8 @@ pub(super) enum Event {
 /// A transaction to begin.
 pub(super) struct Order {
     pub(super) txn: TxnId,
+    /// If others may ask for it too: when the journal did not know it.
+    pub(super) repeats: Option<Timestamp>,
     pub(super) what: What,
     pub(super) key: Option<CheckedKey>,
     pub(super) memo: Opaque,

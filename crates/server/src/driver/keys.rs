@@ -1,6 +1,6 @@
-//! Which keys are taken by transactions that are driven here.
+//! Which keys and which given identities are taken by transactions that are driven here.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use unanimous_core::commit::Key;
@@ -35,5 +35,49 @@ impl Keys {
             self.by_text.remove(text);
             self.ended.pop_front();
         }
+    }
+}
+
+/// Identities that several requests may ask for, of transactions that have ended just now.
+#[derive(Default)]
+pub(super) struct Names {
+    ended: HashSet<TxnId>,
+    oldest_first: VecDeque<(Timestamp, TxnId)>,
+}
+
+impl Names {
+    pub(super) fn contains(&self, txn: TxnId) -> bool {
+        self.ended.contains(&txn)
+    }
+
+    /// Remembers an ended transaction for a while: a repeat may have looked into the journal before
+    /// the transaction began.
+    pub(super) fn ended(&mut self, txn: TxnId, now: Timestamp) {
+        self.ended.insert(txn);
+        self.oldest_first.push_back((now, txn));
+        while let Some((at, txn)) = self.oldest_first.front()
+            && now.since_ms(*at) > KEY_MEMORY_MS
+        {
+            self.ended.remove(txn);
+            self.oldest_first.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use unanimous_core::id::ShardId;
+
+    use super::*;
+
+    #[test]
+    fn who_has_ended_is_known_for_a_while() {
+        let txn = |number| TxnId::mint(1, ShardId::of(1), number);
+        let mut names = Names::default();
+        names.ended(txn(1), Timestamp(1_000));
+        names.ended(txn(2), Timestamp(1_000 + KEY_MEMORY_MS));
+        assert!(names.contains(txn(1)) && names.contains(txn(2)) && !names.contains(txn(3)));
+        names.ended(txn(3), Timestamp(1_001 + KEY_MEMORY_MS));
+        assert!(!names.contains(txn(1)) && names.contains(txn(2)));
     }
 }

@@ -4,7 +4,7 @@
 //! shards and run their machines one event at a time; see `run`. What to record and whom to call is
 //! decided in `core`; when an effect may go out is decided by its `Gate`.
 
-mod begun;
+mod begin;
 mod census;
 mod clock;
 mod closing;
@@ -23,7 +23,7 @@ mod take;
 mod timers;
 pub(crate) mod view;
 
-pub use begun::{BeginOrder, SagaOrder};
+pub use begin::{BeginOrder, Given, SagaOrder};
 pub use census::Census;
 pub use clock::Clock;
 pub(crate) use closing::Closing;

@@ -8,25 +8,25 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use unanimous_core::commit::{self, Branch, CommitTxn, Key, Phase, Shape};
+use unanimous_core::commit::{Branch, CommitTxn, Phase, Shape};
 use unanimous_core::gate::Gate;
 use unanimous_core::id::{BranchId, Epoch, Lsn, Timestamp, TxnId};
 use unanimous_core::retry::Call;
 use unanimous_core::saga;
-use unanimous_core::txn::{Begun, Txn};
+use unanimous_core::txn::Txn;
 use unanimous_core::{Answer, Input, Opaque, Refusal, Verb, Vote};
 use unanimous_journal::{JournalError, OpenTxn};
 use unanimous_participants::{Takes, Trace};
 
 use super::coordinator::Shared;
-use super::event::{AskError, CheckedKey, Enlisted, Event, IfRunning, Order, Waiter, What};
-use super::keys::Keys;
+use super::event::{AskError, Enlisted, Event, Waiter};
+use super::keys::{Keys, Names};
 use super::memo::Memo;
 use super::order::InOrder;
 use super::take::Out;
 use super::timers::Timers;
 use super::view;
-use crate::limits::{EVENTS_PER_ROUND, KEY_CHECK_MS_MAX};
+use crate::limits::EVENTS_PER_ROUND;
 
 /// A transaction that is driven here.
 pub(super) struct Live {
@@ -46,6 +46,8 @@ pub(super) struct Live {
     pub(super) order: Option<InOrder>,
     /// Of which of the times that it came to need attention somebody was told, counted from one.
     pub(super) alerted: u32,
+    /// Whether several requests may ask for it to begin.
+    pub(super) repeats: bool,
 }
 
 impl Live {
@@ -97,6 +99,7 @@ impl Live {
             trace,
             order: None,
             alerted: 0,
+            repeats: false,
             machine,
         }
     }
@@ -112,28 +115,8 @@ impl Live {
 }
 
 /// The trace a transaction began in, or one of its own.
-fn trace(txn: TxnId, memo: &Opaque) -> Trace {
+pub(super) fn trace(txn: TxnId, memo: &Opaque) -> Trace {
     Memo::read(memo).trace.unwrap_or_else(|| Trace::of(txn))
-}
-
-fn begun(what: What, key: Option<Key>, memo: Opaque, now: Timestamp) -> Begun {
-    match what {
-        What::Branches { shape, mode, timeout_ms, branches } => Begun::Commit(commit::Begun {
-            shape,
-            mode,
-            timeout_ms,
-            deadline: now.after_ms(timeout_ms),
-            branches,
-            key,
-            memo,
-        }),
-        What::Steps { steps, input, timeout_ms, delay_ms } => {
-            let start_at = delay_ms.map(|delay_ms| now.after_ms(delay_ms));
-            let start = start_at.unwrap_or(now);
-            let deadline = timeout_ms.map(|timeout_ms| start.after_ms(timeout_ms));
-            Begun::Saga(saga::Begun { start_at, timeout_ms, deadline, steps, input, key, memo })
-        }
-    }
 }
 
 /// Hashes an identity to itself: its low half is random already.
@@ -164,6 +147,7 @@ pub(super) struct Driver {
     pub(super) live: HashMap<TxnId, Live, BuildHasherDefault<ById>>,
     pub(super) timers: Timers,
     pub(super) keys: Keys,
+    pub(super) names: Names,
     /// Answers that came before their call returned.
     pub(super) answers: VecDeque<(TxnId, BranchId, Verb, Answer)>,
     /// Effects that the gate has let out; kept so that no memory is asked for each time.
@@ -189,6 +173,7 @@ impl Driver {
             live: HashMap::default(),
             timers: Timers::default(),
             keys: Keys::default(),
+            names: Names::default(),
             answers: VecDeque::new(),
             free: Vec::new(),
             draining: None,
@@ -346,74 +331,7 @@ impl Driver {
         }
     }
 
-    fn begin(&mut self, order: Order) {
-        let Order { txn, what, key, memo, waiter } = order;
-        if !self.accepting {
-            return waiter.want.refuse(AskError::ShuttingDown);
-        }
-        if self.live.contains_key(&txn) {
-            // A node has sent it twice.
-            return self.join(txn, waiter);
-        }
-        let now = self.now();
-        let (key, waiter) = match key {
-            None => (None, waiter),
-            Some(checked) => match self.key_is_free(checked, waiter, now) {
-                Some((key, waiter)) => (Some(key), waiter),
-                None => return,
-            },
-        };
-        let trace = trace(txn, &memo);
-        let order = self.in_order(&what, now);
-        let (machine, step) = Txn::begin(begun(what, key.clone(), memo, now), now);
-        let live = Live { waiters: vec![waiter], order, ..Live::new(machine, now, trace) };
-        if let Some(key) = &key {
-            self.keys.insert(key, txn);
-        }
-        self.shared.open.fetch_add(1, Ordering::Relaxed);
-        self.live.insert(txn, live);
-        self.take(txn, now, step);
-    }
-
-    fn in_order(&self, what: &What, now: Timestamp) -> Option<InOrder> {
-        let Shared { resources, contention, branch_order, .. } = &*self.shared;
-        match what {
-            What::Branches { branches, .. } => {
-                InOrder::of(branches, resources, contention, *branch_order, now)
-            }
-            What::Steps { .. } => None,
-        }
-    }
-
-    /// Hands key and waiter back if nobody has begun under the key; answers the waiter otherwise.
-    fn key_is_free(
-        &mut self,
-        checked: CheckedKey,
-        waiter: Waiter,
-        now: Timestamp,
-    ) -> Option<(Key, Waiter)> {
-        let CheckedKey { key, checked_at, running } = checked;
-        let Some(&(txn, fingerprint)) = self.keys.by_text.get(&key.text) else {
-            if now.since_ms(checked_at) > KEY_CHECK_MS_MAX {
-                waiter.want.refuse(AskError::Overloaded("the request waited too long"));
-                return None;
-            }
-            return Some((key, waiter));
-        };
-        let live = self.live.contains_key(&txn);
-        if fingerprint != key.fingerprint {
-            waiter.want.refuse(AskError::KeyReused(txn));
-        } else if live && running == IfRunning::Join {
-            self.join(txn, waiter);
-        } else if live {
-            waiter.want.refuse(AskError::KeyInUse(txn));
-        } else {
-            waiter.want.refuse(AskError::KeyTaken(txn));
-        }
-        None
-    }
-
-    fn join(&mut self, txn: TxnId, waiter: Waiter) {
+    pub(super) fn join(&mut self, txn: TxnId, waiter: Waiter) {
         match self.live.get_mut(&txn) {
             Some(live) => {
                 live.wait(waiter);

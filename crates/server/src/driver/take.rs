@@ -221,6 +221,9 @@ impl Driver {
         if let Some(key) = live.machine.key() {
             self.keys.ended(key, now);
         }
+        if live.repeats {
+            self.names.ended(txn, now);
+        }
         self.admit(txn, Out::Close(Box::new(Closing::new(txn, outcome, now, live))));
     }
 

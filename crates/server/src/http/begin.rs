@@ -23,7 +23,7 @@ use unanimous_participants::{Takes, Trace, step};
 use super::answer::{self, Heard, hear, hear_or_show, present};
 use super::{App, Failure, Reply, body, definitions, keys, message, steps, validate};
 use crate::definitions::Definitions;
-use crate::driver::{AskError, BeginOrder, IfRunning, SagaOrder, Webhook};
+use crate::driver::{AskError, BeginOrder, Given, IfRunning, SagaOrder, Webhook};
 use crate::limits::SAGA_MS_MAX;
 use crate::resources::Resources;
 
@@ -80,9 +80,10 @@ pub(super) async fn begin(
     let trace = body::trace(&headers);
     let mut order = order(&app, request, key.clone(), running, trace)?;
     let txn = assigned.map(|assigned| assigned.txn);
+    let given = txn.map(|txn| Given { txn, repeats: is_repeat });
     match &mut order {
-        Order::Saga(order) => (order.saga, order.txn) = (named, txn),
-        Order::Branches(order) => order.txn = txn,
+        Order::Saga(order) => (order.saga, order.txn) = (named, given),
+        Order::Branches(order) => order.txn = given,
     }
     let timeout_ms = match &order {
         Order::Branches(order) => order.timeout_ms,

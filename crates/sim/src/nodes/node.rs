@@ -70,6 +70,8 @@ pub(super) struct Held {
     pub(super) waiters: Vec<Waiter>,
     /// Transactions by the orders whose keys they were begun under.
     pub(super) keys: Vec<(u8, Slot)>,
+    /// What it has begun under names that several requests may bring.
+    pub(super) named: Vec<Slot>,
     pub(super) writer: Writer,
     /// It is being handed over: nothing new is taken.
     pub(super) closing: bool,
@@ -207,6 +209,7 @@ impl Held {
             gate: Gate::default(),
             waiters: Vec::new(),
             keys,
+            named: Vec::new(),
             writer: Writer::default(),
             closing: false,
         }

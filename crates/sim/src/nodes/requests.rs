@@ -173,9 +173,16 @@ impl World {
             if self.drives(node, *slot) {
                 return;
             }
+            let held = self.node(node).held_mut(part).expect("it is open");
+            // It has begun and ended since the journal was asked.
+            let overtaken = held.named.contains(slot);
             match CommitTxn::replay(records) {
                 Ok(machine) => self.reply(node, order, Reply::Stage(*slot, stage_of(&machine))),
-                Err(_) if named == epoch || careless => self.begin_now(node, order, *slot),
+                Err(_) if overtaken => self.status(node, order, *slot, self.begin_wait(order)),
+                Err(_) if named == epoch || careless => {
+                    held.named.push(*slot);
+                    self.begin_now(node, order, *slot);
+                }
                 // A branch that a former owner called may be on its way to undo it.
                 Err(_) if named < epoch => self.reply(node, order, Reply::NeverBegun(*slot)),
                 Err(_) => {}
