@@ -2,9 +2,8 @@
 //!
 //! A password is never in it. Every member may be named, or some: whichever answers is used.
 
-use std::path::PathBuf;
-
 use super::limits::ENDED_MAX;
+use crate::remote::tls::{Named, TlsFiles};
 
 /// The port of a member unless the URL names one.
 const PORT: u16 = 2_379;
@@ -31,15 +30,6 @@ pub(super) struct Address {
 pub(super) struct Member {
     pub(super) host: String,
     pub(super) port: u16,
-}
-
-/// Files for TLS, all in PEM.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(super) struct TlsFiles {
-    /// Authorities to trust, instead of those that the machine trusts.
-    pub(super) ca_file: Option<PathBuf>,
-    /// The certificate to show, with its private key.
-    pub(super) client: Option<(PathBuf, PathBuf)>,
 }
 
 /// Who has etcd give up old revisions.
@@ -100,19 +90,18 @@ impl Address {
     /// The same with what the parameters say.
     fn with(mut self, params: &str) -> Result<Self, String> {
         let mut tls = None;
-        let (mut ca_file, mut certificate, mut key) = (None, None, None);
+        let mut named = Named::default();
         for param in params.split('&').filter(|param| !param.is_empty()) {
             let (name, value) = param
                 .split_once('=')
                 .filter(|(_, value)| !value.is_empty())
                 .ok_or_else(|| format!("its url has a parameter without a value: {param:?}"))?;
-            let file = || Some(PathBuf::from(value));
+            if named.take(name, value) {
+                continue;
+            }
             match (name, value) {
                 ("tls", "on") => tls = Some(()),
                 ("tls", "off") => tls = None,
-                ("ca_file", _) => ca_file = file(),
-                ("client_cert_file", _) => certificate = file(),
-                ("client_key_file", _) => key = file(),
                 ("compact", "on") => self.compaction = Compaction::Ours,
                 ("compact", "off") => self.compaction = Compaction::NotOurs,
                 ("tls" | "compact", _) => {
@@ -133,15 +122,7 @@ impl Address {
                 }
             }
         }
-        let client = match (certificate, key) {
-            (Some(certificate), Some(key)) => Some((certificate, key)),
-            (None, None) => None,
-            (Some(_), None) | (None, Some(_)) => {
-                return Err("its url names one of client_cert_file and client_key_file: name both"
-                    .to_owned());
-            }
-        };
-        let files = TlsFiles { ca_file, client };
+        let files = named.files()?;
         if tls.is_none() && files != TlsFiles::default() {
             return Err("its url names files for tls without asking for it: add tls=on".to_owned());
         }

@@ -6,9 +6,9 @@ use bytes::Bytes;
 
 use super::address::Address;
 use super::proto::{Message, Range, Ranged, Txn, TxnDone, text};
-use super::tls::Tls;
 use super::wire::{Fault, Wire};
 use crate::codec::Undecodable;
+use crate::remote::tls::Tls;
 
 /// Codes of gRPC that etcd answers with.
 mod code {
@@ -81,7 +81,7 @@ impl Client {
     ///
     /// Which file cannot be used, and why.
     pub(super) fn new(address: Address, password: Option<String>) -> Result<Self, String> {
-        let tls = address.tls.as_ref().map(Tls::new).transpose()?;
+        let tls = address.tls.as_ref().map(|files| Tls::new(files, Some(b"h2"))).transpose()?;
         Ok(Self { address, password, tls, state: Mutex::default() })
     }
 

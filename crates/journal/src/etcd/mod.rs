@@ -32,7 +32,6 @@ mod list;
 mod opening;
 mod proto;
 mod readers;
-mod tls;
 mod upkeep;
 mod value;
 mod wire;

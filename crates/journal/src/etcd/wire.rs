@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::address::Member;
 use super::limits::{ANSWER_BYTES_MAX, CALL, CONNECT, WINDOWS};
-use super::tls::Tls;
+use crate::remote::tls::Tls;
 
 /// A connection.
 #[derive(Clone)]

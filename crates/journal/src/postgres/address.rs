@@ -1,4 +1,4 @@
-//! Where the database is: `postgres://user@host:port/database?schema=unanimous`.
+//! Where the database is: `postgres://user@host:port/database?schema=unanimous&sslmode=verify-full`.
 //!
 //! A password is never in it. Several hosts may be named (`host1:5432,host2:5432`): the one that
 //! takes writes is used.
@@ -10,6 +10,7 @@ use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 
 use super::limits::{CONNECT, SILENCE};
+use crate::remote::tls::{Named, Tls, TlsFiles};
 
 /// The schema of the tables unless the URL names one.
 const SCHEMA: &str = "unanimous";
@@ -26,6 +27,7 @@ const SETTINGS: &str = "-c statement_timeout=0 -c lock_timeout=0 -c jit=off -c T
 pub(super) struct Address {
     pub(super) config: Config,
     pub(super) schema: String,
+    pub(super) tls: Option<Tls>,
     /// The same for people.
     pub(super) shown: String,
 }
@@ -51,7 +53,8 @@ impl Address {
                         journal_password_env or journal_password_file in the configuration"
                 .to_owned());
         }
-        let schema = schema(params)?;
+        let Params { schema, tls } = Params::parse(params)?;
+        let tls = tls.map(|files| Tls::new(&files, None)).transpose()?;
         let mut config = Config::from_str(plain).map_err(|error| wrong(&error))?;
         if config.get_hosts().is_empty() {
             return Err("its url names no host".to_owned());
@@ -66,7 +69,7 @@ impl Address {
             config.password(password);
         }
         config
-            .ssl_mode(SslMode::Disable)
+            .ssl_mode(if tls.is_some() { SslMode::Require } else { SslMode::Disable })
             .target_session_attrs(TargetSessionAttrs::ReadWrite)
             .application_name("unanimous")
             .options(format!("-c search_path={schema} {SETTINGS}"))
@@ -76,32 +79,62 @@ impl Address {
             .keepalives_interval(SILENCE / 5)
             .keepalives_retries(3);
         let shown = shown(&config);
-        Ok(Self { config, schema, shown })
+        Ok(Self { config, schema, tls, shown })
     }
 }
 
-/// The schema that the parameters name.
-fn schema(params: &str) -> Result<String, String> {
-    let mut schema = SCHEMA.to_owned();
-    for param in params.split('&').filter(|param| !param.is_empty()) {
-        match param.split_once('=') {
-            Some(("schema", name)) => schema = name.to_owned(),
-            Some(("sslmode", "disable")) => {}
-            Some(("sslmode", mode)) => {
-                return Err(format!(
-                    "sslmode={mode} in its url: the journal speaks no TLS yet, use a private \
-                     network or a tunnel and sslmode=disable"
-                ));
+/// What the parameters of the URL say.
+struct Params {
+    schema: String,
+    tls: Option<TlsFiles>,
+}
+
+impl Params {
+    fn parse(params: &str) -> Result<Self, String> {
+        let (mut schema, mut encrypted, mut named) = (SCHEMA.to_owned(), false, Named::default());
+        for param in params.split('&').filter(|param| !param.is_empty()) {
+            let (name, value) = param
+                .split_once('=')
+                .ok_or_else(|| format!("its url has a parameter without a value: {param:?}"))?;
+            match (name, value) {
+                _ if named.take(name, value) => {}
+                ("schema", _) => value.clone_into(&mut schema),
+                ("sslmode", "disable") => encrypted = false,
+                ("sslmode", "require" | "verify-full") => encrypted = true,
+                ("sslmode", "allow" | "prefer" | "verify-ca") => {
+                    return Err(format!(
+                        "sslmode={value} in its url would encrypt without knowing for whom: write \
+                         sslmode=verify-full"
+                    ));
+                }
+                ("sslmode", _) => {
+                    return Err(format!(
+                        "sslmode={value} in its url: write sslmode=verify-full or sslmode=disable"
+                    ));
+                }
+                (_, _) => {
+                    return Err(format!(
+                        "its url has an unknown parameter {name:?}; known: schema, sslmode, \
+                         ca_file, client_cert_file, client_key_file"
+                    ));
+                }
             }
-            Some((name, _)) => {
-                return Err(format!("its url has an unknown parameter {name:?}; known: schema"));
-            }
-            None => return Err(format!("its url has a parameter without a value: {param:?}")),
         }
+        let files = named.files()?;
+        if !encrypted && files != TlsFiles::default() {
+            return Err("its url names files for tls without asking for it: add \
+                        sslmode=verify-full"
+                .to_owned());
+        }
+        Ok(Self { schema: allowed(schema)?, tls: encrypted.then_some(files) })
     }
-    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+}
+
+/// A schema that needs no quotes.
+fn allowed(schema: String) -> Result<String, String> {
+    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
     let begins = schema.bytes().next().is_some_and(|byte| !byte.is_ascii_digit());
-    match begins && schema.len() < 64 && schema.bytes().all(allowed) {
+    match begins && schema.len() < 64 && schema.bytes().all(fits) {
         true => Ok(schema),
         false => Err(format!(
             "schema={schema} in its url: use up to 63 lower-case letters, digits and underscores"
@@ -152,7 +185,11 @@ mod tests {
             ("postgres://a:secret@db/x", "UNANIMOUS_JOURNAL_PASSWORD"),
             ("postgres://a@db:port/x", "url is wrong"),
             ("postgres://a@db", "names no database"),
-            ("postgres://a@db/x?sslmode=require", "no TLS yet"),
+            ("postgres://a@db/x?sslmode=prefer", "without knowing for whom"),
+            ("postgres://a@db/x?sslmode=on", "sslmode=verify-full"),
+            ("postgres://a@db/x?ca_file=x", "add sslmode=verify-full"),
+            ("postgres://a@db/x?sslmode=require&client_key_file=x", "name both"),
+            ("postgres://a@db/x?sslmode=verify-full&ca_file=/no/such", "ca_file=/no/such"),
             ("postgres://a@db/x?schema=Una", "schema=Una"),
             ("postgres://a@db/x?schema=", "schema="),
             ("postgres://a@db/x?nonsense=1", "nonsense"),

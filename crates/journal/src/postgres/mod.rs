@@ -3,6 +3,7 @@
 //! | file | what it is for |
 //! |---|---|
 //! | `address` | the URL |
+//! | `encryption` | TLS, as the driver asks for it |
 //! | `session` | a connection, and what its errors mean |
 //! | `tables` | making the tables, and what the server must be like |
 //! | `book` | the rows of one batch |
@@ -22,6 +23,7 @@
 mod address;
 mod book;
 mod directory;
+mod encryption;
 mod id;
 mod limits;
 mod readers;

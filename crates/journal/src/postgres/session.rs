@@ -7,10 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio_postgres::error::SqlState;
+use tokio_postgres::tls::TlsStream;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{AsyncMessage, Client, Error, NoTls, Row, Statement};
+use tokio_postgres::{AsyncMessage, Client, Connection, Error, NoTls, Row, Socket, Statement};
 
 use super::address::Address;
+use super::encryption::Encryption;
 
 /// Stronger is left as it is.
 const DURABLE: &str = "SELECT set_config('synchronous_commit', 'on', false)
@@ -74,18 +76,19 @@ pub(super) fn described(error: &Error) -> String {
 impl Session {
     /// Connects. Must be called within the journal's runtime.
     pub(super) async fn open(address: &Address) -> Result<Self, Error> {
-        let (client, mut connection) = address.config.connect(NoTls).await?;
         let warned = Arc::new(AtomicBool::new(false));
-        let warning = Arc::clone(&warned);
-        tokio::spawn(async move {
-            while let Some(Ok(message)) = poll_fn(|cx| connection.poll_message(cx)).await {
-                if let AsyncMessage::Notice(notice) = message
-                    && [SqlState::WARNING, SqlState::ADMIN_SHUTDOWN].contains(notice.code())
-                {
-                    warning.store(true, Ordering::SeqCst);
-                }
+        let client = match &address.tls {
+            None => {
+                let (client, connection) = address.config.connect(NoTls).await?;
+                tokio::spawn(attend(connection, Arc::clone(&warned)));
+                client
             }
-        });
+            Some(tls) => {
+                let (client, connection) = address.config.connect(Encryption::by(tls)).await?;
+                tokio::spawn(attend(connection, Arc::clone(&warned)));
+                client
+            }
+        };
         client.batch_execute(DURABLE).await?;
         Ok(Self { client, warned, prepared: Mutex::default() })
     }
@@ -135,6 +138,20 @@ impl Session {
         match self.warned.load(Ordering::SeqCst) {
             true => Err(Trouble::Again("the wait for the standby was cancelled".to_owned())),
             false => Ok(rows),
+        }
+    }
+}
+
+/// Works for a connection until it is closed, and notes that the server has warned.
+async fn attend<T: TlsStream + Unpin>(
+    mut connection: Connection<Socket, T>,
+    warned: Arc<AtomicBool>,
+) {
+    while let Some(Ok(message)) = poll_fn(|cx| connection.poll_message(cx)).await {
+        if let AsyncMessage::Notice(notice) = message
+            && [SqlState::WARNING, SqlState::ADMIN_SHUTDOWN].contains(notice.code())
+        {
+            warned.store(true, Ordering::SeqCst);
         }
     }
 }

@@ -168,6 +168,13 @@ fn refusal(address: &Address, error: &Error) -> String {
             format!("make it: createdb {database}")
         }
         Some(code) if *code == SqlState::INVALID_PASSWORD => password.to_owned(),
+        Some(_) if text.contains("no encryption") => {
+            "add sslmode=verify-full to its url, or let this user in without it: see pg_hba.conf"
+                .to_owned()
+        }
+        Some(_) if text.contains("client certificate") => {
+            "name one by client_cert_file=FILE and client_key_file=FILE in its url".to_owned()
+        }
         Some(code) if *code == SqlState::INVALID_AUTHORIZATION_SPECIFICATION => {
             "let this user in: see pg_hba.conf, and whether the user exists".to_owned()
         }
@@ -175,6 +182,14 @@ fn refusal(address: &Address, error: &Error) -> String {
         None if text.contains("password missing") => password.to_owned(),
         None if text.contains("does not allow writes") => {
             "it is a standby: name the primary, or all of them as host1,host2".to_owned()
+        }
+        None if text.contains("does not support TLS") => {
+            "set ssl = on there, or sslmode=disable in its url".to_owned()
+        }
+        None if text.contains("TLS handshake") => {
+            "its certificate has to name the host as the url does, and be signed by whom this \
+             machine trusts or by an authority in ca_file=FILE"
+                .to_owned()
         }
         None => "is it running, and is this its address?".to_owned(),
     };

@@ -6,6 +6,7 @@ pub(crate) mod engine;
 pub(crate) mod limits;
 pub(crate) mod scribe;
 pub(crate) mod state;
+pub(crate) mod tls;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

@@ -1,6 +1,7 @@
 //! The journals on servers, which the tests start themselves.
 
 mod beside;
+mod certificates;
 mod cuts;
 mod differential;
 mod directory;

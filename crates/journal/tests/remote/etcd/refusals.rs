@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use unanimous_journal::{End, EtcdJournal, EtcdOptions, Journal, JournalError};
 
 use super::private::{Cluster, open};
+use crate::certificates::Authority;
 use crate::history::{Client, finished, mint};
 use crate::listener::Heard;
 use crate::patience::free_port;
@@ -85,24 +85,10 @@ fn a_user_needs_its_password_and_rights_and_an_expired_login_is_renewed() {
 
 #[test]
 fn over_tls_only_the_host_in_the_url_gets_anything() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let file = |name: &str| folder.path().join(name).display().to_string();
-    let mut params = CertificateParams::default();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let key = KeyPair::generate().expect("randomness");
-    let authority = CertifiedIssuer::self_signed(params, key).expect("a sound certificate");
-    let certify = |name: &str, host: &str| {
-        let key = KeyPair::generate().expect("randomness");
-        let params = CertificateParams::new([host.to_owned()]).expect("a good name");
-        let certificate = params.signed_by(&key, &authority).expect("a sound certificate");
-        std::fs::write(file(&format!("{name}.crt")), certificate.pem())
-            .expect("the folder is ours");
-        std::fs::write(file(&format!("{name}.key")), key.serialize_pem()).expect("ours");
-    };
-    std::fs::write(file("ca.crt"), authority.pem()).expect("the folder is ours");
-    certify("server", "127.0.0.1");
-    certify("client", "coordinator");
-    let (certificate, key, ca) = (file("server.crt"), file("server.key"), file("ca.crt"));
+    let authority = Authority::new();
+    let server = authority.certify("server", "127.0.0.1");
+    let client = authority.certify("client", "coordinator");
+    let (certificate, key, ca) = (server.certificate, server.key, authority.ca());
     let settings = ["--cert-file", &certificate, "--key-file", &key].map(str::to_owned);
     let settings =
         [format!("{}={}", settings[0], settings[1]), settings[2].clone(), settings[3].clone()];
@@ -112,16 +98,12 @@ fn over_tls_only_the_host_in_the_url_gets_anything() {
     let heard = Arc::new(Heard::default());
     let journal = open(&trusted, Arc::clone(&heard) as _);
     heard.wait(Client::of(&journal).whole(mint()).expect("it is ours")).expect("it is there");
-    let with_client = format!(
-        "{trusted}&client_cert_file={}&client_key_file={}",
-        file("client.crt"),
-        file("client.key")
-    );
+    let with_client = trusted.clone() + &client.params();
     drop(open(&with_client, Arc::new(Heard::default())));
     let untrusted = format!("{}?tls=on", cluster.url());
     assert_says(&refused(&untrusted, None), &["tls", "ca_file"]);
     let other_name = trusted.replace("127.0.0.1", "localhost");
     assert_says(&refused(&other_name, None), &["tls", "for the host"]);
-    let missing = format!("{}?tls=on&ca_file={}", cluster.url(), file("nothing"));
+    let missing = format!("{}?tls=on&ca_file={}", cluster.url(), authority.file("nothing"));
     assert_says(&refused(&missing, None), &["ca_file", "No such file"]);
 }

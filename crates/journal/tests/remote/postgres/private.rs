@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use unanimous_journal::{Listener, PostgresJournal, PostgresOptions};
 
+use crate::certificates::Certified;
 use crate::patience::{PATIENCE, free_port, is_root};
 
 /// Nobody's number on every system: PostgreSQL refuses to run as root.
@@ -129,6 +130,25 @@ impl Private {
     pub(crate) fn let_in(&self, rules: &str) {
         fs::write(self.data().join("pg_hba.conf"), rules).expect("the folder is ours");
         self.sql("SELECT pg_reload_conf()");
+    }
+
+    /// Has it speak TLS, and lets a user in only so, by a method of `pg_hba.conf`.
+    pub(crate) fn encrypt(&self, server: &Certified, ca: &str, user: &str, method: &str) {
+        let files =
+            [(&*server.certificate, "server.crt"), (&*server.key, "server.key"), (ca, "ca.crt")];
+        for (from, name) in files {
+            let to = self.data().join(name);
+            fs::copy(from, &to).expect("the folder is ours");
+            fs::set_permissions(&to, Permissions::from_mode(0o600)).expect("it is ours");
+            if is_root() {
+                chown(&to, Some(NOBODY), Some(NOBODY)).expect("root may");
+            }
+        }
+        self.sql("ALTER SYSTEM SET ssl_ca_file = 'ca.crt'");
+        self.sql("ALTER SYSTEM SET ssl = on");
+        self.let_in(&format!(
+            "hostssl all {user} 127.0.0.1/32 {method}\nhost all postgres 127.0.0.1/32 trust\n"
+        ));
     }
 
     /// Runs statements with the server's own client, and returns what they say.

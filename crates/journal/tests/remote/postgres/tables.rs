@@ -8,6 +8,7 @@ use unanimous_core::{Decision, Opaque, saga};
 use unanimous_journal::{End, Journal, JournalError, PostgresJournal, PostgresOptions};
 
 use super::private::{Private, open};
+use crate::certificates::Authority;
 use crate::history::{Client, begun, begun_of, decided, finished, mint, saga_begun};
 use crate::listener::Heard;
 use crate::patience::{free_port, until};
@@ -190,4 +191,42 @@ fn a_wrong_or_missing_password_is_told_and_not_shown() {
 fn a_server_that_does_not_keep_what_it_says_it_wrote_is_refused() {
     let Some(server) = Private::start(&["fsync=off"]) else { return };
     assert!(refused(&server.url(), None).contains("set fsync = on"));
+}
+
+#[test]
+fn over_tls_only_the_host_in_the_url_gets_anything() {
+    let Some(server) = Private::start(&[]) else { return };
+    server.sql("CREATE ROLE app LOGIN");
+    server.sql("CREATE SCHEMA unanimous AUTHORIZATION app");
+    let url = format!("postgres://app@127.0.0.1:{}/postgres", server.port());
+    let authority = Authority::new();
+    let trusted = format!("{url}?sslmode=verify-full&ca_file={}", authority.ca());
+    assert!(refused(&trusted, None).contains("set ssl = on there"));
+
+    let certified = authority.certify("server", "127.0.0.1");
+    server.encrypt(&certified, &authority.ca(), "app", "cert");
+    let client = authority.certify("client", "app");
+    let with_client = trusted.clone() + &client.params();
+    let encrypted = "SELECT count(*) > 1 AND bool_and(ssl) FROM pg_stat_ssl
+        JOIN pg_stat_activity USING (pid) WHERE usename = 'app'";
+    until("it speaks tls", || {
+        let listener = Arc::new(Heard::default());
+        PostgresJournal::open(&with_client, PostgresOptions::default(), listener).is_ok()
+    });
+    let heard = Arc::new(Heard::default());
+    let journal = open(&with_client, Arc::clone(&heard) as _);
+    let client = Client::of(&journal);
+    let txn = mint();
+    heard.wait(client.whole(txn).expect("it is ours")).expect("it is there");
+    assert_eq!(journal.read(txn).expect("it is there").len(), 4);
+    assert_eq!(server.sql(encrypted), "t");
+
+    assert!(refused(&trusted, None).contains("name one by client_cert_file"));
+    assert!(refused(&url, None).contains("add sslmode=verify-full"));
+    let other_name = with_client.replace("127.0.0.1", "localhost");
+    assert!(refused(&other_name, None).contains("name the host"));
+    let untrusted = with_client.replace(&format!("ca_file={}&", authority.ca()), "");
+    assert!(refused(&untrusted, None).contains("ca_file"));
+    let missing = with_client.replace("ca.crt", "nothing");
+    assert!(refused(&missing, None).contains("No such file"));
 }

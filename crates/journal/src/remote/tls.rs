@@ -1,9 +1,9 @@
-//! TLS to etcd: the certificate is always checked, for whom it was made and who signed it.
+//! TLS to a server: the certificate is always checked, for whom it was made and who signed it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::crypto::ring;
@@ -11,19 +11,63 @@ use tokio_rustls::rustls::pki_types::pem::{Error as PemError, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use super::address::TlsFiles;
+/// Files for TLS, all in PEM.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct TlsFiles {
+    /// Authorities to trust, instead of those that the machine trusts.
+    pub(crate) ca_file: Option<PathBuf>,
+    /// The certificate to show, with its private key.
+    pub(crate) client: Option<(PathBuf, PathBuf)>,
+}
+
+/// The same as the parameters of a URL name them.
+#[derive(Default)]
+pub(crate) struct Named {
+    ca_file: Option<PathBuf>,
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+}
+
+impl Named {
+    /// Takes a parameter; false if it names no file.
+    pub(crate) fn take(&mut self, name: &str, value: &str) -> bool {
+        let file = match name {
+            "ca_file" => &mut self.ca_file,
+            "client_cert_file" => &mut self.certificate,
+            "client_key_file" => &mut self.key,
+            _ => return false,
+        };
+        *file = Some(PathBuf::from(value));
+        true
+    }
+
+    /// # Errors
+    ///
+    /// What is missing, for the one who wrote the URL.
+    pub(crate) fn files(self) -> Result<TlsFiles, String> {
+        let client = match (self.certificate, self.key) {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => None,
+            (Some(_), None) | (None, Some(_)) => {
+                return Err("its url names one of client_cert_file and client_key_file: name both"
+                    .to_owned());
+            }
+        };
+        Ok(TlsFiles { ca_file: self.ca_file, client })
+    }
+}
 
 /// Encrypts connections.
 #[derive(Clone)]
-pub(super) struct Tls(TlsConnector);
+pub(crate) struct Tls(TlsConnector);
 
 impl Tls {
-    /// Reads the files. Connects to nothing.
+    /// Reads the files. Connects to nothing. `protocol` is what is spoken, where that is said.
     ///
     /// # Errors
     ///
     /// Which file cannot be used, and why.
-    pub(super) fn new(files: &TlsFiles) -> Result<Self, String> {
+    pub(crate) fn new(files: &TlsFiles, protocol: Option<&[u8]>) -> Result<Self, String> {
         let trusted = match &files.ca_file {
             Some(path) => authorities(path)?,
             None => of_the_machine()?,
@@ -43,7 +87,7 @@ impl Tls {
                 })?
             }
         };
-        config.alpn_protocols = vec![b"h2".to_vec()];
+        config.alpn_protocols = protocol.map(<[u8]>::to_vec).into_iter().collect();
         Ok(Self(TlsConnector::from(Arc::new(config))))
     }
 
@@ -52,11 +96,11 @@ impl Tls {
     /// # Errors
     ///
     /// Why not, in one line.
-    pub(super) async fn connect(
+    pub(crate) async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         host: &str,
-        stream: TcpStream,
-    ) -> Result<TlsStream<TcpStream>, String> {
+        stream: S,
+    ) -> Result<TlsStream<S>, String> {
         let name = ServerName::try_from(host.trim_start_matches('[').trim_end_matches(']'))
             .map_err(|_| format!("{host:?} is no name that a certificate has"))?
             .to_owned();
