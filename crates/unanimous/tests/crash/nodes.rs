@@ -47,6 +47,7 @@ async fn strike(fleet: &mut Fleet, chance: &mut Chance) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes up to a minute: many kills of nodes"]
 async fn no_outcome_is_lost_by_kills_and_pauses_of_three_nodes_and_of_their_database() {
     let blows = blows(16);
     let Some(mut server) = shared::journal() else { return };
@@ -75,6 +76,7 @@ async fn no_outcome_is_lost_by_kills_and_pauses_of_three_nodes_and_of_their_data
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes up to a minute: many kills of nodes"]
 async fn no_outcome_is_lost_by_kills_and_pauses_of_three_nodes_and_of_members_of_etcd() {
     let blows = blows(8) / 2;
     let Some(mut members) = Members::start(3) else { return };
