@@ -162,17 +162,24 @@ async fn send(node: &Arc<Node>, to: To, ask: Ask, begin: Option<Begin>) -> Respo
     loop {
         changed.mark_unchanged();
         let started = Instant::now();
-        let answer = match owner(node, to) {
-            Some(Owner::Here(held)) => here(node, &held, &ask, begin.as_ref(), &mut name).await,
-            Some(Owner::There { address, epoch }) if !ask.is_forwarded => {
-                let by = At { address: &address, epoch };
-                there(node, to, by, &ask, begin.as_ref(), &mut name).await
+        let (epoch, answer) = match owner(node, to) {
+            Some(Owner::Here(held)) => {
+                (held.epoch(), here(node, &held, &ask, begin.as_ref(), &mut name).await)
             }
-            Some(Owner::There { .. }) | None => None,
+            Some(Owner::There { address, epoch }) if !ask.is_forwarded => {
+                let at = At { address: &address, epoch };
+                (epoch, there(node, to, at, &ask, begin.as_ref(), &mut name).await)
+            }
+            Some(Owner::There { .. }) | None => (Epoch::default(), None),
         };
         match answer {
-            // Under another name it may begin.
-            Some(answer) if is_never_begun(&answer) && !ask.is_forwarded => name = None,
+            Some(answer) if is_never_begun(&answer) && !ask.is_forwarded => {
+                // Under another name it may begin: at once, if that was of a former owner.
+                if name.is_some_and(|name| name.epoch < epoch) {
+                    changed.mark_changed();
+                }
+                name = None;
+            }
             Some(answer) => return answer,
             None => {}
         }
