@@ -28,18 +28,29 @@ const KILLS: &str = "UNANIMOUS_SHARED_KILLS";
 /// Longest time between two of them.
 const LIFE_MS_MAX: u64 = 400;
 
-/// Longest pause of a node: longer than it takes the others to notice.
-const PAUSE_MS_MAX: u64 = 2_500;
+/// Longest pause of a node, in milliseconds. Default: longer than it takes the others to notice.
+const PAUSE: &str = "UNANIMOUS_PAUSE_MS_MAX";
+const PAUSE_MS_MAX: usize = 2_500;
+
+/// Outcomes that are told between two restarts.
+const BETWEEN: &str = "UNANIMOUS_BETWEEN_RESTARTS";
 
 fn blows(otherwise: usize) -> usize {
-    std::env::var(KILLS).ok().and_then(|kills| kills.parse().ok()).unwrap_or(otherwise)
+    number(KILLS).unwrap_or(otherwise)
+}
+
+fn number(variable: &str) -> Option<usize> {
+    std::env::var(variable).ok()?.parse().ok()
 }
 
 /// Does something bad to one of the nodes.
 async fn strike(fleet: &mut Fleet, chance: &mut Chance) {
     let victim = chance.below(fleet.nodes.len() as u64) as usize;
     match chance.below(8) {
-        0 | 1 => fleet.pause(victim, chance.pause(PAUSE_MS_MAX)).await,
+        0 | 1 => {
+            let pause_ms_max = number(PAUSE).unwrap_or(PAUSE_MS_MAX);
+            fleet.pause(victim, chance.pause(pause_ms_max as u64)).await;
+        }
         2 => fleet.restart(victim).await,
         _ => fleet.kill(victim).await,
     }
@@ -109,10 +120,14 @@ async fn no_request_of_the_sdk_fails_while_every_node_is_restarted_in_turn() {
     let world = shared::world_on(&server).await;
     let mut fleet = Fleet::start(&world, 3).await;
     let crowd = Crowd::start(&world, &mut chance);
+    let between = number(BETWEEN).unwrap_or(100);
     for _ in 0..2 {
         for index in 0..3 {
-            let enough = world.witness.count() + 100;
-            eventually("busy", async || world.told_at_least(enough)).await;
+            let enough = world.witness.count() + between;
+            while world.witness.count() < enough {
+                let more = enough.min(world.witness.count() + 100);
+                eventually("busy", async || world.told_at_least(more)).await;
+            }
             fleet.restart(index).await;
             fleet.settled().await;
         }
