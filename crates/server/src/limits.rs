@@ -51,8 +51,9 @@ pub const WAIT_SLACK_MS: u64 = 1_000;
 /// give up sooner.
 pub const WAIT_MS_MAX: u64 = 300_000;
 
-/// Milliseconds that a transaction's key is remembered in memory after its end. Longer than any
-/// request may be under way between its look into the journal and the driver.
+/// Milliseconds that a transaction's key, or the identity that it was given, is remembered in memory
+/// after its end. Longer than any request may be under way between its look into the journal and the
+/// driver.
 pub const KEY_MEMORY_MS: u64 = 60_000;
 
 /// Milliseconds after which a look into the journal is too old to begin on.

@@ -87,6 +87,7 @@ impl Driver {
         }
         let now = self.now();
         if let Some(checked_at) = repeats {
+            // It began and ended after the journal was asked about it.
             if self.names.contains(txn) {
                 return waiter.want.refuse(AskError::KeyTaken(txn));
             }
@@ -170,5 +171,63 @@ fn begun(what: What, key: Option<Key>, memo: Opaque, now: Timestamp) -> Begun {
             let deadline = timeout_ms.map(|timeout_ms| start.after_ms(timeout_ms));
             Begun::Saga(saga::Begun { start_at, timeout_ms, deadline, steps, input, key, memo })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use unanimous_core::Outcome;
+    use unanimous_core::id::ShardId;
+    use unanimous_journal::{FileJournal, Journal, Options};
+    use unanimous_participants::local::{Local, agree};
+
+    use super::super::{BranchOrder, Coordinator, CoordinatorOptions, Ears, events};
+    use super::*;
+    use crate::{Metrics, Resources};
+
+    fn order(txn: TxnId) -> BeginOrder {
+        BeginOrder {
+            txn: Some(Given { txn, repeats: true }),
+            shape: Shape::Atomic,
+            timeout_ms: 10_000,
+            branches: vec![("wallet".into(), "wallet".into(), Opaque::default())],
+            key: None,
+            running: IfRunning::Join,
+            wait: Wait::Finished,
+            trace: None,
+            webhook: None,
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_has_ended_under_a_given_identity_does_not_begin_once_more() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let ears = Ears::new();
+        let journal = FileJournal::open(folder.path(), Options::default(), Arc::clone(&ears) as _);
+        let journal = Arc::new(journal.expect("a new folder"));
+        let options = CoordinatorOptions {
+            shards: ShardId::all().collect(),
+            cluster: journal.instance().to_owned(),
+            drivers: 1,
+            call_timeout_ms: 1_000,
+            branch_order: BranchOrder::default(),
+            open_max: 10,
+            queue_max: 10,
+            metrics: Arc::new(Metrics::new()),
+            events: events(),
+        };
+        let resources = Resources::default().with("wallet", Arc::new(Local::new(agree)));
+        let coordinator = Coordinator::start(options, journal, ears, resources);
+        let coordinator = coordinator.expect("a new journal");
+
+        let txn = TxnId::mint(1_763_700_000_000, ShardId::of(3), 1);
+        let first = coordinator.run(order(txn)).await.expect("it is there");
+        assert!(matches!(first, Ok(Outcome::Committed)), "{first:?}");
+        // As by a request that had asked the journal before the first one came.
+        let late = coordinator.run(order(txn)).await.expect("it is there");
+        assert!(matches!(late, Err(AskError::KeyTaken(other)) if other == txn), "{late:?}");
+        coordinator.close().await.expect("nothing is lost to another coordinator");
     }
 }

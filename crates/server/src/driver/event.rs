@@ -136,7 +136,7 @@ pub enum AskError {
     KeyReused(TxnId),
     /// The first request with the key is still running, as this transaction.
     KeyInUse(TxnId),
-    /// Somebody has begun under the key since it was looked up: look again.
+    /// Somebody has begun under the key, or the given identity, since it was looked up: look again.
     KeyTaken(TxnId),
     /// Too much is open or queued.
     Overloaded(&'static str),

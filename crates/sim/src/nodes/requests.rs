@@ -93,18 +93,22 @@ impl World {
     /// Begins a transaction, or finds the one that was begun under the same key.
     fn begin(&mut self, node: u8, part: Part, order: u8) {
         let keyed = self.orders[usize::from(order)].token == Token::Key;
-        let wait = self.begin_wait(order);
         let held = self.nodes[usize::from(node)].held(part).expect("it is open");
         let found = held.keys.iter().find(|(it, _)| keyed && *it == order);
         if let Some(&(_, slot)) = found {
-            return match wait {
-                Wait::Begun => self.reply_gated(node, slot, order, Reply::Begun(slot)),
-                Wait::Decided | Wait::Ended => self.status(node, order, slot, wait),
-            };
+            return self.wait_along(node, order, slot);
         }
         if self.has_room() {
             let slot = self.mint(order, part);
             self.begin_now(node, order, slot);
+        }
+    }
+
+    /// Answers whoever asked for something to begin that has begun already.
+    fn wait_along(&mut self, node: u8, order: u8, slot: Slot) {
+        match self.begin_wait(order) {
+            Wait::Begun => self.reply_gated(node, slot, order, Reply::Begun(slot)),
+            wait @ (Wait::Decided | Wait::Ended) => self.status(node, order, slot, wait),
         }
     }
 
@@ -141,12 +145,9 @@ impl World {
 
     /// Begins under a name, or waits along with what was begun under it.
     fn begin_as(&mut self, node: u8, order: u8, slot: Slot, named: Epoch) {
-        let (part, wait) = (self.part_of(slot), self.begin_wait(order));
+        let part = self.part_of(slot);
         if self.live_stage(node, slot).is_some() {
-            return match wait {
-                Wait::Begun => self.reply_gated(node, slot, order, Reply::Begun(slot)),
-                Wait::Decided | Wait::Ended => self.status(node, order, slot, wait),
-            };
+            return self.wait_along(node, order, slot);
         }
         let Some(held) = self.node(node).held_mut(part) else { return };
         if !held.is_busy_with(slot) {
