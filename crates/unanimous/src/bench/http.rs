@@ -56,7 +56,7 @@ pub(super) async fn run(kind: Load, shape: &Shape, format: Format) -> Result<(),
     let resources = [("left", format!("{left}/agree")), ("right", format!("{right}/agree"))];
     let served = process::start_coordinator(&folder.join("journal"), &resources).await?;
     let pid = served.child.id().ok_or_else(|| Failure::not_done("the coordinator has ended"))?;
-    let transaction = post(format!("{}/v1/transactions", served.url), kind.body());
+    let transaction = post(&format!("{}/v1/transactions", served.url), kind.body());
     measure(kind.title(), &transaction, pid, shape, format).await
 }
 

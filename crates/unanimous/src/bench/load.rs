@@ -5,10 +5,9 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use axum::http::StatusCode;
 use bytes::Bytes;
 
-use super::process;
+use super::lean::Caller;
 use crate::exit::Failure;
 use crate::stats::{cpu_of, median, percentile};
 
@@ -48,21 +47,24 @@ pub(super) fn once<F: Future<Output = Result<(), Failure>> + Send + 'static>(
 }
 
 /// A transaction as one request, which is answered with 200 when it has come out.
-pub(super) fn post(target: String, body: Bytes) -> Once {
-    let (client, target): (_, Arc<str>) = (process::http_client(), target.into());
+pub(super) fn post(target: &str, body: Bytes) -> Once {
+    let caller = Caller::new(target);
     once(move || {
-        let (client, target, body) = (client.clone(), Arc::clone(&target), body.clone());
-        async move {
-            match process::send(&client, "POST", &target, body).await {
-                Some((StatusCode::OK, _)) => Ok(()),
-                Some((status, body)) => {
-                    let body = String::from_utf8_lossy(&body);
-                    Err(Failure::not_done(format!("{target} answered {status}: {body}")))
-                }
-                None => Err(Failure::not_done(format!("{target} did not answer"))),
-            }
-        }
+        let (caller, body) = (caller.clone(), body.clone());
+        async move { post_one(&caller, &body).await }
     })
+}
+
+/// Posts one request, which is answered with 200 when what it asks for has come out.
+pub(super) async fn post_one(caller: &Caller, body: &[u8]) -> Result<(), Failure> {
+    match caller.post(body).await {
+        Ok((200, _)) => Ok(()),
+        Ok((status, body)) => {
+            let body = String::from_utf8_lossy(&body);
+            Err(Failure::not_done(format!("the server answered {status}: {body}")))
+        }
+        Err(error) => Err(Failure::not_done(format!("the server did not answer: {error}"))),
+    }
 }
 
 /// Keeps `count` transactions in flight for a while, at the coordinator that is process `pid`.

@@ -11,6 +11,7 @@ mod fleet;
 mod http;
 mod inside;
 mod journals;
+mod lean;
 mod load;
 mod loops;
 mod peers;

@@ -5,19 +5,17 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use axum::Router;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
-use axum::routing::post;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 
+use super::lean::{self, Reply};
 use crate::demo::child::Ports;
 use crate::exit::Failure;
 use crate::output;
@@ -54,34 +52,20 @@ pub(super) async fn send(
 
 /// A service that agrees to everything: prints its address and ends with its parent.
 pub(super) async fn serve_agreeing() -> Result<(), Failure> {
-    let (listener, address) = listen().await?;
-    output::line(&address.to_string());
+    output::line(agree_here()?.trim_start_matches("http://"));
     when_parent_ends(|| std::process::exit(0));
-    axum::serve(listener, agreeing()).await.map_err(cannot_listen)
+    std::future::pending().await
 }
 
 /// Starts such a service within this process, with which it ends; returns its address.
-pub(super) async fn agree_here() -> Result<String, Failure> {
-    let (listener, address) = listen().await?;
-    tokio::spawn(async move { axum::serve(listener, agreeing()).await });
-    Ok(format!("http://{address}"))
+pub(super) fn agree_here() -> Result<String, Failure> {
+    // A participant that hangs: its caller gives up by itself.
+    let hangs = |path: &str| if path.starts_with("/hang/") { Reply::Hang } else { Reply::Agree };
+    Ok(format!("http://{}", lean::serve(hangs).map_err(cannot_listen)?))
 }
 
-async fn listen() -> Result<(TcpListener, SocketAddr), Failure> {
-    let listener = TcpListener::bind("127.0.0.1:0").await.map_err(cannot_listen)?;
-    let address = listener.local_addr().map_err(cannot_listen)?;
-    Ok((listener, address))
-}
-
-fn cannot_listen(error: std::io::Error) -> Failure {
+pub(super) fn cannot_listen(error: std::io::Error) -> Failure {
     Failure::not_done(format!("cannot listen: {error}"))
-}
-
-fn agreeing() -> Router {
-    let agree = post(async || StatusCode::OK);
-    // Like a participant that hangs: its caller gives up by itself.
-    let hang = post(async || std::future::pending::<StatusCode>().await);
-    Router::new().route("/agree/{verb}", agree).route("/hang/{verb}", hang)
 }
 
 /// Starts such a service; returns its process and its address.

@@ -8,8 +8,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use axum::http::StatusCode;
-use bytes::Bytes;
 use serde_json::{Value, json};
 use unanimous_api::{TIMEOUT_MS_DEFAULT, Wait};
 use unanimous_core::commit;
@@ -22,6 +20,8 @@ use unanimous_participants::{Call, Settings, Trace, Turn, Unobserved, open};
 use unanimous_server::Resources;
 use unanimous_server::driver::{BeginOrder, Coordinator, IfRunning};
 
+use super::lean::Caller;
+use super::load::post_one;
 use super::{Shape, folder, inside, process};
 use crate::exit::Failure;
 use crate::output::{self, Format};
@@ -106,8 +106,7 @@ pub(super) async fn run(shape: &Shape, format: Format) -> Result<(), Failure> {
     let served = process::start_coordinator(&folder.join("journal"), &resources).await?;
     let pid = served.child.id().ok_or_else(|| Failure::not_done("the coordinator has ended"))?;
     let (coordinator, journal) = in_process(&folder.join("own"), &banks)?;
-    let client = process::http_client();
-    let target = format!("{}/v1/transactions", served.url);
+    let caller = Caller::new(&format!("{}/v1/transactions", served.url));
     let mut rows = Vec::new();
     for &count in &in_flight {
         let bare = Arc::new(bare(&banks, count)?);
@@ -119,7 +118,7 @@ pub(super) async fn run(shape: &Shape, format: Format) -> Result<(), Failure> {
                 load(&banks, None, count, time, || by_hand(Arc::clone(&bare), banks.transfer()));
             let floor = floor.await?;
             let over_http = load(&banks, Some(pid), count, time, || {
-                over_http(client.clone(), target.clone(), banks.transfer())
+                over_http(caller.clone(), banks.transfer())
             });
             let over_http = over_http.await?;
             let inside = load(&banks, None, count, time, || {
@@ -207,21 +206,10 @@ async fn by_hand(banks: Arc<[PostgresAdapter; 2]>, works: [Value; 2]) -> Result<
     }
 }
 
-async fn over_http(
-    client: process::HttpClient,
-    target: String,
-    [left, right]: [Value; 2],
-) -> Result<(), Failure> {
+async fn over_http(caller: Caller, [left, right]: [Value; 2]) -> Result<(), Failure> {
     let body = json!({"kind": "atomic", "branches": [
         {"resource": "left", "statements": left}, {"resource": "right", "statements": right}]});
-    match process::send(&client, "POST", &target, Bytes::from(body.to_string())).await {
-        Some((StatusCode::OK, _)) => Ok(()),
-        Some((status, body)) => {
-            let body = String::from_utf8_lossy(&body);
-            Err(Failure::not_done(format!("the coordinator answered {status}: {body}")))
-        }
-        None => Err(Failure::not_done("the coordinator did not answer")),
-    }
+    post_one(&caller, body.to_string().as_bytes()).await
 }
 
 async fn inside_this(coordinator: Coordinator, works: [Value; 2]) -> Result<(), Failure> {

@@ -10,20 +10,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::{Query, State};
-use axum::http::StatusCode;
-use axum::routing::post;
-use bytes::Bytes;
 use serde_json::json;
-use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-use super::super::load::once;
+use super::super::lean::{self, Caller, Reply};
+use super::super::load::{once, post_one};
 use super::super::process;
 use super::{Contestant, is_up, start as start_program, until};
 use crate::demo::child::Ports;
 use crate::exit::Failure;
+
+/// Where the second step is.
+const CHARGE: &str = "/charge";
 
 const VARIABLE: &str = "UNANIMOUS_PEER_DTMRS";
 
@@ -46,7 +44,7 @@ pub(super) fn program() -> Result<PathBuf, Failure> {
 
 pub(super) async fn start(folder: &Path) -> Result<Contestant, Failure> {
     let waiting = Waiting::default();
-    let services = serve(Arc::clone(&waiting)).await?;
+    let services = serve(Arc::clone(&waiting)).map_err(process::cannot_listen)?;
     let mut ports = Ports::new();
     let (http, grpc) = (ports.take().await?, ports.take().await?);
     let variables = [
@@ -60,23 +58,20 @@ pub(super) async fn start(folder: &Path) -> Result<Contestant, Failure> {
     let client = process::http_client();
     let health = format!("http://{http}/health");
     until("dtmrs", || is_up(&client, &health)).await?;
-    let target: Arc<str> = format!("http://{http}/api/dtmsvr/submit").into();
+    let caller = Caller::new(&format!("http://{http}/api/dtmsvr/submit"));
     let steps = Arc::new(json!([
         {"action": format!("{services}/reserve"), "compensate": format!("{services}/release")},
-        {"action": format!("{services}/charge"), "compensate": format!("{services}/refund")},
+        {"action": format!("{services}{CHARGE}"), "compensate": format!("{services}/refund")},
     ]));
     let number = AtomicU64::new(0);
     let saga = move || {
         let gid = format!("saga-{}", number.fetch_add(1, Ordering::Relaxed));
-        let (client, target, waiting) = (client.clone(), target.clone(), Arc::clone(&waiting));
+        let (caller, waiting) = (caller.clone(), Arc::clone(&waiting));
         let body = json!({"gid": gid, "trans_type": "saga", "steps": &*steps}).to_string();
         async move {
             let (tell, told) = oneshot::channel();
             waiting.lock().expect("nobody panics").insert(gid, tell);
-            let reply = process::send(&client, "POST", &target, Bytes::from(body)).await;
-            if !matches!(&reply, Some((status, _)) if status.is_success()) {
-                return Err(Failure::not_done(format!("dtmrs answered {reply:?}")));
-            }
+            post_one(&caller, body.as_bytes()).await?;
             match tokio::time::timeout(PATIENCE, told).await {
                 Ok(Ok(())) => Ok(()),
                 Ok(Err(_)) | Err(_) => Err(Failure::not_done("dtmrs does not finish a saga")),
@@ -87,27 +82,17 @@ pub(super) async fn start(folder: &Path) -> Result<Contestant, Failure> {
 }
 
 /// Services that agree to everything; returns where.
-async fn serve(waiting: Waiting) -> Result<String, Failure> {
-    let failed = |error: std::io::Error| Failure::not_done(format!("cannot listen: {error}"));
-    let listener = TcpListener::bind("127.0.0.1:0").await.map_err(failed)?;
-    let address = listener.local_addr().map_err(failed)?;
-    let agree = post(async || StatusCode::OK);
-    let app =
-        Router::new().route("/reserve", agree).route("/charge", post(second)).with_state(waiting);
-    // It ends with this process.
-    tokio::spawn(async move { axum::serve(listener, app).await });
-    Ok(format!("http://{address}"))
-}
-
-async fn second(
-    State(waiting): State<Waiting>,
-    Query(query): Query<HashMap<String, String>>,
-) -> StatusCode {
-    let saga = query.get("gid").map(String::as_str).unwrap_or_default();
-    let waits = waiting.lock().expect("nobody panics").remove(saga);
-    if let Some(tell) = waits {
-        // The measurement may be over.
-        let _ = tell.send(());
-    }
-    StatusCode::OK
+fn serve(waiting: Waiting) -> std::io::Result<String> {
+    let address = lean::serve(move |path| {
+        if let Some((CHARGE, query)) = path.split_once('?') {
+            let saga = query.split('&').find_map(|pair| pair.strip_prefix("gid="));
+            let waits = saga.and_then(|saga| waiting.lock().expect("nobody panics").remove(saga));
+            if let Some(tell) = waits {
+                // The measurement may be over.
+                let _ = tell.send(());
+            }
+        }
+        Reply::Agree
+    });
+    Ok(format!("http://{}", address?))
 }

@@ -76,13 +76,13 @@ pub(super) async fn run(peers: &[Peer], shape: &Shape, format: Format) -> Result
 
 async fn ours(folder: &Path) -> Result<Contestant, Failure> {
     // Within this process, as those of dtmrs are.
-    let (left, right) = (process::agree_here().await?, process::agree_here().await?);
+    let (left, right) = (process::agree_here()?, process::agree_here()?);
     let resources = [("left", format!("{left}/agree")), ("right", format!("{right}/agree"))];
     let served = process::start_coordinator(&folder.join("journal"), &resources).await?;
     let pid = served.child.id().ok_or_else(|| Failure::not_done("the coordinator has ended"))?;
     Ok(Contestant {
         title: "unanimous".to_owned(),
-        once: post(format!("{}/v1/transactions", served.url), SAGA.into()),
+        once: post(&format!("{}/v1/transactions", served.url), SAGA.into()),
         pid,
         _children: vec![served.child],
     })

@@ -87,7 +87,7 @@ pub(super) async fn start(folder: &Path, partitions: u16) -> Result<Contestant, 
     .await?;
     Ok(Contestant {
         title: format!("restate, {partitions} partitions"),
-        once: post(format!("http://{ingress}/saga/run"), Bytes::new()),
+        once: post(&format!("http://{ingress}/saga/run"), Bytes::new()),
         pid,
         _children: children,
     })
