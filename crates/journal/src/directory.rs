@@ -6,6 +6,8 @@
 //!    one stands there.
 //! 2. All of it is hints for finding each other. What is safe rests on the epochs alone, so an entry
 //!    may be old, and a node may be gone that has one.
+//! 3. A shard that was given to another journal is claimed in this one never again, so that what is not
+//!    known of a transaction here is not taken for all that there is.
 
 use unanimous_core::id::{Epoch, ShardId};
 
@@ -41,6 +43,8 @@ pub struct Sight {
     /// Every shard in its order: its epoch, and the coordinator that claimed it last. A shard that
     /// nobody has claimed yet has epoch zero.
     pub owners: Vec<(ShardId, Epoch, Option<String>)>,
+    /// Shards that are kept in another journal, and what that is called.
+    pub moved: Vec<(ShardId, String)>,
 }
 
 /// Who is there and who owns what, as the database of a journal has it.
@@ -70,6 +74,28 @@ pub trait Directory: Send + Sync + 'static {
     /// [`JournalError::Unreachable`] if the database does not answer within ten seconds;
     /// [`JournalError::Failed`] if there is what no node writes.
     fn read(&self) -> Result<Sight, JournalError>;
+
+    /// Gives shards to another journal, for good: from now on nobody claims them here, and who has loses
+    /// them. Shards that it has been given before stay its own.
+    ///
+    /// # Errors
+    ///
+    /// [`GiveError`], and then everything is as it was before.
+    fn give(&self, shards: &[ShardId], journal: &str) -> Result<(), GiveError>;
+}
+
+/// Why shards were not given to another journal.
+#[derive(Debug, thiserror::Error)]
+pub enum GiveError {
+    /// So many transactions of them have not ended.
+    #[error("{0} transactions have not ended")]
+    Open(usize),
+    /// A third journal has one of them.
+    #[error("they are kept in journal {0}")]
+    Elsewhere(String),
+    /// The database cannot be asked.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
 }
 
 /// Why an entry was not written.

@@ -29,7 +29,7 @@ mod query;
 mod remote;
 mod summary;
 
-pub use directory::{Directory, DirectoryError, NodeEntry, NodeState, Sight};
+pub use directory::{Directory, DirectoryError, GiveError, NodeEntry, NodeState, Sight};
 pub use entry::{End, Entry, OpenTxn, Stored};
 pub use error::JournalError;
 #[cfg(feature = "etcd")]

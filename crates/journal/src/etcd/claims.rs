@@ -10,6 +10,9 @@ use unanimous_core::id::{Epoch, ShardId};
 
 const SHARDS: usize = unanimous_core::limits::SHARDS as usize;
 
+/// The word of a shard that is kept in another journal, whose name stands where the owner does.
+const MOVED: &str = "moved";
+
 /// What is known of a shard, as it stands in etcd: `epoch word owner`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Claim {
@@ -20,6 +23,23 @@ pub(super) struct Claim {
 impl Claim {
     pub(super) fn new(epoch: Epoch, word: u64, owner: &str) -> Self {
         Self { epoch, value: format!("{} {word:016x} {owner}", epoch.0).into_bytes() }
+    }
+
+    /// Of a shard that nobody has.
+    pub(super) fn unclaimed(epoch: Epoch) -> Self {
+        Self { epoch, value: epoch.0.to_string().into_bytes() }
+    }
+
+    /// Of a shard that another journal has.
+    pub(super) fn moved(epoch: Epoch, journal: &str) -> Self {
+        Self { epoch, value: format!("{} {MOVED} {journal}", epoch.0).into_bytes() }
+    }
+
+    /// The journal that has the shard instead of this one.
+    pub(super) fn moved_to(&self) -> Option<String> {
+        let text = String::from_utf8_lossy(&self.value);
+        let is_moved = text.split(' ').nth(1) == Some(MOVED);
+        is_moved.then(|| self.owner().unwrap_or_default())
     }
 
     /// What a value says; a shard that nobody has claimed has epoch zero.
@@ -82,6 +102,9 @@ mod tests {
         assert_eq!(Claim::read(Vec::new()), Claim::default());
         assert_eq!((claim.word(), Claim::default().word()), (Some(0xAB), None));
         assert_eq!((claim.owner().as_deref(), Claim::default().owner()), (Some("db1:42"), None));
+        let moved = Claim::moved(Epoch(8), "abcdefgh");
+        assert_eq!((moved.moved_to().as_deref(), moved.word()), (Some("abcdefgh"), None));
+        assert_eq!((claim.moved_to(), Claim::default().moved_to()), (None, None));
         let spaced = Claim::new(Epoch(1), 1, "node one");
         assert_eq!(spaced.owner().as_deref(), Some("node one"));
     }

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use unanimous_core::id::ShardId;
+use unanimous_core::id::{Epoch, ShardId};
 
 use super::address::Address;
 use super::claims::Claim;
@@ -13,7 +13,7 @@ use super::keys::Keys;
 use super::opening;
 use super::proto::{Compare, KeyValue, Op, Range, Txn, Way};
 use super::readers::Readers;
-use crate::directory::{Directory, DirectoryError, NodeEntry, NodeState, Sight};
+use crate::directory::{Directory, DirectoryError, GiveError, NodeEntry, NodeState, Sight};
 use crate::error::JournalError;
 use crate::remote::engine::Engine;
 
@@ -62,6 +62,54 @@ impl Directory for EtcdDirectory {
     fn read(&self) -> Result<Sight, JournalError> {
         let readers = Arc::clone(&self.readers);
         self.engine.run(async move { sight(&readers).await })
+    }
+
+    fn give(&self, shards: &[ShardId], journal: &str) -> Result<(), GiveError> {
+        let readers = Arc::clone(&self.readers);
+        let (shards, journal) = (shards.to_vec(), journal.to_owned());
+        self.engine.run(async move { Ok(give(&readers, &shards, &journal).await) })?
+    }
+}
+
+async fn give(readers: &Readers, shards: &[ShardId], journal: &str) -> Result<(), GiveError> {
+    restate(readers, shards, |claim| match claim.moved_to() {
+        Some(other) if other != journal => Err(GiveError::Elsewhere(other)),
+        Some(_) => Ok(None),
+        None => Ok(Some(Claim::moved(Epoch(claim.epoch.0 + 1), journal))),
+    })
+    .await?;
+    // From here on nothing begins in them, so that what is not open now never is again.
+    let open = readers.open(shards).await?.len();
+    if open == 0 {
+        return Ok(());
+    }
+    restate(readers, shards, |claim| Ok(claim.moved_to().map(|_| Claim::unclaimed(claim.epoch))))
+        .await?;
+    Err(GiveError::Open(open))
+}
+
+/// Writes what is to stand at some shards instead of what stands there, in one step for all of them.
+async fn restate(
+    readers: &Readers,
+    shards: &[ShardId],
+    new: impl Fn(&Claim) -> Result<Option<Claim>, GiveError>,
+) -> Result<(), GiveError> {
+    let keys = &readers.keys;
+    loop {
+        let mut claims = readers.standing(keys.meta()).await?.claims;
+        let mut request = Txn::default();
+        for &shard in shards {
+            let (key, standing) = (keys.shard(shard), claims.remove(&shard));
+            request.compare.push(match &standing {
+                Some(claim) => Compare::Value(key.clone(), claim.value.clone()),
+                None => Compare::Absent(key.clone()),
+            });
+            let claim = new(&standing.unwrap_or_default())?;
+            request.then.extend(claim.map(|claim| Op::Put(key, claim.value)));
+        }
+        if readers.txn(&request).await?.way == Way::Then {
+            return Ok(());
+        }
     }
 }
 
@@ -114,13 +162,16 @@ async fn sight(readers: &Readers) -> Result<Sight, JournalError> {
         |KeyValue { key, value }: KeyValue| read(keys.to_node(&key).unwrap_or_default(), &value);
     let nodes = next().map(node).collect::<Result<_, _>>()?;
     let mut owners: Vec<_> = ShardId::all().map(|shard| (shard, Claim::default())).collect();
+    let mut moved = Vec::new();
     for KeyValue { key, value } in next() {
         if let Some(shard) = keys.to_shard(&key) {
-            owners[shard.index()].1 = Claim::read(value);
+            let claim = Claim::read(value);
+            moved.extend(claim.moved_to().map(|journal| (shard, journal)));
+            owners[shard.index()].1 = claim;
         }
     }
     let owner = |(shard, claim): (ShardId, Claim)| (shard, claim.epoch, claim.owner());
-    Ok(Sight { nodes, owners: owners.into_iter().map(owner).collect() })
+    Ok(Sight { nodes, owners: owners.into_iter().map(owner).collect(), moved })
 }
 
 /// An entry as a value: `incarnation state address`.

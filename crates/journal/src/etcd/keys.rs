@@ -3,7 +3,7 @@
 //! | key | value |
 //! |---|---|
 //! | `meta` | version of this layout, name of the journal, how often it was opened |
-//! | `shard/NN` | its epoch, a random word of whoever claimed it, and who that was |
+//! | `shard/NN` | its epoch, a random word of whoever claimed it, and who that was; or `moved`, and the journal that has it |
 //! | `node/NAME` | a node that takes part: its incarnation, state and address |
 //! | `head/WORD` | how many requests the opening that claims with this word has written |
 //! | `open/ID/SEQ` | entries of an open transaction, behind so many records |

@@ -106,6 +106,12 @@ impl Readers {
             let mut raised = Vec::new();
             for &shard in shards {
                 let (key, held) = (self.keys.shard(shard), standing.claims.remove(&shard));
+                if let Some(journal) = held.as_ref().and_then(Claim::moved_to) {
+                    return Err(JournalError::Unusable(format!(
+                        "shard {} is kept in another journal, {journal}",
+                        shard.index()
+                    )));
+                }
                 request.compare.push(match &held {
                     Some(held) => Compare::Value(key.clone(), held.value.clone()),
                     None => Compare::Absent(key.clone()),

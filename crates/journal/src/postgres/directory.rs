@@ -6,10 +6,10 @@ use tokio_postgres::Row;
 use unanimous_core::id::ShardId;
 
 use super::address::Address;
-use super::readers::{Param, Readers};
+use super::readers::{Param, Readers, numbers};
 use super::tables;
 use super::writer::epoch_of;
-use crate::directory::{Directory, DirectoryError, NodeEntry, NodeState, Sight};
+use crate::directory::{Directory, DirectoryError, GiveError, NodeEntry, NodeState, Sight};
 use crate::error::JournalError;
 use crate::remote::engine::Engine;
 
@@ -26,8 +26,24 @@ const STANDING: &str = "SELECT name, address, incarnation, state FROM node WHERE
 const LEAVE: &str = "DELETE FROM node WHERE name = $1 AND incarnation = $2";
 
 /// In one statement, so that it takes one round trip.
-const READ: &str = "SELECT name, address, incarnation, state, NULL::int, NULL::bigint FROM node
-    UNION ALL SELECT owner, NULL, NULL, NULL, shard, epoch FROM shard";
+const READ: &str =
+    "SELECT name, address, incarnation, state, NULL::int, NULL::bigint, NULL FROM node
+    UNION ALL SELECT owner, NULL, NULL, NULL, shard, epoch, moved_to FROM shard";
+
+/// Locks them as who writes does, so that a batch is either before or refused.
+const GIVE: &str = "
+WITH held AS (
+    SELECT shard FROM shard WHERE shard = ANY($1) AND moved_to IS NULL ORDER BY shard FOR UPDATE
+)
+UPDATE shard SET moved_to = $2, epoch = epoch + 1 FROM held
+WHERE shard.shard = held.shard RETURNING shard.shard";
+
+const OTHERS: &str = "SELECT moved_to FROM shard WHERE shard = ANY($1) AND moved_to <> $2 LIMIT 1";
+
+const OPEN: &str =
+    "SELECT count(*) FROM distributed_txn WHERE ended_at IS NULL AND shard = ANY($1)";
+
+const TAKE_BACK: &str = "UPDATE shard SET moved_to = NULL WHERE shard = ANY($1)";
 
 /// The directory of a journal in a PostgreSQL database.
 pub struct PostgresDirectory {
@@ -75,6 +91,29 @@ impl Directory for PostgresDirectory {
         let readers = Arc::clone(&self.readers);
         self.engine.run(async move { sight(&readers.ask(READ, &[]).await?) })
     }
+
+    fn give(&self, shards: &[ShardId], journal: &str) -> Result<(), GiveError> {
+        let readers = Arc::clone(&self.readers);
+        let (shards, journal) = (numbers(shards), journal.to_owned());
+        self.engine.run(async move { Ok(give(&readers, shards, journal).await) })?
+    }
+}
+
+async fn give(readers: &Readers, shards: Vec<i32>, journal: String) -> Result<(), GiveError> {
+    let params: [Param; 2] = [Box::new(shards.clone()), Box::new(journal)];
+    if let Some(row) = readers.ask(OTHERS, &params).await?.first() {
+        return Err(GiveError::Elsewhere(row.get(0)));
+    }
+    readers.ask(GIVE, &params).await?;
+    // From here on nothing begins in them, so that what is not open now never is again.
+    let rows = readers.ask(OPEN, &[Box::new(shards.clone())]).await?;
+    let open: i64 = rows.first().map(|row| row.get(0)).unwrap_or_default();
+    if open == 0 {
+        return Ok(());
+    }
+    // Those of an earlier attempt that died here are given back as well.
+    readers.ask(TAKE_BACK, &[Box::new(shards)]).await?;
+    Err(GiveError::Open(usize::try_from(open).unwrap_or(usize::MAX)))
 }
 
 /// Writes an entry, or gives the one that is in its way.
@@ -114,11 +153,13 @@ fn sight(rows: &[Row]) -> Result<Sight, JournalError> {
             Some(number) => {
                 let shard = ShardId::of(u64::try_from(number).unwrap_or_default());
                 sight.owners.push((shard, epoch_of(row.get(5)), row.get(0)));
+                sight.moved.extend(row.get::<_, Option<String>>(6).map(|journal| (shard, journal)));
             }
         }
     }
     sight.nodes.sort_by(|a, b| a.name.cmp(&b.name));
     sight.owners.sort_by_key(|(shard, _, _)| *shard);
+    sight.moved.sort_unstable();
     Ok(sight)
 }
 

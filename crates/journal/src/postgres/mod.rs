@@ -151,7 +151,10 @@ impl PostgresJournal {
             let claimed = readers.claim(&ours, &owner).await?;
             let epochs = ours.iter().map(|&shard| match claimed.get(&shard.index()) {
                 Some(&epoch) => Ok((shard, epoch)),
-                None => Err(JournalError::Failed(format!("shard {} is missing", shard.index()))),
+                None => Err(JournalError::Unusable(format!(
+                    "shard {} is kept in another journal: see moved_to in its table shard",
+                    shard.index()
+                ))),
             });
             let epochs = epochs.collect::<Result<Vec<_>, _>>()?;
             Ok((epochs, readers.open(&ours).await?))

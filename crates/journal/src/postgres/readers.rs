@@ -37,7 +37,9 @@ const KEY: &str = "SELECT txn_id FROM distributed_txn WHERE idempotency_key = $1
 
 /// In the order of shards, as the writer locks them.
 const CLAIM: &str = "
-WITH held AS (SELECT shard FROM shard WHERE shard = ANY($1) ORDER BY shard FOR UPDATE)
+WITH held AS (
+    SELECT shard FROM shard WHERE shard = ANY($1) AND moved_to IS NULL ORDER BY shard FOR UPDATE
+)
 UPDATE shard SET epoch = epoch + 1, owner = $2, claimed_at = now() FROM held
 WHERE shard.shard = held.shard RETURNING shard.shard, epoch";
 
@@ -228,7 +230,7 @@ fn listing(filter: &Filter) -> (String, Vec<Param>) {
     (sql, params)
 }
 
-fn numbers(shards: &[ShardId]) -> Vec<i32> {
+pub(super) fn numbers(shards: &[ShardId]) -> Vec<i32> {
     shards.iter().map(|shard| index(shard.index())).collect()
 }
 

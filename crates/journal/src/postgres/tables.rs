@@ -14,7 +14,11 @@ use crate::file::recover::new_instance;
 use crate::remote::base;
 
 /// Each brings the tables from the version of its place in the list to the next.
-const MIGRATIONS: [&str; 2] = [include_str!("versions/1.sql"), include_str!("versions/2.sql")];
+const MIGRATIONS: [&str; 3] = [
+    include_str!("versions/1.sql"),
+    include_str!("versions/2.sql"),
+    include_str!("versions/3.sql"),
+];
 
 /// What the database says of the journal in it.
 pub(super) struct Opened {

@@ -2,8 +2,14 @@
 
 use std::sync::Arc;
 
-use unanimous_core::id::{Epoch, ShardId};
-use unanimous_journal::{Directory, DirectoryError, Journal, NodeEntry, NodeState, Sight};
+use unanimous_core::Opaque;
+use unanimous_core::commit::{self, Begun, Mode, Shape};
+use unanimous_core::id::{Epoch, ShardId, Timestamp, TxnId};
+use unanimous_core::txn::Record;
+use unanimous_journal::{
+    Directory, DirectoryError, End, Entry, GiveError, Journal, JournalError, NodeEntry, NodeState,
+    Sight,
+};
 
 /// A journal with the directory beside it, in one database.
 pub(crate) struct Site<'a> {
@@ -25,6 +31,7 @@ pub(crate) fn suite(site: &Site<'_>) {
     leaving(&*directory);
     races(site);
     owners(site, &*directory);
+    giving(site, &*directory);
 }
 
 fn node(name: &str, incarnation: u64) -> NodeEntry {
@@ -112,6 +119,56 @@ fn owners(site: &Site<'_>, directory: &dyn Directory) {
         assert_eq!(was == is, ![a, b, c].contains(&is.0), "{is:?}");
     }
     assert_eq!(seen.nodes, untouched.nodes);
+}
+
+/// What is given to another journal is nobody's here any more; what is open in it stays.
+fn giving(site: &Site<'_>, directory: &dyn Directory) {
+    let former = (site.journal)("former");
+    let [a, b, c] = [10, 11, 12].map(ShardId::of);
+    former.claim_all(&[a, b, c]).expect("claimable");
+    let open = TxnId::mint(1_700_000_000_000, b, 1);
+    begin(&*former, open, Epoch(1)).expect("it owns the shard");
+    match directory.give(&[a, b], "elsewhere") {
+        Err(GiveError::Open(1)) => {}
+        other => panic!("one is open, and not {other:?}"),
+    }
+    assert!(directory.read().expect("readable").moved.is_empty(), "as it was before");
+    assert_eq!((site.journal)("next").claim_all(&[a, b]).expect("claimable"), [Epoch(3); 2]);
+
+    directory.give(&[a, c], "elsewhere").expect("nothing is open in them");
+    directory.give(&[a, c], "elsewhere").expect("it has them already");
+    match directory.give(&[c], "a third") {
+        Err(GiveError::Elsewhere(name)) => assert_eq!(name, "elsewhere"),
+        other => panic!("it is elsewhere, and not {other:?}"),
+    }
+    let given = ["elsewhere"; 2].map(str::to_owned);
+    let moved: Vec<_> = [a, c].into_iter().zip(given).collect();
+    assert_eq!(directory.read().expect("readable").moved, moved);
+    match (site.journal)("late").claim_all(&[c]) {
+        Err(JournalError::Unusable(line)) => assert!(line.contains("shard 12"), "{line}"),
+        other => panic!("nobody claims it here, and not {other:?}"),
+    }
+    let late = TxnId::mint(1_700_000_000_001, c, 2);
+    begin(&*former, late, Epoch(1)).expect_err("who had it has lost it");
+}
+
+/// Begins a transaction, durably.
+fn begin(journal: &dyn Journal, txn: TxnId, epoch: Epoch) -> Result<(), JournalError> {
+    let begun = Begun {
+        mode: Mode::Interactive,
+        shape: Shape::Atomic,
+        deadline: Timestamp(u64::MAX),
+        timeout_ms: 1_000,
+        branches: Vec::new(),
+        key: None,
+        memo: Opaque::default(),
+    };
+    let records = [Record::Commit(commit::Record::Begun(begun.into()))];
+    let at = Timestamp(1_700_000_000_000);
+    let entry = Entry { txn, epoch, expected: 0, at, records: &records, end: End::Open };
+    journal.append(entry)?;
+    // It flushes what is there, or says why it cannot.
+    journal.read(txn).map(drop)
 }
 
 /// A listener that nobody asks.
