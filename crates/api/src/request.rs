@@ -19,6 +19,9 @@ use crate::saga::StepRequest;
 pub struct BeginRequest<B = Value> {
     /// The shape of the transaction.
     pub kind: Kind,
+    /// The domain of the business that it is of, by its configured name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain: Option<String>,
     /// Milliseconds within which it must be decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,

@@ -32,6 +32,7 @@ pub struct Transaction {
     key: Option<String>,
     traceparent: Option<String>,
     webhook: Option<WebhookRequest>,
+    domain: Option<String>,
 }
 
 /// A transaction with its branches, for the coordinator to run.
@@ -70,6 +71,7 @@ impl Transaction {
             key: None,
             traceparent: None,
             webhook: None,
+            domain: None,
         }
     }
 
@@ -109,6 +111,13 @@ impl Transaction {
     /// W3C trace context to pass on to the coordinator and the participants.
     pub fn traceparent(mut self, traceparent: impl Into<String>) -> Self {
         self.traceparent = Some(traceparent.into());
+        self
+    }
+
+    /// The domain of the business that it is of, by the name that the coordinator's configuration has
+    /// for it. Its transactions have their own part of the journal, or a journal of their own.
+    pub fn domain(mut self, domain: impl Into<String>) -> Self {
+        self.domain = Some(domain.into());
         self
     }
 
@@ -159,6 +168,7 @@ impl Transaction {
         let timeout_ms = self.timeout_ms;
         let request = BeginRequest {
             kind: self.kind,
+            domain: self.domain.clone(),
             timeout_ms,
             wait,
             branches,
@@ -188,6 +198,10 @@ impl Transaction {
     /// Its key, or a random one.
     pub(crate) fn take_key(&mut self) -> String {
         self.key.take().unwrap_or_else(chance::key)
+    }
+
+    pub(crate) fn own_domain(&self) -> Option<String> {
+        self.domain.clone()
     }
 
     pub(crate) fn own_webhook(&self) -> Option<WebhookRequest> {

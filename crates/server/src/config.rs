@@ -25,6 +25,7 @@ use crate::limits::{
     RETENTION_DAYS_MAX,
 };
 use crate::nodes::config::{FileNode, NodeConfig, node};
+use crate::nodes::domains::{Domains, FileDomain, domains};
 pub use crate::secret::Secret;
 
 /// The configuration of one coordinator.
@@ -44,6 +45,8 @@ pub struct Config {
     pub invariants: BTreeMap<String, InvariantConfig>,
     /// Sagas that are known by name.
     pub sagas: Vec<SagaConfig>,
+    /// Domains of the business that have a part of the work to themselves.
+    pub domains: Domains,
     /// Bounds and times.
     pub limits: Limits,
     /// What this process is called among those that share its journal.
@@ -131,6 +134,8 @@ struct File {
     invariants: BTreeMap<String, FileInvariant>,
     #[serde(default)]
     sagas: Vec<FileSaga>,
+    #[serde(default)]
+    domains: BTreeMap<String, FileDomain>,
     #[serde(default)]
     node: FileNode,
 }
@@ -240,8 +245,10 @@ impl Config {
         let resources = resources.map(|it| resource(it, env)).collect::<Result<_, _>>()?;
         let invariants = invariants(file.invariants, &resources)?;
         let node = node(file.node, overrides.node, overrides.node_address)?;
+        let domains = domains(file.domains, &journal, env)?;
         Ok(Self {
             node,
+            domains,
             listen,
             journal,
             cluster: file.cluster,

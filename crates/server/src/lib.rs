@@ -32,6 +32,6 @@ mod serve;
 pub use door::Door;
 pub use invariants::Invariants;
 pub use metrics::Metrics;
-pub use nodes::{NodeConfig, Nodes};
+pub use nodes::{Domains, NodeConfig, Nodes};
 pub use resources::Resources;
 pub use serve::{Brought, Server, StartError, StopError};

@@ -47,6 +47,9 @@ pub enum StartError {
         /// Where the other answers.
         address: String,
     },
+    /// A domain cannot be had as it is configured.
+    #[error("{0}")]
+    Domains(String),
     /// The address cannot be listened on.
     #[error(
         "listen = \"{address}\": {error}; stop the process that has it, or use another address"
@@ -71,6 +74,9 @@ pub enum StopError {
     /// Another process has become the node of that name, because this one did not answer.
     #[error("another process is node {0:?} now; this one stops")]
     Displaced(String),
+    /// Another node has other domains, so that a key means another shard there.
+    #[error("node {0:?} has other [domains]; this one stops: give both the same")]
+    Estranged(String),
 }
 
 impl From<&JournalError> for StopError {

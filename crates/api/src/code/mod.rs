@@ -58,6 +58,8 @@ pub enum Code {
     UnknownNode,
     /// A saga that is known by name is a child of itself.
     SagaWithinItself,
+    /// A domain is not configured.
+    UnknownDomain,
     /// The transaction was aborted.
     Aborted,
     /// The transaction is committed and cannot be aborted any more.

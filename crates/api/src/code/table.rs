@@ -21,7 +21,7 @@ const fn later((code, info): (Code, CodeInfo)) -> (Code, CodeInfo) {
 }
 
 #[rustfmt::skip]
-pub(super) const ROWS: [(Code, CodeInfo); 48] = [
+pub(super) const ROWS: [(Code, CodeInfo); 49] = [
     row(Code::MalformedJson, "UNA0101", 400,
         "the body is not JSON",
         "mend the JSON at the position named"),
@@ -97,6 +97,9 @@ pub(super) const ROWS: [(Code, CodeInfo); 48] = [
     row(Code::SagaWithinItself, "UNA0125", 422,
         "a saga that is known by name is within itself",
         "take one of the names out of a step of these sagas"),
+    row(Code::UnknownDomain, "UNA0126", 422,
+        "the domain is not configured",
+        "add it to the configuration of every node, or name one that is there"),
     row(Code::Aborted, "UNA0201", 409,
         "the transaction was aborted",
         "read the reason; if it was a conflict or a timeout, begin a new transaction"),

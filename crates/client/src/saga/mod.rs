@@ -104,6 +104,13 @@ impl Saga {
         self
     }
 
+    /// The domain of the business that it is of, by the name that the coordinator's configuration has
+    /// for it. Its transactions have their own part of the journal, or a journal of their own.
+    pub fn domain(mut self, domain: impl Into<String>) -> Self {
+        self.of = self.of.domain(domain);
+        self
+    }
+
     /// A service to be told how it ended: `POST` to a path below the url of a resource that has a
     /// signing secret.
     pub fn webhook(mut self, resource: impl Into<String>, path: impl Into<String>) -> Self {
@@ -149,6 +156,7 @@ impl Saga {
         let input = self.input.map_err(|why| Error::Usage(format!("the input: {why}")))?;
         let request = BeginRequest {
             kind: Kind::Saga,
+            domain: self.of.own_domain(),
             timeout_ms: self.of.own_timeout_ms(),
             wait: Some(wait),
             branches: Vec::new(),

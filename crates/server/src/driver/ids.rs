@@ -35,7 +35,10 @@ fn split_mix(mut z: u64) -> u64 {
 
 /// Equal keys meet in one shard, whose driver takes them one after the other.
 pub(crate) fn shard_of_key(key: &str) -> ShardId {
-    ShardId::of(
-        key.bytes().fold(0xCBF2_9CE4_8422_2325, |hash, byte| split_mix(hash ^ u64::from(byte))),
-    )
+    ShardId::of(hash_of_key(key))
+}
+
+/// What decides where a key is looked for; it must never change.
+pub(crate) fn hash_of_key(key: &str) -> u64 {
+    key.bytes().fold(0xCBF2_9CE4_8422_2325, |hash, byte| split_mix(hash ^ u64::from(byte)))
 }

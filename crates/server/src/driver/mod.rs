@@ -31,6 +31,6 @@ pub use coordinator::{Coordinator, CoordinatorOptions, events};
 pub use ears::Ears;
 pub(crate) use event::not_for_tcc;
 pub use event::{AskError, Enlisted, IfRunning};
-pub(crate) use ids::{Ids, shard_of_key};
+pub(crate) use ids::{Ids, hash_of_key};
 pub use memo::Webhook;
 pub use order::BranchOrder;

@@ -25,6 +25,7 @@ use super::{App, Failure, Reply, body, definitions, keys, message, steps, valida
 use crate::definitions::Definitions;
 use crate::driver::{AskError, BeginOrder, Given, IfRunning, SagaOrder, Webhook};
 use crate::limits::SAGA_MS_MAX;
+use crate::nodes::Domains;
 use crate::resources::Resources;
 
 /// What a repeat of a request has to know of it.
@@ -68,6 +69,7 @@ pub(super) async fn begin(
     let mut request: BeginRequest<&RawValue> = body::parse(&bytes)?;
     let key = body::key(&headers)?;
     let key = key.map(|text| Key { text: text.into(), fingerprint: keys::of_begin(&request) });
+    known_domain(&app.domains, request.domain.as_deref())?;
     let named = named(&app.definitions, &mut request)?;
     let nothing_to_run = request.branches.is_empty() && request.steps.is_empty();
     let attempt = assigned.map_or(Attempt::First, |assigned| assigned.attempt);
@@ -114,6 +116,18 @@ pub(super) async fn begin(
         Heard::NotYet => begun_or_joined(&app, txn, key.as_ref()).await?,
     };
     Ok(answer::begun(view, asked.wait))
+}
+
+fn known_domain(domains: &Domains, name: Option<&str>) -> Result<(), Failure> {
+    let Some(name) = name else { return Ok(()) };
+    if domains.names().any(|known| known == name) {
+        return Ok(());
+    }
+    let known: Vec<&str> = domains.names().collect();
+    let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+    let name = validate::brief(name);
+    let detail = format!("no domain {name:?} is configured; configured: {known}");
+    Err(Failure::of(Problem::new(Code::UnknownDomain, detail).at("/domain")))
 }
 
 fn never_begun() -> Response {

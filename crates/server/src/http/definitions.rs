@@ -125,6 +125,7 @@ pub(crate) fn check(resources: &Resources, sagas: &[SagaConfig]) -> Result<(), S
         spell_out(&definitions, &mut spelled_out, Some(definition.label())).map_err(wrong)?;
         let request = BeginRequest {
             kind: Kind::Saga,
+            domain: None,
             timeout_ms: None,
             wait: None,
             branches: Vec::new(),

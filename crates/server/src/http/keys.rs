@@ -40,6 +40,7 @@ pub(super) fn of_begin(request: &BeginRequest<&RawValue>) -> Print {
     });
     let canonical_request = BeginRequest {
         kind: request.kind,
+        domain: request.domain.clone(),
         timeout_ms: request.timeout_ms,
         wait: None,
         branches: branches.collect(),

@@ -26,7 +26,8 @@ pub(super) async fn list(
     }))
 }
 
-const PAGE_DEFAULT: usize = 100;
+/// Transactions on a page, unless asked otherwise.
+pub(crate) const PAGE_DEFAULT: usize = 100;
 
 /// The filter of a list; `None` if nothing can pass it.
 fn filter(parameters: &[(String, String)], now: Timestamp) -> Result<Option<Filter>, Failure> {

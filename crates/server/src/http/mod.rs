@@ -37,6 +37,7 @@ use crate::config::Config;
 use crate::definitions::Definitions;
 use crate::driver::Coordinator;
 use crate::invariants::Invariants;
+use crate::nodes::Domains;
 
 pub(crate) use begin::{Assigned, Attempt, NeverBegun};
 pub(crate) use body::{key as request_key, within_bounds as read_body};
@@ -44,6 +45,7 @@ pub(crate) use definitions::check as check_definitions;
 pub(crate) use events::all as all_events;
 pub(crate) use failure::Failure;
 pub(crate) use guard::guard;
+pub(crate) use list::PAGE_DEFAULT;
 pub(crate) use listen::{Bounds, listen};
 pub(crate) use system::healthz;
 
@@ -63,6 +65,7 @@ pub(crate) struct State {
     coordinator: Coordinator,
     invariants: Invariants,
     definitions: Definitions,
+    domains: Domains,
     keys: keys::Keys,
     body_bytes_max: usize,
     stopping: watch::Receiver<bool>,
@@ -82,6 +85,7 @@ pub fn router(
         coordinator,
         invariants,
         definitions: Definitions::new(&config.sagas),
+        domains: config.domains.clone(),
         keys: keys::Keys::default(),
         body_bytes_max: config.limits.body_bytes_max,
         stopping: lights.stopping,

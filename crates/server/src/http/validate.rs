@@ -283,7 +283,7 @@ pub(super) fn plain(text: &str) -> String {
 }
 
 /// The beginning of what a client wrote, for a message.
-fn brief(text: &str) -> &str {
+pub(super) fn brief(text: &str) -> &str {
     &text[..text.floor_char_boundary(2 * NAME_LEN_MAX)]
 }
 

@@ -25,6 +25,9 @@ pub(crate) struct Beat {
     pub(crate) claims: BTreeSet<Partition>,
     /// What it has let go of, and for whom.
     pub(crate) offers: BTreeMap<Partition, String>,
+    /// Its domains.
+    #[serde(default)]
+    pub(crate) layout: String,
 }
 
 impl Beat {
@@ -59,6 +62,7 @@ mod tests {
             owns: [(first, 3)].into(),
             claims: [second].into(),
             offers: [(second, "b".to_owned())].into(),
+            layout: "payments 7".to_owned(),
         };
         assert_eq!(Beat::read(&beat.line()), Some(beat));
         assert_eq!(Beat::read(r#"{"owns":{"9":1}}"#), None, "there is no such partition");

@@ -21,19 +21,19 @@ use super::limits::{ANSWER_WAIT, BEAT};
 use super::node::Node;
 use super::partition::Partition;
 use super::peers::BEATS;
-use super::{gather, relay};
+use super::{gather, list, relay};
 use crate::http::{Failure, guard, healthz};
 
 /// Everything that a node serves.
 pub(super) fn router(node: &Arc<Node>, stopping: watch::Receiver<bool>) -> Router {
     let closed = Router::new()
-        .route("/v1/transactions", post(relay::begin).get(relay::any))
+        .route("/v1/transactions", post(relay::begin).get(list::list))
         .route("/v1/transactions/{id}", any(relay::transaction))
         .route("/v1/transactions/{id}/{*below}", any(relay::transaction))
         .route("/v1/resources/{name}/in-doubt", get(gather::in_doubt))
         .route("/v1/resources/{name}/check", get(gather::check))
         .route("/v1/events", get(gather::events))
-        .route("/v1/nodes", get(list))
+        .route("/v1/nodes", get(nodes))
         .route(BEATS, get(beats))
         .route(gather::STIR, get(gather::own_stir))
         .route("/v1/nodes/{name}/drain", post(drain))
@@ -47,7 +47,7 @@ pub(super) fn router(node: &Arc<Node>, stopping: watch::Receiver<bool>) -> Route
 }
 
 /// `GET /v1/nodes`
-async fn list(State(node): State<Arc<Node>>) -> Json<NodesView> {
+async fn nodes(State(node): State<Arc<Node>>) -> Json<NodesView> {
     Json(node.views())
 }
 

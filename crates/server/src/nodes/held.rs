@@ -116,7 +116,7 @@ impl Held {
         }
         match StopError::from(&*self.coordinator.failed().await) {
             StopError::TakenOver(_) => true,
-            StopError::Journal(_) | StopError::Displaced(_) => false,
+            StopError::Journal(_) | StopError::Displaced(_) | StopError::Estranged(_) => false,
         }
     }
 
@@ -142,7 +142,8 @@ impl Drop for Held {
 fn claim(partition: Partition, premises: &Premises) -> Result<Coordinator, JournalError> {
     let Premises { node, config, resources, metrics, events, .. } = premises;
     let ears = Ears::new();
-    let journal = config.journal.open(config.retention_ms(), Some(node), Arc::clone(&ears) as _)?;
+    let place = config.domains.journal_of(partition).unwrap_or(&config.journal);
+    let journal = place.open(config.retention_ms(), Some(node), Arc::clone(&ears) as _)?;
     let options = CoordinatorOptions {
         cluster: config.cluster.clone().unwrap_or_else(|| journal.instance().to_owned()),
         shards: partition.shards().collect(),

@@ -165,7 +165,9 @@ impl Keeper {
                 let error = held.coordinator.failed().await;
                 match StopError::from(&*error) {
                     StopError::TakenOver(_) => {}
-                    error @ (StopError::Journal(_) | StopError::Displaced(_)) => return Err(error),
+                    error @ (StopError::Journal(_)
+                    | StopError::Displaced(_)
+                    | StopError::Estranged(_)) => return Err(error),
                 }
             } else if !self.node.is_outbid(&held) {
                 continue;
@@ -286,6 +288,7 @@ impl Keeper {
             cut_off: self.node.is_cut_off(),
             owns,
             offers: offers.collect(),
+            layout: self.premises.config.domains.layout(),
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::Request;
+use futures_util::future::join_all;
 use http_body_util::BodyExt;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
@@ -15,7 +16,7 @@ use super::beat::Beat;
 use super::limits::{ACQUAINTANCE, CONNECT_WAIT, CUT_OFF, FORGET, LOOK};
 use super::node::Node;
 use super::peers::BEATS;
-use crate::serve::StartError;
+use crate::serve::{StartError, StopError};
 
 /// Looks into the directory.
 #[derive(Clone)]
@@ -60,9 +61,33 @@ impl Lookout {
 
     /// Whether the process that made an entry still answers.
     async fn is_alive(&self, entry: &NodeEntry) -> bool {
+        self.beat(entry).await.is_some_and(|it| it.incarnation == entry.incarnation)
+    }
+
+    /// Compares this node's domains with those of whoever is alive.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::Domains`] if they are not the same.
+    pub(super) async fn agree(&self) -> Result<(), StartError> {
+        let failed = |error| StartError::Journal { place: "journal".to_owned(), error };
+        let others = self.others().await.map_err(failed)?;
+        let beats = join_all(others.iter().map(|entry| self.beat(entry))).await;
+        let ours = self.node.config.domains.layout();
+        match beats.into_iter().flatten().find(|beat| beat.layout != ours) {
+            None => Ok(()),
+            Some(Beat { node, layout, .. }) => Err(StartError::Domains(format!(
+                "node {node:?} has other [domains] ({layout:?}, here {ours:?}): give all nodes the \
+                 same, or stop all of them to change them"
+            ))),
+        }
+    }
+
+    /// What the node of an entry says of itself, if it is there.
+    async fn beat(&self, entry: &NodeEntry) -> Option<Beat> {
         // Nobody else can listen where this process does.
         if entry.address == self.node.address {
-            return false;
+            return None;
         }
         let beat = async {
             let request = Request::get(format!("{}{BEATS}", entry.address)).body(Body::empty());
@@ -71,7 +96,7 @@ impl Lookout {
             Beat::read(std::str::from_utf8(&line).ok()?.trim())
         };
         let beat = timeout(CONNECT_WAIT, beat).await.ok().flatten();
-        beat.is_some_and(|it| it.node == entry.name && it.incarnation == entry.incarnation)
+        beat.filter(|it| it.node == entry.name)
     }
 
     async fn ask<T: Send + 'static, E: From<JournalError> + Send + 'static>(
@@ -103,8 +128,8 @@ impl Lookout {
         Ok(nodes)
     }
 
-    /// Looks until the task is dropped. `displaced` is set when another process has the name.
-    pub(super) async fn run(self, displaced: watch::Sender<bool>) {
+    /// Looks until the task is dropped. `ousted` is told why this node cannot go on beside the others.
+    pub(super) async fn run(self, ousted: watch::Sender<Option<StopError>>) {
         let mut answered = Instant::now();
         let mut announced = self.node.is_draining();
         loop {
@@ -112,7 +137,7 @@ impl Lookout {
                 () = sleep(LOOK) => {}
                 () = self.node.visited.notified() => {}
             }
-            let is_cut_off = match self.look(&mut announced, &displaced).await {
+            let is_cut_off = match self.look(&mut announced, &ousted).await {
                 Ok(()) => {
                     answered = Instant::now();
                     false
@@ -135,21 +160,27 @@ impl Lookout {
     async fn look(
         &self,
         announced: &mut bool,
-        displaced: &watch::Sender<bool>,
+        ousted: &watch::Sender<Option<StopError>>,
     ) -> Result<(), JournalError> {
         let sight = self.ask(|directory| directory.read()).await?;
         let (mine, others): (Vec<_>, Vec<_>) =
             sight.nodes.into_iter().partition(|entry| entry.name == self.node.name);
         self.node.peers.follow(others);
         if mine.iter().any(|entry| entry.incarnation != self.node.incarnation) {
-            displaced.send_replace(true);
+            ousted.send_replace(Some(self.displaced()));
+            return Ok(());
+        }
+        if let Some(why) = self.estranged() {
+            ousted.send_replace(Some(why));
             return Ok(());
         }
         let draining = self.node.is_draining();
         if mine.is_empty() || *announced != draining {
             match self.announce(None).await {
                 Ok(()) => *announced = draining,
-                Err(DirectoryError::NameTaken(_)) => drop(displaced.send_replace(true)),
+                Err(DirectoryError::NameTaken(_)) => {
+                    ousted.send_replace(Some(self.displaced()));
+                }
                 Err(DirectoryError::Journal(error)) => return Err(error),
             }
         }
@@ -157,6 +188,19 @@ impl Lookout {
             self.ask(move |directory| directory.leave(&name, incarnation)).await?;
         }
         Ok(())
+    }
+
+    fn displaced(&self) -> StopError {
+        StopError::Displaced(self.node.name.clone())
+    }
+
+    /// A node with other domains that started at the same time: of two, one goes on.
+    fn estranged(&self) -> Option<StopError> {
+        let ours = self.node.config.domains.layout();
+        let heard = self.node.peers.heard().into_iter().map(|(_, beat)| beat);
+        let mut first =
+            heard.filter(|it| it.layout != ours && it.incarnation < self.node.incarnation);
+        first.next().map(|beat| StopError::Estranged(beat.node))
     }
 
     /// Takes the node out of the directory.

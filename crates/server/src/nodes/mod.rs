@@ -6,13 +6,13 @@
 //!
 //! | file | what it is for |
 //! |---|---|
-//! | `partition` | the parts of the shards |
+//! | `partition`, `domains` | the parts of the shards, and whose they are |
 //! | `beat`, `peers` | what nodes tell each other, and who is heard |
 //! | `placement` | who should own what |
 //! | `keeper` | claims, gives away, drops |
-//! | `held` | a partition that is driven here |
+//! | `held`, `homes` | a partition that is driven here, and the journal that it is in |
 //! | `node` | what all parts of a node see |
-//! | `face`, `relay`, `gather` | requests: to one owner, to all nodes |
+//! | `face`, `relay`, `gather`, `list`, `former` | requests: to one owner, to all nodes, to all journals, to the one of before |
 //! | `name` | under which a node asks for a transaction to begin |
 //!
 //! # Invariants
@@ -23,11 +23,15 @@
 
 mod beat;
 pub(crate) mod config;
+pub(crate) mod domains;
 mod face;
+mod former;
 mod gather;
 mod held;
+mod homes;
 mod keeper;
 mod limits;
+mod list;
 mod lookout;
 mod name;
 mod node;
@@ -38,4 +42,5 @@ mod relay;
 mod run;
 
 pub use config::NodeConfig;
+pub use domains::Domains;
 pub use run::Nodes;

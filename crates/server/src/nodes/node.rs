@@ -70,15 +70,13 @@ impl Node {
         shards[self.ids.next() as usize % shards.len()]
     }
 
-    /// One of the partitions that are driven here; any, if none is.
-    pub(super) fn some_partition(&self) -> Partition {
+    /// One of these partitions, of those that are driven here if any is.
+    pub(super) fn some_of(&self, partitions: &[Partition]) -> Partition {
         let held = self.held();
         let here = held.iter().filter(|held| !held.is_over()).map(|held| held.partition);
-        let mut partitions: Vec<Partition> = here.collect();
-        if partitions.is_empty() {
-            partitions = Partition::all().collect();
-        }
-        partitions[self.ids.next() as usize % partitions.len()]
+        let here: Vec<Partition> = here.filter(|it| partitions.contains(it)).collect();
+        let among = if here.is_empty() { partitions } else { &here };
+        among[self.ids.next() as usize % among.len()]
     }
 
     /// Its name, as a header has it.

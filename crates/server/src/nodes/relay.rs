@@ -17,30 +17,33 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http_body_util::BodyExt;
+use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 use unanimous_api::{Code, header as name};
-use unanimous_core::id::{Epoch, TxnId};
+use unanimous_core::id::{Epoch, ShardId, TxnId};
 
+use super::domains::Domains;
+use super::former;
 use super::held::Held;
 use super::limits::{LOOK_AGAIN, OWNER_WAIT};
 use super::name::Name;
 use super::node::{Node, Owner};
 use super::partition::Partition;
-use crate::driver::shard_of_key;
 use crate::http::{Assigned, Attempt, Failure, NeverBegun, read_body, request_key};
 
 /// A request that may be sent more than once.
+#[derive(Clone)]
 pub(super) struct Ask {
     method: Method,
     uri: Uri,
-    headers: HeaderMap,
+    pub(super) headers: HeaderMap,
     body: Bytes,
     /// Another node has passed it on.
-    is_forwarded: bool,
+    pub(super) is_forwarded: bool,
 }
 
 /// Which nodes can answer.
@@ -73,12 +76,16 @@ pub(super) async fn begin(State(node): State<Arc<Node>>, request: Request) -> Re
         Ok(key) => key.map(str::to_owned),
         Err(failure) => return failure.into_response(),
     };
-    let partition = match (&key, ask.name()) {
-        (Some(key), _) => Partition::of(shard_of_key(key)),
+    // Whoever is asked says what is wrong with a domain that is none.
+    let domains = &node.config.domains;
+    let domain = ask.domain(domains);
+    let shard = key.as_ref().and_then(|key| domains.shard_of_key(domain.as_deref(), key));
+    let partition = match (shard, ask.name()) {
+        (Some(shard), _) => Partition::of(shard),
         (None, Some(name)) => Partition::of(name.txn.shard()),
-        (None, None) => node.some_partition(),
+        (None, None) => node.some_of(&domains.partitions(domain.as_deref()).unwrap_or_default()),
     };
-    send(&node, To::Owner(partition), ask, Some(Begin { key })).await
+    send(&node, To::Owner(partition), ask, Some(Begin { shard })).await
 }
 
 /// `/v1/transactions/{id}` and what is below.
@@ -90,7 +97,24 @@ pub(super) async fn transaction(
     let txn = segments.first().and_then(|text| text.parse::<TxnId>().ok());
     // Whoever is asked says what is wrong with a name that is none.
     let to = txn.map_or(To::Any, To::of);
-    relay(&node, to, request).await
+    let ask = match Ask::read(&node, request).await {
+        Ok(ask) => ask,
+        Err(failure) => return failure.into_response(),
+    };
+    if ask.is_of_before() {
+        return former::look(&node, &ask).await;
+    }
+    let is_apart = to.partition().is_some_and(|it| node.config.domains.journal_of(it).is_some());
+    let looks = is_apart && ask.method == Method::GET && !ask.is_forwarded;
+    let history = looks.then(|| ask.clone());
+    let answer = send(&node, to, ask, None).await;
+    match history {
+        Some(history) if answer.status() == StatusCode::NOT_FOUND => {
+            let before = former::look(&node, &history).await;
+            if before.status() == StatusCode::NOT_FOUND { answer } else { before }
+        }
+        Some(_) | None => answer,
+    }
 }
 
 /// Whatever is the same everywhere.
@@ -107,7 +131,8 @@ pub(super) async fn relay(node: &Arc<Node>, to: To, request: Request) -> Respons
 
 /// What has to be known of a begin.
 struct Begin {
-    key: Option<String>,
+    /// Where its key is looked for, if it has one.
+    shard: Option<ShardId>,
 }
 
 impl Ask {
@@ -118,6 +143,19 @@ impl Ask {
         Ok(Self { method, uri, headers, body, is_forwarded })
     }
 
+    /// The domain that a begin is of, if that is one of these.
+    fn domain(&self, domains: &Domains) -> Option<String> {
+        #[derive(Deserialize)]
+        struct Said {
+            domain: Option<String>,
+        }
+        if domains.is_empty() {
+            return None;
+        }
+        let said: Said = serde_json::from_slice(&self.body).ok()?;
+        said.domain.filter(|name| domains.names().any(|known| known == name))
+    }
+
     /// The name under which another node asks for this, perhaps again.
     fn name(&self) -> Option<Name> {
         let text = self.headers.get(name::BEGIN_AS).filter(|_| self.is_forwarded)?;
@@ -125,7 +163,7 @@ impl Ask {
     }
 
     /// The request, for a coordinator of this process.
-    fn here(&self, assigned: Option<Assigned>) -> Request {
+    pub(super) fn here(&self, assigned: Option<Assigned>) -> Request {
         let mut request = Request::new(Body::from(self.body.clone()));
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.uri.clone();
@@ -137,7 +175,12 @@ impl Ask {
     }
 
     /// The request, for another node.
-    fn there(&self, node: &Node, address: &str, begin_as: Option<Name>) -> Option<Request> {
+    pub(super) fn there(
+        &self,
+        node: &Node,
+        address: &str,
+        begin_as: Option<Name>,
+    ) -> Option<Request> {
         let path = self.uri.path_and_query().map_or("/", |it| it.as_str());
         let mut request = Request::new(Body::from(self.body.clone()));
         *request.method_mut() = self.method.clone();
@@ -259,7 +302,7 @@ async fn there(
         .filter(|_| name.is_none())
         .map(|(begin, partition)| Name { txn: begin.mint(node, partition), epoch: at.epoch });
     // A begin with a key is found by its key, if it was not sent before.
-    let keyed = begin.is_some_and(|begin| begin.key.is_some());
+    let keyed = begin.is_some_and(|begin| begin.shard.is_some());
     let said = name.or(new.filter(|_| !keyed));
     *name = name.or(new);
     let request = ask.there(node, at.address, said)?;
@@ -270,7 +313,7 @@ fn is_never_begun(answer: &Response) -> bool {
     answer.headers().contains_key(name::NEVER_BEGUN)
 }
 
-fn nobody() -> Failure {
+pub(super) fn nobody() -> Failure {
     Failure::new(Code::NoOwner, "no node that is alive drives that part of the transactions")
 }
 
@@ -285,7 +328,12 @@ fn owner(node: &Node, to: To) -> Option<Owner> {
 }
 
 /// Sends a request to another node, as long as nobody else owns what it is about.
-async fn exchange(node: &Arc<Node>, to: To, address: &str, request: Request) -> Option<Response> {
+pub(super) async fn exchange(
+    node: &Arc<Node>,
+    to: To,
+    address: &str,
+    request: Request,
+) -> Option<Response> {
     let answer = tokio::select! {
         answer = node.peers.send(request) => answer.ok()?,
         () = taken_over(node, to, address) => return None,
@@ -322,11 +370,7 @@ async fn taken_over(node: &Node, to: To, address: &str) {
 
 impl Begin {
     fn mint(&self, node: &Node, partition: Partition) -> TxnId {
-        let shard = match &self.key {
-            Some(key) => shard_of_key(key),
-            None => node.some_shard(partition),
-        };
-        node.mint(shard)
+        node.mint(self.shard.unwrap_or_else(|| node.some_shard(partition)))
     }
 }
 

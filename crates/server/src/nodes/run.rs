@@ -18,6 +18,7 @@ use super::beat::Beat;
 use super::face;
 use super::gather::Everywhere;
 use super::held::Premises;
+use super::homes;
 use super::keeper::Keeper;
 use super::lookout::Lookout;
 use super::node::Node;
@@ -79,7 +80,7 @@ impl Nodes {
     /// # Errors
     ///
     /// As [`Nodes::start`].
-    pub async fn start_with(config: Config, brought: Brought) -> Result<Self, StartError> {
+    pub async fn start_with(mut config: Config, brought: Brought) -> Result<Self, StartError> {
         let failed = |error| StartError::Listen { address: config.listen, error };
         let listener = match brought.listener {
             Some(listener) => listener,
@@ -94,6 +95,7 @@ impl Nodes {
         let opened = opened.unwrap_or_else(|error| Err(JournalError::Failed(error.to_string())));
         let failed = |error| StartError::Journal { place: config.journal.to_string(), error };
         let directory = opened.map_err(failed)?;
+        let config = waiting(move || homes::name_cluster(&mut config).map(|()| config)).await?;
         let changed = watch::Sender::new(());
         let ids = Ids::new();
         let name = config.node.name.clone().unwrap_or_else(|| default_name(port));
@@ -101,7 +103,12 @@ impl Nodes {
         let node = Arc::new(Node {
             peers: Peers::new(config.token.as_ref(), changed.clone()),
             address: config.node.address.clone().unwrap_or_else(|| default_address(listen, port)),
-            said: watch::Sender::new(Beat { node: name.clone(), incarnation, ..Beat::default() }),
+            said: watch::Sender::new(Beat {
+                node: name.clone(),
+                incarnation,
+                layout: config.domains.layout(),
+                ..Beat::default()
+            }),
             name,
             incarnation,
             resources,
@@ -123,6 +130,9 @@ impl Nodes {
         let door = Door::new(app.clone(), node.config.token.as_ref(), Arc::clone(&node.metrics));
         let lookout = Lookout { node: Arc::clone(&node), directory };
         let life = Life { node, door };
+        lookout.agree().await?;
+        let (node, directory) = (Arc::clone(&life.node), Arc::clone(&lookout.directory));
+        waiting(move || homes::settle(&node.config, &directory)).await?;
         lookout.enter().await?;
         Ok(Self { life, lookout, listener, app, stopping })
     }
@@ -154,11 +164,11 @@ impl Nodes {
         let bounds = http::Bounds::default();
         let serving = http::listen(listener, app, bounds, Arc::clone(&node.metrics), quitting);
         let mut serving = tokio::spawn(serving);
-        let (displaced, mut is_displaced) = watch::channel(false);
+        let (ousted, mut is_ousted) = watch::channel(None);
         // They end with this function.
         let mut tasks = JoinSet::new();
         lookout.meet().await;
-        tasks.spawn(lookout.clone().run(displaced));
+        tasks.spawn(lookout.clone().run(ousted));
         let scope = Arc::new(Everywhere(Arc::clone(&node)));
         let invariants = Invariants::within(scope, &node.config);
         let checking = invariants.start();
@@ -180,7 +190,7 @@ impl Nodes {
         let keeper = Keeper::new(Arc::clone(&node), premises).run(stopped, drain);
         let kept = tokio::select! {
             kept = keeper => kept,
-            _ = is_displaced.wait_for(|&it| it) => Err(StopError::Displaced(node.name.clone())),
+            Ok(why) = is_ousted.wait_for(Option::is_some) => why.clone().map_or(Ok(()), Err),
         };
         drop((tasks, checking));
         if kept.is_ok() {
@@ -193,6 +203,17 @@ impl Nodes {
         serving.abort();
         kept
     }
+}
+
+/// Runs what waits for a database.
+async fn waiting<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StartError> + Send + 'static,
+) -> Result<T, StartError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| {
+        let error = JournalError::Failed(error.to_string());
+        Err(StartError::Journal { place: "journal".to_owned(), error })
+    })
 }
 
 /// Another for each process of a machine, and the same after its restart.

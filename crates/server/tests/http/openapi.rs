@@ -431,6 +431,7 @@ fn requests() -> Vec<(&'static str, Value)> {
     };
     let begin = BeginRequest {
         kind: Kind::Atomic,
+        domain: Some(text()),
         timeout_ms: Some(1),
         wait: Some(Wait::Decided),
         branches: vec![branch.clone()],

@@ -27,6 +27,8 @@ pub(crate) struct Setup {
     node: Option<String>,
     /// Where the others reach it, if not where it listens.
     reached_at: Option<SocketAddr>,
+    /// The domain that some of the work is of.
+    pub(crate) domain: Option<&'static str>,
     config: PathBuf,
     stderr: PathBuf,
 }
@@ -53,6 +55,7 @@ impl Setup {
             journal: None,
             node: None,
             reached_at: None,
+            domain: None,
             config,
             stderr,
         }
@@ -66,9 +69,22 @@ impl Setup {
         let resource = format!(
             "[resources.{name}]\nurl = \"http://{address}\"\nsigning_secret_file = {secret:?}\n"
         );
+        self.and_config("unanimous.toml", &resource)
+    }
+
+    /// The same with more in its configuration, in a file of this name.
+    pub(crate) fn and_config(self, file: &str, text: &str) -> Self {
         let config = std::fs::read_to_string(&self.config).expect("it was written");
-        std::fs::write(&self.config, config + &resource).expect("the folder can be written to");
-        self
+        let file = self.config.with_file_name(file);
+        std::fs::write(&file, config + text).expect("the folder can be written to");
+        Self { config: file, ..self }
+    }
+
+    /// The same with a domain, that has the last two partitions in the journal at `url`.
+    pub(crate) fn with_domain(self, url: &str) -> Self {
+        let text = format!("[domains.payments]\npartitions = [6, 7]\njournal = {url:?}\n");
+        let name = url.rsplit('/').next().unwrap_or_default();
+        Self { domain: Some("payments"), ..self.and_config(&format!("domain-{name}.toml"), &text) }
     }
 
     /// The same on a journal elsewhere.

@@ -166,6 +166,10 @@ impl One {
         let wait = if wait_of(key) == "decided" { Wait::Decided } else { Wait::Finished };
         let transaction = self.client.transaction().key(key).timeout_ms(TIMEOUT_MS).wait(wait);
         let work = json!(Work::of(key));
+        let transaction = match self.world.domain_of(key) {
+            Some(domain) => transaction.domain(domain),
+            None => transaction,
+        };
         let run = transaction.deadline_ms(DEADLINE_MS).branch(SERVICES[0], work.clone());
         run.branch(SERVICES[1], work).run().await
     }

@@ -95,8 +95,27 @@ impl World {
         wait: &str,
         key: Option<&str>,
     ) -> Result<TransactionView, Lost> {
-        let reply = self.http.post("/v1/transactions", key, &request(work, wait)).await?;
+        let reply = self.http.post("/v1/transactions", key, &self.asked(work, wait)).await?;
         self.shown(&reply)
+    }
+
+    /// The request of [`request`], of the domain that the work is of.
+    pub(crate) fn asked(&self, work: &Work, wait: &str) -> Value {
+        let mut request = request(work, wait);
+        self.place(&work.label, &mut request);
+        request
+    }
+
+    fn place(&self, label: &str, request: &mut Value) {
+        if let Some(domain) = self.domain_of(label) {
+            request["domain"] = json!(domain);
+        }
+    }
+
+    /// The domain of some work: half of it has one, if there is any.
+    pub(crate) fn domain_of(&self, label: &str) -> Option<&'static str> {
+        let sum: u64 = label.bytes().map(u64::from).sum();
+        self.setup.domain.filter(|_| sum.is_multiple_of(2))
     }
 
     async fn prepare(&self, work: &Work) -> Result<String, Lost> {
@@ -109,7 +128,8 @@ impl World {
         work: &Work,
         timeout_ms: u64,
     ) -> Result<String, Lost> {
-        let begin = json!({ "kind": "atomic", "timeout_ms": timeout_ms });
+        let mut begin = json!({ "kind": "atomic", "timeout_ms": timeout_ms });
+        self.place(&work.label, &mut begin);
         let reply = self.http.post("/v1/transactions", None, &begin).await?;
         let txn = self.shown(&reply)?.id;
         self.witness.promised(&txn);

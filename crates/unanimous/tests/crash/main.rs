@@ -29,6 +29,7 @@ mod coordinator;
 mod crowd;
 mod databases;
 mod deed;
+mod domains;
 mod failing;
 mod fleet;
 mod full;

@@ -35,7 +35,7 @@ const PAUSE_MS_MAX: usize = 2_500;
 /// Outcomes that are told between two restarts.
 const BETWEEN: &str = "UNANIMOUS_BETWEEN_RESTARTS";
 
-fn blows(otherwise: usize) -> usize {
+pub(crate) fn blows(otherwise: usize) -> usize {
     number(KILLS).unwrap_or(otherwise)
 }
 
@@ -44,7 +44,7 @@ fn number(variable: &str) -> Option<usize> {
 }
 
 /// Does something bad to one of the nodes.
-async fn strike(fleet: &mut Fleet, chance: &mut Chance) {
+pub(crate) async fn strike(fleet: &mut Fleet, chance: &mut Chance) {
     let victim = chance.below(fleet.nodes.len() as u64) as usize;
     match chance.below(8) {
         0 | 1 => {

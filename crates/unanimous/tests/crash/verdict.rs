@@ -12,7 +12,7 @@ use unanimous_client::api::{BranchInDoubt, StatusWord};
 use unanimous_client::{Client, Filter};
 
 use crate::crowd::patient;
-use crate::deed::{request, wait_of};
+use crate::deed::wait_of;
 use crate::place::eventually;
 use crate::service::{Mark, Work};
 use crate::witness::Outcome;
@@ -64,7 +64,7 @@ impl World {
     async fn ask_again_under_keys(self: &Arc<Self>) {
         let keys = self.witness.keys().into_keys().take(KEYS_MAX);
         self.for_each(keys, async |world, key| {
-            let request = request(&Work::of(&key), wait_of(&key));
+            let request = world.asked(&Work::of(&key), wait_of(&key));
             let reply = world.http.post("/v1/transactions", Some(&key), &request).await;
             let reply = reply.expect("nobody is killed any more");
             match reply.view() {
