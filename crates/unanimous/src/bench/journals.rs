@@ -48,6 +48,10 @@ pub(super) struct JournalsArgs {
     /// Where the journal is; several are measured one after the other.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "postgres,etcd")]
     journals: Vec<Place>,
+    /// Databases: with more than one, the parts of the work are also divided between all of them, as
+    /// domains are that have a journal of their own.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=4))]
+    databases: u8,
 }
 
 /// A database that a journal can be in.
@@ -63,9 +67,19 @@ enum Place {
 struct Row {
     place: Place,
     in_flight: usize,
-    ours: Vec<f64>,
-    cpu_us: Vec<f64>,
+    databases: usize,
+    ours: Vec<Ours>,
     bare: Vec<f64>,
+}
+
+/// What a node did in one round.
+#[derive(Clone, Copy)]
+struct Ours {
+    per_s: f64,
+    /// Processor time here, for each transaction.
+    cpu_us: f64,
+    /// Commits of the busiest database, in a second.
+    commits_per_s: f64,
 }
 
 /// A server for the journal, and for the bare loop.
@@ -78,7 +92,7 @@ struct Server {
 }
 
 pub(super) async fn run(args: &JournalsArgs, format: Format) -> Result<(), Failure> {
-    let JournalsArgs { shape, journals } = args;
+    let JournalsArgs { shape, journals, databases } = args;
     let time = Duration::from_secs(shape.seconds);
     let in_flight = match shape.in_flight.is_empty() {
         true => IN_FLIGHT.to_vec(),
@@ -87,17 +101,21 @@ pub(super) async fn run(args: &JournalsArgs, format: Format) -> Result<(), Failu
     let mut rows = Vec::new();
     for &place in journals {
         let (folder, _made) = folder(shape.folder.as_ref())?;
-        let server = Server::start(place, &folder).await?;
+        let mut servers = Vec::new();
+        for number in 0..*databases {
+            servers.push(Server::start(place, &folder.join(number.to_string())).await?);
+        }
         for &in_flight in &in_flight {
-            let (ours, cpu_us, bare) = (Vec::new(), Vec::new(), Vec::new());
-            let mut row = Row { place, in_flight, ours, cpu_us, bare };
+            let row = |databases| Row { place, in_flight, databases, ours: vec![], bare: vec![] };
+            let mut compared: Vec<Row> = [1, servers.len()].map(row).into();
+            compared.dedup_by_key(|row| row.databases);
             for _ in 0..shape.rounds {
-                let (per_s, cpu_us) = server.ours(in_flight, time).await?;
-                row.ours.push(per_s);
-                row.cpu_us.push(cpu_us);
-                row.bare.push(server.bare(time).await? * ROWS as f64);
+                for row in &mut compared {
+                    row.ours.push(ours(&servers[..row.databases], in_flight, time).await?);
+                    row.bare.push(servers[0].bare(time).await? * ROWS as f64);
+                }
             }
-            rows.push(row);
+            rows.append(&mut compared);
         }
     }
     report(&rows, format);
@@ -106,6 +124,8 @@ pub(super) async fn run(args: &JournalsArgs, format: Format) -> Result<(), Failu
 
 impl Server {
     async fn start(place: Place, folder: &std::path::Path) -> Result<Self, Failure> {
+        std::fs::create_dir_all(folder)
+            .map_err(|error| Failure::not_done(format!("{}: {error}", folder.display())))?;
         let mut ports = Ports::new();
         let (url, running): (_, Box<dyn Any + Send + Sync>) = match place {
             Place::Postgres => {
@@ -123,33 +143,12 @@ impl Server {
         Ok(Self { place, url, _running: running, _ports: ports })
     }
 
-    /// Transactions a second, and the microseconds of processor time here that each took.
-    async fn ours(&self, in_flight: usize, time: Duration) -> Result<(f64, f64), Failure> {
+    fn journal(&self) -> JournalConfig {
         let url = self.url.clone();
-        let journal = match self.place {
+        match self.place {
             Place::Postgres => JournalConfig::Postgres { url, password: None },
             Place::Etcd => JournalConfig::Etcd { url, password: None },
-        };
-        let shards: Vec<ShardId> = ShardId::all().collect();
-        let started = block_in_place(|| {
-            let parts = shards.chunks(shards.len().div_ceil(PARTS));
-            parts.map(|part| part_of_node(&journal, part)).collect::<Result<Vec<_>, _>>()
-        })?;
-        let parts: Arc<[Coordinator]> = started.into();
-        let (next, shared) = (Arc::new(AtomicUsize::new(0)), Arc::clone(&parts));
-        let rate = measure(in_flight, time, move || {
-            let part = next.fetch_add(1, Ordering::Relaxed) % shared.len();
-            let outcome = shared[part].run(order());
-            async move {
-                let outcome = outcome.await.expect("the coordinator answers");
-                assert_eq!(outcome.expect("nothing refuses"), Outcome::Committed);
-            }
-        });
-        let rate = rate.await;
-        for part in &*parts {
-            part.close().await.map_err(|error| Failure::not_done(error.to_string()))?;
         }
-        Ok(rate)
     }
 
     /// Writes of [`ROWS`] a second by a bare loop.
@@ -159,6 +158,33 @@ impl Server {
             Place::Etcd => keys(&self.url.replace("etcd://", "http://"), time).await,
         }
     }
+}
+
+/// A node whose parts have their journals in these databases, in turn.
+async fn ours(servers: &[Server], in_flight: usize, time: Duration) -> Result<Ours, Failure> {
+    let shards: Vec<ShardId> = ShardId::all().collect();
+    let started: Result<Vec<_>, Failure> = block_in_place(|| {
+        let parts = shards.chunks(shards.len().div_ceil(PARTS)).zip(servers.iter().cycle());
+        parts.map(|(part, server)| part_of_node(&server.journal(), part)).collect()
+    });
+    let parts: Arc<[Coordinator]> = started?.into();
+    let (next, shared) = (Arc::new(AtomicUsize::new(0)), Arc::clone(&parts));
+    let rate = measure(in_flight, time, move || {
+        let part = next.fetch_add(1, Ordering::Relaxed) % shared.len();
+        let outcome = shared[part].run(order());
+        async move {
+            let outcome = outcome.await.expect("the coordinator answers");
+            assert_eq!(outcome.expect("nothing refuses"), Outcome::Committed);
+        }
+    });
+    let (per_s, cpu_us) = rate.await;
+    let mut commits = vec![0; servers.len()];
+    for (number, part) in parts.iter().enumerate() {
+        commits[number % servers.len()] += part.journal().stats().syncs;
+        part.close().await.map_err(|error| Failure::not_done(error.to_string()))?;
+    }
+    let busiest = commits.into_iter().max().unwrap_or_default();
+    Ok(Ours { per_s, cpu_us, commits_per_s: busiest as f64 / time.as_secs_f64() })
 }
 
 fn part_of_node(journal: &JournalConfig, shards: &[ShardId]) -> Result<Coordinator, Failure> {
@@ -227,27 +253,35 @@ fn report(rows: &[Row], format: Format) {
     let mut lines = Vec::new();
     let mut table = Table::new([
         "JOURNAL",
+        "databases",
         "in flight",
         "transactions/s",
         "CPU µs",
+        "commits/s in each",
         "bare rows/s",
         "transactions to rows",
     ]);
-    for Row { place, in_flight, ours, cpu_us, bare } in rows {
+    for Row { place, in_flight, databases, ours, bare } in rows {
         let name = match place {
             Place::Postgres => "PostgreSQL",
             Place::Etcd => "etcd, one member",
         };
-        let [per_s, cpu_us, bare_per_s] = [ours, cpu_us, bare].map(|all| median(all));
+        let of = |figure: fn(&Ours) -> f64| ours.iter().map(figure).collect::<Vec<_>>();
+        let all = [of(|it| it.per_s), of(|it| it.cpu_us), of(|it| it.commits_per_s)];
+        let [per_s, cpu_us, commits_per_s] = all.each_ref().map(|all| median(all));
+        let bare_per_s = median(bare);
         lines.push(json!({
-            "journal": name, "in_flight": in_flight, "transactions_per_s": ours, "cpu_us": cpu_us,
+            "journal": name, "databases": databases, "in_flight": in_flight,
+            "transactions_per_s": all[0], "cpu_us": all[1], "commits_per_s_of_each": all[2],
             "bare_rows_per_s": bare, "ratio": per_s / bare_per_s,
         }));
         table.row([
             name.to_owned(),
+            databases.to_string(),
             in_flight.to_string(),
             output::count(per_s as u64),
             format!("{cpu_us:.0}"),
+            output::count(commits_per_s as u64),
             output::count(bare_per_s as u64),
             format!("{:.2}x", per_s / bare_per_s),
         ]);
