@@ -81,6 +81,9 @@ pub const IDLE_CONNECTION_KEPT: Duration = Duration::from_secs(30);
 /// more than 8 to 16 a server gets less done.
 pub const POSTGRES_CONNECTIONS: usize = 16;
 
+/// Branches of the second phase that go over a connection at once, if so many wait for one.
+pub const POSTGRES_BATCH: usize = 16;
+
 /// Most connections that can be configured: a server's own limit is 100 unless it was raised.
 pub const POSTGRES_CONNECTIONS_MAX: usize = 256;
 

@@ -4,13 +4,11 @@
 //! it by hand. PostgreSQL knows by the branch's own transaction number, which the vote left as memo.
 //! A standby knows nothing, so only a primary is believed.
 
-use tokio::time::timeout;
 use unanimous_core::{Answer, HeuristicKind, Opaque, Verb};
 
 use super::sqlstate::{self, Unfinished};
-use super::wire::{Connection, Refused};
-use super::{Inner, failed, silent, step, timed_out, unreached};
-use crate::guard::{Contact, Heard};
+use super::wire::{Broken, Connection, Executed, Refused};
+use super::{Inner, silent, step};
 use crate::{Call, Held, returned};
 
 /// What the server knows of a branch that is not prepared any more.
@@ -24,40 +22,40 @@ enum Fate {
     Forgotten,
 }
 
-pub(super) async fn finish(inner: &Inner, call: &Call) -> Heard {
-    match timeout(call.patience, ask(inner, call)).await {
-        Ok(heard) => heard,
-        Err(_) => timed_out(call),
-    }
+/// What a server's answer to the second phase says of a branch.
+pub(super) enum Said {
+    Answer(Answer),
+    /// It is not prepared: see [`fate`].
+    Gone,
 }
 
-async fn ask(inner: &Inner, call: &Call) -> Heard {
-    let mut lent = match inner.second_phase.lend().await {
-        Ok(lent) => lent,
-        Err(why) => return unreached(&why),
-    };
-    let (words, commits) = match call.verb {
+/// What ends a branch, and whether it commits.
+pub(super) fn words(verb: Verb) -> (&'static str, bool) {
+    match verb {
         Verb::Commit | Verb::CommitOnePhase => ("COMMIT PREPARED", true),
         Verb::Rollback | Verb::Prepare | Verb::Act | Verb::Compensate => {
             ("ROLLBACK PREPARED", false)
         }
-    };
-    let sql = format!("{words} '{}'", call.name);
-    let answer = match lent.connection.simple(&sql).await {
-        Err(broken) => return failed(words, broken),
-        Ok(Ok(done)) if done.tag == words => Answer::Done(Opaque::default()),
-        Ok(Ok(done)) => silent(&format!("{words}: answered with {:?}", done.tag)),
-        Ok(Err(refused)) => match sqlstate::unfinished(&refused) {
+    }
+}
+
+pub(super) fn said(verb: Verb, answered: Result<Executed, Refused>) -> Said {
+    let (words, _) = words(verb);
+    Said::Answer(match answered {
+        Ok(done) if done.tag == words => Answer::Done(Opaque::default()),
+        Ok(done) => silent(&format!("{words}: answered with {:?}", done.tag)),
+        Err(refused) => match sqlstate::unfinished(&refused) {
             Unfinished::Busy => Answer::Working,
             Unfinished::AskAgain => silent(&format!("{words}: {refused}")),
-            Unfinished::Gone => match look_into(&mut lent.connection, call).await {
-                Err(broken) => return failed("pg_xact_status", broken),
-                Ok(fate) => concluded(fate, commits),
-            },
+            Unfinished::Gone => return Said::Gone,
         },
-    };
-    inner.second_phase.give_back(lent);
-    Heard { answer, contact: Contact::Made }
+    })
+}
+
+/// What became of a branch that is not prepared.
+pub(super) async fn fate(connection: &mut Connection, call: &Call) -> Result<Answer, Broken> {
+    let (_, commits) = words(call.verb);
+    Ok(concluded(look_into(connection, call).await?, commits))
 }
 
 fn concluded(fate: Fate, commits: bool) -> Answer {
@@ -70,7 +68,7 @@ fn concluded(fate: Fate, commits: bool) -> Answer {
     }
 }
 
-async fn look_into(connection: &mut Connection, call: &Call) -> Result<Fate, super::wire::Broken> {
+async fn look_into(connection: &mut Connection, call: &Call) -> Result<Fate, Broken> {
     let xid = returned::memo(call.returned.bytes()).and_then(|memo| memo.parse::<u64>().ok());
     let status = match xid {
         Some(xid) => format!("coalesce(pg_xact_status('{xid}'::xid8), 'forgotten')"),

@@ -12,7 +12,7 @@
 //! | file | what |
 //! |---|---|
 //! | `prepare` | the first phase |
-//! | `finish` | the second phase, and what is in doubt |
+//! | `finish`, `batch` | the second phase, and what is in doubt |
 //! | `step` | steps of sagas |
 //! | `read` | queries outside of branches |
 //! | `examine` | whether the database can take part at all |
@@ -23,6 +23,7 @@
 mod address;
 #[cfg(feature = "servers")]
 mod alone;
+mod batch;
 mod binding;
 mod examine;
 mod finish;
@@ -69,6 +70,7 @@ struct Inner {
     first_phase: Pool<Connection>,
     /// Connections of its own: it sets locks free that the first phase may be waiting for.
     second_phase: Pool<Connection>,
+    finishing: batch::Queue,
     /// For queries that take long and that nothing may wait for.
     reading: Pool<Connection>,
     begun: Begun,
@@ -91,6 +93,7 @@ impl PostgresAdapter {
         let inner = Inner {
             first_phase: Pool::new(Arc::clone(&address), connections),
             second_phase: Pool::new(Arc::clone(&address), connections.div_ceil(2)),
+            finishing: batch::Queue::default(),
             reading: Pool::new(Arc::clone(&address), READING_CONNECTIONS),
             begun: Begun::default(),
             types: Types::default(),
@@ -113,7 +116,7 @@ impl Adapter for PostgresAdapter {
                 Verb::Prepare => prepare::prepare(&inner, &call).await,
                 Verb::Commit | Verb::Rollback => {
                     inner.begun.remove(&call.name);
-                    finish::finish(&inner, &call).await
+                    batch::finish(&inner, &call).await
                 }
                 Verb::CommitOnePhase => {
                     let answer = silent("a database is not committed in one phase");

@@ -231,8 +231,18 @@ impl Connection {
 
     /// Sends a text of statements without values and reads the answers to it.
     pub(super) async fn simple(&mut self, sql: &str) -> Answered<Executed> {
-        frontend::query(sql, &mut self.output).map_err(unsendable)?;
+        self.text(sql)?;
         self.send().await?;
+        self.answered().await
+    }
+
+    /// Adds a text of statements without values.
+    pub(super) fn text(&mut self, sql: &str) -> Result<(), Broken> {
+        frontend::query(sql, &mut self.output).map_err(unsendable)
+    }
+
+    /// What came of the next such text.
+    pub(super) async fn answered(&mut self) -> Answered<Executed> {
         let executed = self.executed().await?;
         let ready = self.ready().await?;
         Ok(executed.and_then(|executed| ready.map(|()| executed)))

@@ -1,5 +1,6 @@
 //! PostgreSQL as a participant, against real servers of the tests' own.
 
+mod batch;
 mod common;
 mod conformance;
 mod cuts;
