@@ -45,6 +45,10 @@ pub const PROBE_PAUSE_MAX: Duration = Duration::from_millis(500);
 /// in a hurry.
 pub const TELLING_PATIENCE: Duration = Duration::from_secs(1);
 
+/// What a first phase that has waited for its place is given at least, as one whose transaction is almost out of
+/// time is given by the coordinator.
+pub const PATIENCE_MIN: Duration = Duration::from_millis(50);
+
 /// Bytes of a reply that are read. Results are for the client's eyes, not for bulk.
 pub const REPLY_BYTES_MAX: usize = 64 * 1024;
 
