@@ -17,7 +17,7 @@ use unanimous_core::commit::Phases;
 use unanimous_core::{Answer, Reason, Verb};
 
 use crate::circuit::{Admission, Circuit, Contacted, Pass};
-use crate::limits::TELLING_PATIENCE;
+use crate::limits::{PATIENCE_MIN, TELLING_PATIENCE};
 use crate::open::Settings;
 use crate::places::{Full, Places, Waited};
 use crate::{Call, Calling, Examining, Listing, Reading, Resource, State, Takes, statement};
@@ -272,7 +272,8 @@ impl Resource for Guarded {
 }
 
 impl Shared {
-    async fn call(&self, call: Call) -> Answer {
+    async fn call(&self, mut call: Call) -> Answer {
+        let came = Instant::now();
         // Asked before a place is waited for, because the places of a resource that does not answer
         // are all taken; and again after, because much may have happened since.
         let mut pass = match self.admit(&call) {
@@ -289,6 +290,7 @@ impl Shared {
                         Ok(pass) => pass,
                         Err(answer) => return answer,
                     };
+                    call.patience = left(&call, came.elapsed());
                     Some(place)
                 }
                 Err(full) => return not_sent(&call, "overloaded", &self.crowded(&full)),
@@ -344,6 +346,17 @@ impl Shared {
 
     fn now(&self) -> Duration {
         self.made.elapsed()
+    }
+}
+
+/// What a call that has waited for its place may still take. A first phase ends with its transaction's time;
+/// every other call is made until it is answered, and needs its whole time for that.
+fn left(call: &Call, waited: Duration) -> Duration {
+    match call.verb {
+        Verb::Prepare => call.patience.saturating_sub(waited).max(PATIENCE_MIN),
+        Verb::Commit | Verb::CommitOnePhase | Verb::Rollback | Verb::Act | Verb::Compensate => {
+            call.patience
+        }
     }
 }
 

@@ -25,6 +25,7 @@ pub mod http;
 mod kept;
 pub mod limits;
 pub mod local;
+mod lookout;
 pub mod mysql;
 mod open;
 mod places;

@@ -45,6 +45,10 @@ pub const PROBE_PAUSE_MAX: Duration = Duration::from_millis(500);
 /// in a hurry.
 pub const TELLING_PATIENCE: Duration = Duration::from_secs(1);
 
+/// What a first phase that has waited for its place is given at least, as one whose transaction is almost out of
+/// time is given by the coordinator.
+pub const PATIENCE_MIN: Duration = Duration::from_millis(50);
+
 /// Bytes of a reply that are read. Results are for the client's eyes, not for bulk.
 pub const REPLY_BYTES_MAX: usize = 64 * 1024;
 
@@ -122,6 +126,20 @@ pub const MYSQL_FRESH: Duration = Duration::from_secs(1);
 /// Connections to a database for queries outside of branches. Few at a time: a sum over a large table
 /// keeps a processor of the server busy.
 pub const READING_CONNECTIONS: usize = 2;
+
+/// Connections to a database for looking who holds a lock. A look takes some milliseconds, so that one serves
+/// every branch that waits.
+pub const LOOKING_CONNECTIONS: usize = 1;
+
+/// How long a look at who holds a lock may take, with the wait for its connection. A server that needs longer
+/// has other troubles, and the branch itself will not wait for much longer.
+pub const LOOK_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Sessions in front of a branch that are looked at. In a longer queue the first of them are enough.
+pub const HOLDERS_SEEN_MAX: usize = 32;
+
+/// Holders of a lock that are named: more do not fit into one sentence.
+pub const HOLDERS_NAMED_MAX: usize = 3;
 
 /// How long it is believed which tables of a server cannot be rolled back. The list costs the server
 /// some milliseconds for each thousand tables.

@@ -262,6 +262,46 @@ async fn a_first_prepare_without_a_place_within_its_patience_is_a_no() {
     assert_eq!(resource.state().waiting, 0);
 }
 
+/// Takes two seconds for each call, and remembers how long each might have taken.
+struct Slow(Arc<Mutex<Vec<Duration>>>);
+
+impl Adapter for Slow {
+    fn call(&self, call: Call) -> Hearing {
+        self.0.lock().expect("not poisoned").push(call.patience);
+        Box::pin(async move {
+            sleep(Duration::from_secs(2)).await;
+            Heard { answer: unanimous_participants::local::agree(&call), contact: Contact::Made }
+        })
+    }
+
+    fn phases(&self) -> Phases {
+        Phases::Two
+    }
+
+    fn kind(&self) -> &'static str {
+        "slow"
+    }
+
+    fn location(&self) -> &str {
+        "here"
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_phase_that_waited_for_its_place_has_what_is_left() {
+    let settings =
+        Settings { first_phase_calls_max: 1, second_phase_calls_max: 1, ..Settings::default() };
+    for (verb, left_s) in [(Verb::Prepare, [5, 3, 1]), (Verb::Commit, [5, 5, 5])] {
+        let asked = Arc::default();
+        let slow = Slow(Arc::clone(&asked));
+        let resource = Guarded::new("wallet", slow, &settings, Arc::new(Unobserved));
+        let calls = [1, 1, 1].map(|attempt| resource.call(call(verb, attempt)));
+        let [first, second, third] = calls;
+        tokio::join!(first, second, third);
+        assert_eq!(*asked.lock().expect("not poisoned"), left_s.map(Duration::from_secs));
+    }
+}
+
 #[tokio::test]
 async fn every_call_that_is_sent_is_observed_once() {
     #[derive(Default)]

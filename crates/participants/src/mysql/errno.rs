@@ -7,6 +7,7 @@
 use unanimous_core::Reason;
 
 use super::session::Refused;
+use crate::lookout::Lookout;
 
 /// What an error to `XA COMMIT` or `XA ROLLBACK` means.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -22,7 +23,7 @@ pub(super) enum Unfinished {
 pub(super) fn reason(refused: &Refused, what: &str) -> Reason {
     let (kind, remedy) = kind(refused);
     let mut detail = format!("{what}: {refused}");
-    if !remedy.is_empty() {
+    if !remedy.is_empty() && refused.waited.is_none() {
         detail = format!("{detail}; {remedy}");
     }
     Reason::new(kind, &detail)
@@ -49,6 +50,13 @@ fn kind(refused: &Refused) -> (&'static str, &'static str) {
         (1054 | 1064 | 1136 | 1146 | 1305, _) | (_, "42") => ("statement", ""),
         _ => ("refused", ""),
     }
+}
+
+/// Adds who the branch waited for, if that is why it was refused.
+pub(super) fn explained(mut refused: Refused, lookout: &Lookout<'_>) -> Refused {
+    let waited = matches!(kind(&refused).0, "deadlock" | "lock_timeout" | "statement_timeout");
+    refused.waited = waited.then(|| lookout.seen()).flatten();
+    refused
 }
 
 /// Whether the same statements may come out when they are run again.
@@ -108,7 +116,7 @@ mod tests {
     use super::*;
 
     fn refused(code: u16, state: &str) -> Refused {
-        Refused { code, state: state.to_owned(), message: "x".to_owned() }
+        Refused { code, state: state.to_owned(), message: "x".to_owned(), waited: None }
     }
 
     #[test]

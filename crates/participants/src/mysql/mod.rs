@@ -14,6 +14,7 @@
 //! |---|---|
 //! | `prepare` | the first phase |
 //! | `finish`, `fence` | the second phase, what is in doubt, and the proof of a commit |
+//! | `holders` | who holds a lock that a branch waits for |
 //! | `step` | steps of sagas |
 //! | `tie` | which session of the server a branch belongs to |
 //! | `errno` | what each error means |
@@ -30,6 +31,7 @@ mod errno;
 mod examine;
 mod fence;
 mod finish;
+mod holders;
 mod lexer;
 mod pool;
 mod prepare;
@@ -57,7 +59,8 @@ use self::session::{Broken, NoSession};
 use self::tables::Unsafe;
 use crate::guard::{Adapter, Contact, Heard, Hearing};
 use crate::kept::Sweeper;
-use crate::limits::READING_CONNECTIONS;
+use crate::limits::{LOOKING_CONNECTIONS, READING_CONNECTIONS};
+use crate::lookout::AtWork;
 use crate::open::Settings;
 use crate::step::Half;
 use crate::{Call, Examining, Listing, Reading, Takes};
@@ -77,6 +80,9 @@ struct Inner {
     second_phase: Pool,
     /// For queries that take long and that nothing may wait for.
     reading: Pool,
+    /// To see who holds up a branch: another would wait behind it.
+    looking: Pool,
+    at_work: AtWork,
     begun: Begun,
     tables: Unsafe,
     sweeper: Sweeper,
@@ -99,6 +105,8 @@ impl MysqlAdapter {
             waiting: Waiting::new(connections),
             second_phase: Pool::new(Arc::clone(&address), connections.div_ceil(2)),
             reading: Pool::new(Arc::clone(&address), READING_CONNECTIONS),
+            looking: Pool::new(Arc::clone(&address), LOOKING_CONNECTIONS),
+            at_work: AtWork::default(),
             begun: Begun::default(),
             tables: Unsafe::default(),
             sweeper: Sweeper::default(),

@@ -19,8 +19,11 @@ use unanimous_core::{Answer, Opaque, Reason};
 use super::lexer::{Lexed, lex};
 use super::pool::Lent;
 use super::session::{Broken, NoSession, Product, Ran, Refused, Session, Sql};
-use super::{Inner, Memo, errno, failed, fence, finish, silent, tie, timed_out, unreached, xid};
+use super::{
+    Inner, Memo, errno, failed, fence, finish, holders, silent, tie, timed_out, unreached, xid,
+};
 use crate::guard::{Contact, Heard};
+use crate::lookout::{Lookout, Sight};
 use crate::statement::{self, Statement, StatementResult};
 use crate::{Call, returned};
 
@@ -107,7 +110,9 @@ pub(super) async fn prepare(inner: &Inner, call: &Call) -> Heard {
     }
     inner.sweeper.saw(&call.name);
     let mut progress = Progress::default();
-    let heard = match timeout(call.patience, carry_out(inner, call, &work, &mut progress)).await {
+    let sight = Sight::new();
+    let working = carry_out(inner, call, &work, &mut progress, &sight);
+    let heard = match timeout(call.patience, working).await {
         Ok(Ok(heard)) => heard,
         Ok(Err(broken)) => {
             inner.first_phase.distrust();
@@ -117,6 +122,7 @@ pub(super) async fn prepare(inner: &Inner, call: &Call) -> Heard {
             Sent::Nothing => timed_out(call),
             Sent::Work | Sent::Prepare => {
                 let why = format!("no answer within {} ms", call.patience.as_millis());
+                let why = sight.behind(why);
                 Heard { contact: Contact::TimedOut, ..lost(&why) }
             }
         },
@@ -152,15 +158,20 @@ async fn carry_out(
     call: &Call,
     work: &Work<'_>,
     progress: &mut Progress,
+    sight: &Sight,
 ) -> Result<Heard, Broken> {
     let mut lent = match inner.first_phase.lend().await {
         Ok(lent) => lent,
         Err(why) => return Ok(unreached_first(&why)),
     };
-    if work.only_reads()
-        && let Some(answer) = read_only(&mut lent.session, call, work, progress).await?
-    {
-        return Ok(leave(inner, lent, answer).await);
+    let number = lent.session.number;
+    let lookout = Lookout::post(&inner.at_work, number, call, sight);
+    let look = || holders::look(inner, number);
+    if work.only_reads() {
+        let reading = read_only(&mut lent.session, &lookout, work, progress);
+        if let Some(answer) = lookout.beside(reading, look).await? {
+            return Ok(leave(inner, lent, answer).await);
+        }
     }
     if let Err(refused) = inner.tables.refresh(&mut lent.session).await? {
         let answer = (Answer::No(errno::reason(&refused, "the list of tables")), Left::Outside);
@@ -169,7 +180,8 @@ async fn carry_out(
     if let Some(reason) = untouchable(inner, work) {
         return Ok(leave(inner, lent, (Answer::No(reason), Left::Outside)).await);
     }
-    let mut answer = branch(&mut lent.session, call, work, progress).await?;
+    let working = branch(&mut lent.session, (call, &lookout), work, progress);
+    let mut answer = lookout.beside(working, look).await?;
     if let (Answer::No(reason), Left::Outside) = &answer
         && &*reason.kind == NO_FENCE
     {
@@ -178,7 +190,8 @@ async fn carry_out(
             return Ok(leave(inner, lent, answer).await);
         }
         *progress = Progress::default();
-        answer = branch(&mut lent.session, call, work, progress).await?;
+        let working = branch(&mut lent.session, (call, &lookout), work, progress);
+        answer = lookout.beside(working, look).await?;
     }
     if let (Answer::Yes(_), _) = answer {
         // Whoever has to make room is closed, which leaves its branch to any other session.
@@ -209,10 +222,15 @@ pub(super) async fn leave(inner: &Inner, lent: Lent, (answer, left): (Answer, Le
     heard(answer)
 }
 
-/// Both end before the call does, so that the server says why; the lock's first.
-pub(super) fn bounds(product: Product, patience: Duration) -> String {
-    let lock_s = (patience.as_secs() * 3 / 4).max(1);
-    let statement_ms = (patience.as_millis() * 7 / 8).max(1);
+/// Both end before the call does, so that the server says why; the lock's first. That has whole seconds: it is
+/// rounded up where it stays the first.
+pub(super) fn bounds(product: Product, left: Duration) -> String {
+    let (lock_ms, statement_ms) = (left.as_millis() * 3 / 4, (left.as_millis() * 7 / 8).max(1));
+    let lock_s = match lock_ms.div_ceil(1_000) {
+        up if up * 1_000 < statement_ms => up,
+        _ => lock_ms / 1_000,
+    };
+    let lock_s = lock_s.max(1);
     let locks = format!("SET innodb_lock_wait_timeout = {lock_s}, lock_wait_timeout = {lock_s}");
     match product {
         Product::MariaDb => {
@@ -226,11 +244,11 @@ pub(super) fn bounds(product: Product, patience: Duration) -> String {
 /// Runs the work in a transaction that cannot write. `None` if it wants to.
 async fn read_only(
     session: &mut Session,
-    call: &Call,
+    lookout: &Lookout<'_>,
     work: &Work<'_>,
     progress: &mut Progress,
 ) -> Result<Option<(Answer, Left)>, Broken> {
-    let mut all = vec![Sql::new(bounds(session.product, call.patience))];
+    let mut all = vec![Sql::new(bounds(session.product, lookout.left))];
     all.push(Sql::new("START TRANSACTION READ ONLY"));
     all.extend_from_slice(&work.texts);
     progress.sent = Sent::Work;
@@ -246,6 +264,7 @@ async fn read_only(
         Some(refused) if errno::is_write_in_reader(&refused) && left == Left::Outside => None,
         Some(refused) => {
             let what = format!("statement {}", results.len() + 1);
+            let refused = errno::explained(refused, lookout);
             Some((Answer::No(errno::reason(&refused, &what)), left))
         }
         None => Some(match work.unexpected(results) {
@@ -267,12 +286,12 @@ pub(super) fn values(results: &[StatementResult]) -> Vec<Value> {
 /// Runs the work as a branch, up to its vote.
 async fn branch(
     session: &mut Session,
-    call: &Call,
+    (call, lookout): (&Call, &Lookout<'_>),
     work: &Work<'_>,
     progress: &mut Progress,
 ) -> Result<(Answer, Left), Broken> {
     let xid = xid::spelled(&call.name);
-    let (bounds, tie) = (bounds(session.product, call.patience), tie::make(&call.name));
+    let (bounds, tie) = (bounds(session.product, lookout.left), tie::make(&call.name));
     let mut all = vec![Sql::new(format!("{bounds}, {tie}"))];
     all.push(Sql::new(format!("XA START {xid}")));
     all.push(Sql::new(fence::write(&call.name)));
@@ -293,6 +312,7 @@ async fn branch(
     }
     session.run(&all, &mut progress.ran).await?;
     if let Some(refused) = progress.ran.refused.take() {
+        let refused = errno::explained(refused, lookout);
         return after(session, call, &refused, progress.ran.results.len(), work).await;
     }
     if look_first {
@@ -303,6 +323,7 @@ async fn branch(
         progress.sent = Sent::Prepare;
         session.run(&end, &mut progress.ran).await?;
         if let Some(refused) = progress.ran.refused.take() {
+            let refused = errno::explained(refused, lookout);
             return after(session, call, &refused, progress.ran.results.len(), work).await;
         }
     }

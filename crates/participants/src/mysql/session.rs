@@ -21,6 +21,8 @@ use crate::tls;
 pub(super) struct Session {
     conn: Conn,
     pub(super) product: Product,
+    /// The server's own number of it, also behind a proxy.
+    pub(super) number: i64,
     pub(super) used_at: Instant,
 }
 
@@ -42,11 +44,14 @@ pub(super) struct Refused {
     /// SQLSTATE.
     pub(super) state: String,
     pub(super) message: String,
+    /// Who the branch waited for, as far as somebody has looked.
+    pub(super) waited: Option<String>,
 }
 
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({}, {})", self.message, self.code, self.state)
+        write!(f, "{} ({}, {})", self.message, self.code, self.state)?;
+        self.waited.iter().try_for_each(|waited| write!(f, "; {waited}"))
     }
 }
 
@@ -148,14 +153,19 @@ impl Session {
 
     async fn login(address: &Address) -> Result<Self, NoSession> {
         let conn = Conn::new(address.options.clone()).await.map_err(not_let_in)?;
-        let mut session = Self { conn, product: Product::MySql, used_at: Instant::now() };
+        let mut session =
+            Self { conn, product: Product::MySql, number: 0, used_at: Instant::now() };
         // A server may set sessions up in its own way.
         let setup = "SET NAMES utf8mb4, autocommit = 1, innodb_lock_wait_timeout = 1, sql_mode = \
              TRIM(BOTH ',' FROM REPLACE(CONCAT(',', @@sql_mode, ','), ',NO_BACKSLASH_ESCAPES,', ','))\n\
-             ;\nSELECT VERSION()";
-        let Some(version) = session.first(setup).await?.map_err(NoSession::Refused)? else {
+             ;\nSELECT CONCAT(CONNECTION_ID(), ' ', VERSION())";
+        let told = session.first(setup).await?.map_err(NoSession::Refused)?;
+        let told = told.as_deref().and_then(|it| it.split_once(' '));
+        let told = told.and_then(|(number, version)| Some((number.parse().ok()?, version)));
+        let Some((number, version)) = told else {
             return Err(NoSession::Unheard("its set-up was answered strangely".to_owned()));
         };
+        session.number = number;
         if version.contains("MariaDB") {
             session.product = Product::MariaDb;
         }
@@ -317,7 +327,7 @@ fn not_let_in(error: Error) -> NoSession {
 fn told(error: Error) -> Result<Refused, Broken> {
     match error {
         Error::Server(it) if !errno::is_last_word(it.code) => {
-            Ok(Refused { code: it.code, state: it.state, message: it.message })
+            Ok(Refused { code: it.code, state: it.state, message: it.message, waited: None })
         }
         Error::Server(_) | Error::Io(_) | Error::Driver(_) | Error::Other(_) | Error::Url(_) => {
             Err(Broken(error.to_string()))

@@ -22,10 +22,11 @@ use unanimous_core::{Answer, Opaque, Reason};
 use super::lexer::quoted;
 use super::prepare::{Left, Work, bounds, json, leave, no, undo, untouchable, values};
 use super::session::{Broken, Product, Ran, Refused, Session, Sql};
-use super::{Inner, errno, failed, silent, timed_out, unreached, xid};
+use super::{Inner, errno, failed, holders, silent, timed_out, unreached, xid};
 use crate::guard::Heard;
 use crate::kept::{self, Range};
 use crate::limits::{FENCE_KEPT, FENCE_SWEEP};
+use crate::lookout::{Lookout, Sight};
 use crate::statement::StatementResult;
 use crate::step::Half;
 use crate::{Call, step as contract};
@@ -69,7 +70,8 @@ pub(super) async fn perform(inner: &Inner, call: &Call, half: Half) -> Heard {
     };
     inner.sweeper.saw(&call.name);
     let attempt = Attempt { call, half, work: Work::new(&statements) };
-    match timeout(call.patience, ask(inner, attempt)).await {
+    let sight = Sight::new();
+    match timeout(call.patience, ask(inner, attempt, &sight)).await {
         Ok(Ok(heard)) => heard,
         Ok(Err(broken)) => {
             inner.first_phase.distrust();
@@ -79,7 +81,7 @@ pub(super) async fn perform(inner: &Inner, call: &Call, half: Half) -> Heard {
     }
 }
 
-async fn ask(inner: &Inner, mut attempt: Attempt<'_>) -> Result<Heard, Broken> {
+async fn ask(inner: &Inner, mut attempt: Attempt<'_>, sight: &Sight) -> Result<Heard, Broken> {
     // Not of the second phase, whose commits set free what a compensation may be waiting for.
     let mut lent = match inner.first_phase.lend().await {
         Ok(lent) => lent,
@@ -95,11 +97,14 @@ async fn ask(inner: &Inner, mut attempt: Attempt<'_>) -> Result<Heard, Broken> {
     {
         attempt.work = Err(reason);
     }
-    let mut came = attempt.make(session).await?;
+    let number = session.number;
+    let lookout = Lookout::post(&inner.at_work, number, attempt.call, sight);
+    let look = || holders::look(inner, number);
+    let mut came = lookout.beside(attempt.make(session, &lookout), look).await?;
     if let Came::NoTable = came {
         undo(session, attempt.call).await?;
         let made = session.execute(TABLE).await?;
-        came = attempt.make(session).await?;
+        came = lookout.beside(attempt.make(session, &lookout), look).await?;
         if let (Came::NoTable, Err(refused)) = (&came, made) {
             came = Came::To(Answer::No(without_table(&refused)), Left::Inside);
         }
@@ -142,9 +147,9 @@ impl Attempt<'_> {
         format!("branch = '{}' AND verb = '{}'", self.call.name, self.half.word())
     }
 
-    async fn make(&self, session: &mut Session) -> Result<Came, Broken> {
+    async fn make(&self, session: &mut Session, lookout: &Lookout<'_>) -> Result<Came, Broken> {
         let (name, verb) = (&self.call.name, self.half.word());
-        let mut all = vec![Sql::new(bounds(session.product, self.call.patience))];
+        let mut all = vec![Sql::new(bounds(session.product, lookout.left))];
         all.push(Sql::new(format!("XA START {}", xid::spelled(name))));
         let row = format!("INTO unanimous_barrier (branch, verb) VALUES ('{name}',");
         all.push(Sql::new(format!("INSERT {row} '{verb}')")));
@@ -157,6 +162,7 @@ impl Attempt<'_> {
         session.run(&all, &mut ran).await?;
         let (done, refused) = (ran.results.len(), ran.refused.take());
         if let Some(refused) = refused {
+            let refused = errno::explained(refused, lookout);
             return Ok(match (done.checked_sub(BEFORE_THE_ROW.len() + 1), self.half) {
                 (Some(_), Half::Compensate | Half::Settle) => {
                     refusal(&refused, "unanimous_barrier")
@@ -187,7 +193,7 @@ impl Attempt<'_> {
                     0 => Barred::No,
                     _ => Barred::Yes,
                 };
-                self.undo_step(session, barred).await
+                self.undo_step(session, lookout, barred).await
             }
         }
     }
@@ -204,7 +210,12 @@ impl Attempt<'_> {
     }
 
     /// Undoes the step if it was done; if it was not, it never will be.
-    async fn undo_step(&self, session: &mut Session, barred: Barred) -> Result<Came, Broken> {
+    async fn undo_step(
+        &self,
+        session: &mut Session,
+        lookout: &Lookout<'_>,
+        barred: Barred,
+    ) -> Result<Came, Broken> {
         match barred {
             Barred::Yes if kept::may_be_gone(&self.call.name) => {
                 return Ok(Came::To(Answer::No(contract::forgotten()), Left::Inside));
@@ -217,7 +228,10 @@ impl Attempt<'_> {
             session.run(&work.texts, &mut ran).await?;
         }
         match ran.refused {
-            Some(refused) => Ok(refusal(&refused, &format!("statement {}", ran.results.len() + 1))),
+            Some(refused) => {
+                let what = format!("statement {}", ran.results.len() + 1);
+                Ok(refusal(&errno::explained(refused, lookout), &what))
+            }
             None => self.carried_out(session, &ran.results).await,
         }
     }

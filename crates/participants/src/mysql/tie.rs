@@ -33,6 +33,16 @@ pub(super) async fn is_held(session: &mut Session, name: &BranchName) -> Result<
     Ok(matches!(session.first(&holder).await?, Ok(Some(_))))
 }
 
+/// The number of that session, if it lives and is known.
+pub(super) async fn holder(
+    session: &mut Session,
+    name: &BranchName,
+) -> Result<Option<i64>, Broken> {
+    let holder = format!("SELECT IS_USED_LOCK('{}')", lock(name));
+    let number = session.first(&holder).await?.ok().flatten();
+    Ok(number.and_then(|number| number.parse().ok()))
+}
+
 /// Ends the session that holds the branch if it has been idle for long: nobody is left to use it.
 pub(super) async fn cut(session: &mut Session, name: &BranchName) -> Result<(), Broken> {
     let holder = format!(

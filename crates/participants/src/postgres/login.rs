@@ -22,6 +22,9 @@ use crate::limits::CONNECT_TIMEOUT;
 use crate::pool::Lendable;
 use crate::tls::{Connector, Stream, TlsError};
 
+/// What our sessions are called.
+pub(super) const APPLICATION: &str = "unanimous";
+
 /// Why there is no connection.
 #[derive(Debug)]
 pub(super) enum NoConnection {
@@ -74,7 +77,7 @@ async fn login(address: &Address) -> Result<Connection, NoConnection> {
     let parameters = [
         ("user", &*address.user),
         ("database", &*address.database),
-        ("application_name", "unanimous"),
+        ("application_name", APPLICATION),
         ("client_encoding", "UTF8"),
         ("DateStyle", "ISO"),
     ];

@@ -15,6 +15,7 @@
 //! | `finish`, `batch` | the second phase, and what is in doubt |
 //! | `step` | steps of sagas |
 //! | `read` | queries outside of branches |
+//! | `holders` | who holds a lock that a branch waits for |
 //! | `examine` | whether the database can take part at all |
 //! | `sqlstate` | what each error means |
 //! | `keyword`, `value` | statements and values |
@@ -27,6 +28,7 @@ mod batch;
 mod binding;
 mod examine;
 mod finish;
+mod holders;
 mod keyword;
 mod login;
 mod prepare;
@@ -52,7 +54,10 @@ use self::login::NoConnection;
 use self::wire::{Broken, Connection};
 use crate::guard::{Adapter, Contact, Heard, Hearing};
 use crate::kept::Sweeper;
-use crate::limits::{POSTGRES_CONNECTIONS_MAX, READING_CONNECTIONS, STATEMENT_TYPES_KEPT_MAX};
+use crate::limits::{
+    LOOKING_CONNECTIONS, POSTGRES_CONNECTIONS_MAX, READING_CONNECTIONS, STATEMENT_TYPES_KEPT_MAX,
+};
+use crate::lookout::AtWork;
 use crate::open::Settings;
 use crate::pool::Pool;
 use crate::statement::Statement;
@@ -73,6 +78,9 @@ struct Inner {
     finishing: batch::Queue,
     /// For queries that take long and that nothing may wait for.
     reading: Pool<Connection>,
+    /// To see who holds up a branch: another would wait behind it.
+    looking: Pool<Connection>,
+    at_work: AtWork,
     begun: Begun,
     types: Types,
     sweeper: Sweeper,
@@ -95,6 +103,8 @@ impl PostgresAdapter {
             second_phase: Pool::new(Arc::clone(&address), connections.div_ceil(2)),
             finishing: batch::Queue::default(),
             reading: Pool::new(Arc::clone(&address), READING_CONNECTIONS),
+            looking: Pool::new(Arc::clone(&address), LOOKING_CONNECTIONS),
+            at_work: AtWork::default(),
             begun: Begun::default(),
             types: Types::default(),
             sweeper: Sweeper::default(),

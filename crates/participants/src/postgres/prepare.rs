@@ -7,6 +7,8 @@
 //! The work of a branch is never sent twice. What is not known after a broken connection is looked
 //! up; if that leaves a doubt the vote is lost, and the branch is rolled back by name.
 
+use std::time::Duration;
+
 use serde_json::Value;
 use tokio::time::timeout;
 use unanimous_core::{Answer, Reason};
@@ -15,8 +17,9 @@ use super::keyword::keyword;
 use super::sqlstate;
 use super::value;
 use super::wire::{Answered, Broken, Connection, Executed, Refused};
-use super::{Inner, silent, timed_out, unreached};
+use super::{Inner, holders, silent, timed_out, unreached};
 use crate::guard::{Contact, Heard};
+use crate::lookout::{Lookout, Sight};
 use crate::statement::{self, Param, Statement};
 use crate::{Call, returned};
 
@@ -79,13 +82,16 @@ pub(super) async fn prepare(inner: &Inner, call: &Call) -> Heard {
         return lost("an earlier attempt was cut off; whether it is prepared is not known");
     }
     let mut progress = Progress::default();
-    let heard = match timeout(call.patience, work(inner, call, &statements, &mut progress)).await {
+    let sight = Sight::new();
+    let working = work(inner, call, &statements, &mut progress, &sight);
+    let heard = match timeout(call.patience, working).await {
         Ok(Ok(heard)) => heard,
         Ok(Err(broken)) => cut_off(inner, call, progress, broken.0).await,
         Err(_) => match progress.sent {
             Sent::Nothing => timed_out(call),
             Sent::Work | Sent::Prepare => {
                 let why = format!("no answer within {} ms", call.patience.as_millis());
+                let why = sight.behind(why);
                 Heard { contact: Contact::TimedOut, ..lost(&why) }
             }
         },
@@ -141,6 +147,7 @@ async fn work(
     call: &Call,
     statements: &[Statement],
     progress: &mut Progress,
+    sight: &Sight,
 ) -> Result<Heard, Broken> {
     let mut lent = match inner.first_phase.lend().await {
         Ok(lent) => lent,
@@ -154,7 +161,9 @@ async fn work(
             return Ok(no(reason));
         }
     };
-    begin(connection, call)?;
+    let session = i64::from(connection.process);
+    let lookout = Lookout::post(&inner.at_work, session, call, sight);
+    begin(connection, lookout.left)?;
     for (statement, params) in statements.iter().zip(&params) {
         connection.statement(&statement.sql, params)?;
     }
@@ -162,11 +171,13 @@ async fn work(
     let look_first =
         statements.iter().any(|it| it.expect_rows.is_some()) || statements.iter().all(reads);
     // Who holds up others lets them begin before it prepares.
-    let answer = match look_first || call.turn.holds_up() {
-        true => in_two_trips(connection, call, statements, progress).await?,
-        false => in_one_trip(connection, call, statements.len(), progress).await?,
+    let trips = async {
+        match look_first || call.turn.holds_up() {
+            true => in_two_trips(connection, call, statements, progress).await,
+            false => in_one_trip(connection, call, statements.len(), progress).await,
+        }
     };
-    let answer = match answer {
+    let answer = match lookout.beside(trips, || holders::look(inner, session)).await? {
         Ok(answer) => answer,
         Err((refused, what)) => {
             if sqlstate::is_wrong_text(&refused) {
@@ -174,7 +185,10 @@ async fn work(
             }
             match sqlstate::is_name_taken(&refused) {
                 true => lost("something is prepared under its name already").answer,
-                false => Answer::No(sqlstate::reason(&refused, &what)),
+                false => {
+                    let refused = sqlstate::explained(refused, &lookout);
+                    Answer::No(sqlstate::reason(&refused, &what))
+                }
             }
         }
     };
@@ -192,10 +206,10 @@ async fn work(
 /// An error with what was being done.
 pub(super) type Step<T> = Result<Result<T, (Refused, String)>, Broken>;
 
-pub(super) fn begin(connection: &mut Connection, call: &Call) -> Result<(), Broken> {
-    // Both end before the call does, so that the server says why; the lock's first.
-    let patience_ms = call.patience.as_millis();
-    let (lock_ms, statement_ms) = ((patience_ms * 3 / 4).max(1), (patience_ms * 7 / 8).max(1));
+/// Both bounds end before the call does, so that the server says why; the lock's first.
+pub(super) fn begin(connection: &mut Connection, left: Duration) -> Result<(), Broken> {
+    let left_ms = left.as_millis();
+    let (lock_ms, statement_ms) = ((left_ms * 3 / 4).max(1), (left_ms * 7 / 8).max(1));
     connection.statement("BEGIN", &[])?;
     connection.statement(&format!("SET LOCAL lock_timeout = {lock_ms}"), &[])?;
     connection.statement(&format!("SET LOCAL statement_timeout = {statement_ms}"), &[])

@@ -6,6 +6,7 @@
 use unanimous_core::Reason;
 
 use super::wire::Refused;
+use crate::lookout::Lookout;
 
 /// What an error to `COMMIT PREPARED` or `ROLLBACK PREPARED` means.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -23,7 +24,7 @@ pub(super) enum Unfinished {
 pub(super) fn reason(refused: &Refused, what: &str) -> Reason {
     let (kind, remedy) = kind(refused);
     let mut detail = format!("{what}: {refused}");
-    if !remedy.is_empty() {
+    if !remedy.is_empty() && refused.waited.is_none() {
         detail = format!("{detail}; {remedy}");
     }
     Reason::new(kind, &detail)
@@ -54,6 +55,26 @@ fn kind(refused: &Refused) -> (&'static str, &'static str) {
         (_, "0A") => ("unsupported", "a transaction that does this cannot be prepared"),
         _ => ("refused", ""),
     }
+}
+
+/// Adds who the branch waited for, if that is why it was refused.
+pub(super) fn explained(mut refused: Refused, lookout: &Lookout<'_>) -> Refused {
+    refused.waited = match &*refused.code {
+        "40P01" => {
+            let detail = refused.detail.as_deref().unwrap_or_default();
+            lookout.named(processes(detail).into_iter()).or_else(|| lookout.seen())
+        }
+        "55P03" | "57014" => lookout.seen(),
+        _ => None,
+    };
+    refused
+}
+
+/// The processes that the detail of a deadlock names, in a server that speaks English.
+fn processes(detail: &str) -> Vec<i64> {
+    let behind = detail.split(['P', 'p']).filter_map(|it| it.strip_prefix("rocess "));
+    let number = |text: &str| text.split(|it: char| !it.is_ascii_digit()).next()?.parse().ok();
+    behind.filter_map(number).collect()
 }
 
 /// Whether the same statements may come out when they are run again.
@@ -103,7 +124,13 @@ mod tests {
     use super::*;
 
     fn refused(code: &str, message: &str) -> Refused {
-        Refused { code: code.into(), message: message.into(), detail: None, fatal: false }
+        Refused {
+            code: code.into(),
+            message: message.into(),
+            detail: None,
+            waited: None,
+            fatal: false,
+        }
     }
 
     #[test]
@@ -126,6 +153,33 @@ mod tests {
         ] {
             assert_eq!(&*reason(&refused(code, message), "PREPARE").kind, kind, "{code}");
         }
+    }
+
+    #[test]
+    fn who_was_waited_for_stands_in_place_of_the_advice() {
+        let mut refused = refused("55P03", "canceling statement due to lock timeout");
+        let without = reason(&refused, "statement 1");
+        assert_eq!(
+            &*without.detail,
+            "statement 1: canceling statement due to lock timeout (55P03); another transaction holds \
+             the lock"
+        );
+        refused.waited = Some("after 375 ms it waited for process 7".to_owned());
+        let with = reason(&refused, "statement 1");
+        assert_eq!(with.kind, without.kind);
+        assert_eq!(
+            &*with.detail,
+            "statement 1: canceling statement due to lock timeout (55P03); after 375 ms it waited for \
+             process 7"
+        );
+    }
+
+    #[test]
+    fn the_processes_of_a_deadlock_are_read_from_its_detail() {
+        let detail = "Process 4711 waits for ShareLock on transaction 734; blocked by process 4712.\n\
+             Process 4712 waits for ShareLock on transaction 733; blocked by process 4711.";
+        assert_eq!(processes(detail), [4711, 4712, 4712, 4711]);
+        assert_eq!(processes("Prozess 4711 wartet; processing, process x"), [0; 0]);
     }
 
     #[test]

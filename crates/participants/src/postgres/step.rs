@@ -21,10 +21,11 @@ use super::prepare::{
     Step, after, begin, begun, forbidden, heard, no, texts, unfit, values, worked,
 };
 use super::wire::{Broken, Connection, Executed, Refused};
-use super::{Inner, failed, silent, sqlstate, timed_out, unreached};
+use super::{Inner, failed, holders, silent, sqlstate, timed_out, unreached};
 use crate::guard::Heard;
 use crate::kept::{self, Range};
 use crate::limits::{FENCE_KEPT, FENCE_SWEEP};
+use crate::lookout::{Lookout, Sight};
 use crate::statement::Statement;
 use crate::step::Half;
 use crate::{Call, step as contract};
@@ -70,7 +71,8 @@ pub(super) async fn perform(inner: &Inner, call: &Call, half: Half) -> Heard {
         return no(reason);
     }
     inner.sweeper.saw(&call.name);
-    match timeout(call.patience, ask(inner, call, half, &statements)).await {
+    let sight = Sight::new();
+    match timeout(call.patience, ask(inner, call, half, &statements, &sight)).await {
         Ok(Ok(heard)) => heard,
         Ok(Err(broken)) => failed(half.word(), broken),
         Err(_) => timed_out(call),
@@ -82,6 +84,7 @@ async fn ask(
     call: &Call,
     half: Half,
     statements: &[Statement],
+    sight: &Sight,
 ) -> Result<Heard, Broken> {
     // Not of the second phase, whose commits set free what a compensation may be waiting for.
     let mut lent = match inner.first_phase.lend().await {
@@ -91,12 +94,17 @@ async fn ask(
     let connection = &mut lent.connection;
     let work = texts(inner, connection, statements).await?;
     let work = work.map(|texts| statements.iter().zip(texts).collect());
-    let mut came = attempt(connection, call, half, &work).await?;
+    let session = i64::from(connection.process);
+    let lookout = Lookout::post(&inner.at_work, session, call, sight);
+    let look = || holders::look(inner, session);
+    let attempted = attempt(connection, call, half, &work, &lookout);
+    let mut came = lookout.beside(attempted, look).await?;
     if let Came::NoTable = came {
         drop(connection.simple("ROLLBACK").await?);
         // Somebody else may be making it just now.
         let made = connection.simple(TABLE).await?;
-        came = attempt(connection, call, half, &work).await?;
+        let attempted = attempt(connection, call, half, &work, &lookout);
+        came = lookout.beside(attempted, look).await?;
         if let (Came::NoTable, Err(refused)) = (&came, made) {
             came = Came::To(Answer::No(without_table(&refused)));
         }
@@ -130,9 +138,10 @@ async fn attempt(
     call: &Call,
     half: Half,
     work: &Work<'_>,
+    lookout: &Lookout<'_>,
 ) -> Result<Came, Broken> {
     let row = [Some(call.name.to_string()), Some(half.word().to_owned())];
-    begin(connection, call)?;
+    begin(connection, lookout.left)?;
     connection.statement(WRITE, &row)?;
     match (half, work) {
         (Half::Act, Ok(work)) => send(connection, work)?,
@@ -154,7 +163,10 @@ async fn attempt(
             return saved(connection, half, &row).await.map(Came::To);
         }
         Err((refused, _)) if sqlstate::is_no_table(&refused) => return Ok(Came::NoTable),
-        Err((refused, what)) => return Ok(Came::To(silent(&format!("{what}: {refused}")))),
+        Err((refused, what)) => {
+            let refused = sqlstate::explained(refused, lookout);
+            return Ok(Came::To(silent(&format!("{what}: {refused}"))));
+        }
     }
     let answer = match half {
         Half::Act => match work {
@@ -164,7 +176,11 @@ async fn attempt(
         Half::Settle => settle(connection, call).await?,
         Half::Compensate => undo(connection, call, work, &row).await?,
     };
-    Ok(Came::To(answer.unwrap_or_else(|(refused, what)| refusal(&refused, &what))))
+    Ok(Came::To(
+        answer.unwrap_or_else(|(refused, what)| {
+            refusal(&sqlstate::explained(refused, lookout), &what)
+        }),
+    ))
 }
 
 fn send(

@@ -47,6 +47,8 @@ pub(super) struct Refused {
     pub(super) code: String,
     pub(super) message: String,
     pub(super) detail: Option<String>,
+    /// Who the branch waited for, as far as somebody has looked.
+    pub(super) waited: Option<String>,
     /// Whether the server closes the connection after it.
     pub(super) fatal: bool,
 }
@@ -54,7 +56,8 @@ pub(super) struct Refused {
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.message, self.code)?;
-        self.detail.iter().try_for_each(|detail| write!(f, ": {detail}"))
+        self.detail.iter().try_for_each(|detail| write!(f, ": {detail}"))?;
+        self.waited.iter().try_for_each(|waited| write!(f, "; {waited}"))
     }
 }
 
@@ -316,8 +319,8 @@ pub(super) fn unsendable(error: std::io::Error) -> Broken {
 }
 
 pub(super) fn refused(mut fields: ErrorFields<'_>) -> Result<Refused, Broken> {
-    let mut refused =
-        Refused { code: String::new(), message: String::new(), detail: None, fatal: false };
+    let (code, message) = (String::new(), String::new());
+    let mut refused = Refused { code, message, detail: None, waited: None, fatal: false };
     while let Some(field) = fields.next().map_err(senseless)? {
         let text = String::from_utf8_lossy(field.value_bytes()).into_owned();
         match field.type_() {

@@ -6,6 +6,7 @@ mod cuts;
 mod ends;
 mod errors;
 mod kills;
+mod locks;
 mod read;
 mod steps;
 mod tls;

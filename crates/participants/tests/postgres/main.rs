@@ -6,5 +6,6 @@ mod conformance;
 mod cuts;
 mod errors;
 mod examine;
+mod locks;
 mod read;
 mod steps;

@@ -88,6 +88,23 @@ async fn a_database_and_a_service_commit_together_or_not_at_all() {
 }
 
 #[tokio::test]
+async fn locks_and_statements_are_given_what_is_left_of_the_transactions_time() {
+    let Some(scene) = Scene::set().await else { return };
+    let bounds = "SELECT setting::int AS ms FROM pg_settings \
+         WHERE name IN ('lock_timeout', 'statement_timeout') ORDER BY name";
+    // A call has 5 s by itself.
+    for (timeout_ms, call_ms) in [(3_000, 3_000), (60_000, 5_000)] {
+        let branch = json!({"resource": "bank", "statements": [{"sql": bounds}]});
+        let body = json!({"kind": "atomic", "timeout_ms": timeout_ms, "branches": [branch]});
+        let reply = scene.coordinator.post("/v1/transactions", &body.to_string()).await;
+        let rows = &reply.json()["participants"][0]["results"][0]["rows"];
+        let [lock_ms, statement_ms] = [0, 1].map(|at| rows[at]["ms"].as_u64().expect("a number"));
+        assert!((1..=call_ms * 3 / 4).contains(&lock_ms), "{timeout_ms}: {rows}");
+        assert!((lock_ms + 1..=call_ms * 7 / 8).contains(&statement_ms), "{timeout_ms}: {rows}");
+    }
+}
+
+#[tokio::test]
 async fn work_of_the_wrong_kind_is_refused_at_its_field_and_nothing_begins() {
     let Some(scene) = Scene::set().await else { return };
     for (branch, code, pointer) in [
