@@ -25,10 +25,10 @@ async fn of_branches_that_end_at_once_each_hears_what_became_of_it() {
             {"sql": "INSERT INTO account VALUES ($1, 1)", "params": [100 + number]},
         ]));
         let name = fresh_name();
-        match prepare(&resource, &name, insert).await {
-            Answer::Yes(returned) => branches.push((name, returned)),
-            other => panic!("it is free, and not {other:?}"),
-        }
+        let Answer::Yes(returned) = prepare(&resource, &name, insert).await else {
+            panic!("nothing is in its way");
+        };
+        branches.push((name, returned));
     }
     // Somebody ends some by hand, as they will be told to or otherwise.
     for (number, decision) in
