@@ -171,9 +171,9 @@ pub use message::{Announced, Message};
 #[cfg(any(feature = "tokio-postgres", feature = "mysql_async"))]
 pub use own::Branch;
 #[cfg(feature = "mysql_async")]
-pub use own::mysql::MysqlBranch;
+pub use own::mysql::conn::MysqlBranch;
 #[cfg(feature = "tokio-postgres")]
-pub use own::postgres::PostgresBranch;
+pub use own::postgres::client::PostgresBranch;
 #[cfg(feature = "tokio-postgres")]
 pub use pool::PostgresPool;
 pub use saga::{BegunSaga, Completed, Saga, Step};

@@ -63,6 +63,26 @@ struct Reason {
     detail: String,
 }
 
+/// Why a connection did not do what it was asked.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Fault {
+    /// The code of the server, if that refused. Otherwise the driver did, or nothing was heard.
+    code: Option<String>,
+    pub(crate) kind: &'static str,
+    text: String,
+}
+
+impl Fault {
+    /// The server did not say it.
+    fn silent(text: String) -> Self {
+        Self { code: None, kind: "connection", text }
+    }
+
+    fn during(self, what: &str) -> Reason {
+        Reason { kind: self.kind, detail: format!("{what}: {}", self.text) }
+    }
+}
+
 impl Seat {
     async fn take(txn: &Txn, resource: &str) -> Result<Self, Error> {
         let branch = txn.enlist(resource, resource).await?;
