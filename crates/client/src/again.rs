@@ -98,5 +98,9 @@ fn kind<'a>(txn: &Txn, error: &'a (dyn StdError + 'static)) -> Option<&'a str> {
     if let Some(error) = error.downcast_ref::<mysql_async::Error>() {
         return Some(crate::own::Fault::from(error).kind);
     }
+    #[cfg(any(feature = "sqlx-mysql", feature = "sqlx-postgres"))]
+    if let Some(error) = error.downcast_ref::<sqlx_core::Error>() {
+        return Some(crate::own::Fault::from(error).kind);
+    }
     None
 }

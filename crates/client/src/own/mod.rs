@@ -9,10 +9,12 @@
 //! in an abort; a branch that goes without commit is rolled back, and its transaction aborted. What a
 //! process leaves behind that dies, the coordinator ends: at the transaction's timeout, or as an orphan.
 
-#[cfg(feature = "mysql_async")]
+#[cfg(any(feature = "mysql_async", feature = "sqlx-mysql"))]
 pub(crate) mod mysql;
-#[cfg(feature = "tokio-postgres")]
+#[cfg(any(feature = "sqlx-postgres", feature = "tokio-postgres"))]
 pub(crate) mod postgres;
+#[cfg(any(feature = "sqlx-mysql", feature = "sqlx-postgres"))]
+mod sqlx;
 
 use futures_util::future::{BoxFuture, join_all};
 use tokio::runtime::Handle;

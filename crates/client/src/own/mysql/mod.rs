@@ -9,6 +9,8 @@
 
 #[cfg(feature = "mysql_async")]
 pub(crate) mod conn;
+#[cfg(feature = "sqlx-mysql")]
+pub(crate) mod sqlx;
 
 use std::error::Error as StdError;
 use std::fmt;

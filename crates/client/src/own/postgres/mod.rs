@@ -9,6 +9,8 @@
 
 #[cfg(feature = "tokio-postgres")]
 pub(crate) mod client;
+#[cfg(feature = "sqlx-postgres")]
+pub(crate) mod sqlx;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
