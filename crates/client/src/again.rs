@@ -92,11 +92,15 @@ fn kind<'a>(txn: &Txn, error: &'a (dyn StdError + 'static)) -> Option<&'a str> {
     }
     #[cfg(feature = "tokio-postgres")]
     if let Some(error) = error.downcast_ref::<tokio_postgres::Error>() {
-        return Some(crate::own::postgres::kind(error));
+        return Some(crate::own::Fault::from(error).kind);
     }
     #[cfg(feature = "mysql_async")]
     if let Some(error) = error.downcast_ref::<mysql_async::Error>() {
-        return Some(crate::own::mysql::kind(error));
+        return Some(crate::own::Fault::from(error).kind);
+    }
+    #[cfg(any(feature = "sqlx-mysql", feature = "sqlx-postgres"))]
+    if let Some(error) = error.downcast_ref::<sqlx_core::Error>() {
+        return Some(crate::own::Fault::from(error).kind);
     }
     None
 }

@@ -110,8 +110,8 @@
 //! ```
 //!
 //! An application may also work on its own connections to databases, and commit what it did there as
-//! one: `Txn::enlist_postgres`, `Txn::enlist_mysql`, [`Transaction::retrying`]. The page
-//! `docs/sdk.md` has an example.
+//! one: `Txn::enlist_postgres`, `Txn::enlist_mysql`, or with sqlx `Txn::enlist_sqlx_postgres` and
+//! `Txn::enlist_sqlx_mysql`; [`Transaction::retrying`]. The page `docs/sdk.md` has an example.
 //!
 //! A service of one's own that is asked the same thing twice does it once behind
 #![cfg_attr(feature = "idempotency", doc = "[`idempotency::IdempotencyLayer`].")]
@@ -126,8 +126,8 @@
 //!
 //! # Features
 //!
-//! `sqlite` (default): participants whose work is in SQLite. `tokio-postgres`, `mysql_async`: branches
-//! on the application's own connections. `idempotency`: `Idempotency-Key` for an application's own
+//! `sqlite` (default): participants whose work is in SQLite. `tokio-postgres`, `mysql_async`,
+//! `sqlx-postgres`, `sqlx-mysql`: branches on the application's own connections. `idempotency`: `Idempotency-Key` for an application's own
 //! services. `redis`: steps of sagas whose work is in Redis. `testing`: crashes and repeats for the tests of a participant.
 
 mod again;
@@ -139,7 +139,12 @@ mod events;
 pub mod idempotency;
 pub mod limits;
 mod message;
-#[cfg(any(feature = "tokio-postgres", feature = "mysql_async"))]
+#[cfg(any(
+    feature = "mysql_async",
+    feature = "sqlx-mysql",
+    feature = "sqlx-postgres",
+    feature = "tokio-postgres"
+))]
 mod own;
 pub mod participant;
 #[cfg(any(feature = "redis", feature = "tokio-postgres"))]
@@ -168,12 +173,21 @@ pub use client::{Client, ClientBuilder, Filter};
 pub use error::Error;
 pub use events::Events;
 pub use message::{Announced, Message};
-#[cfg(any(feature = "tokio-postgres", feature = "mysql_async"))]
+#[cfg(any(
+    feature = "mysql_async",
+    feature = "sqlx-mysql",
+    feature = "sqlx-postgres",
+    feature = "tokio-postgres"
+))]
 pub use own::Branch;
 #[cfg(feature = "mysql_async")]
-pub use own::mysql::MysqlBranch;
+pub use own::mysql::conn::MysqlBranch;
+#[cfg(feature = "sqlx-mysql")]
+pub use own::mysql::sqlx::SqlxMysqlBranch;
 #[cfg(feature = "tokio-postgres")]
-pub use own::postgres::PostgresBranch;
+pub use own::postgres::client::PostgresBranch;
+#[cfg(feature = "sqlx-postgres")]
+pub use own::postgres::sqlx::SqlxPostgresBranch;
 #[cfg(feature = "tokio-postgres")]
 pub use pool::PostgresPool;
 pub use saga::{BegunSaga, Completed, Saga, Step};

@@ -466,7 +466,12 @@ impl Txn {
 
     /// Once it is decided, waits for the participants that are not among `ended`, if that is what is
     /// waited for.
-    #[cfg(any(feature = "tokio-postgres", feature = "mysql_async"))]
+    #[cfg(any(
+        feature = "mysql_async",
+        feature = "sqlx-mysql",
+        feature = "sqlx-postgres",
+        feature = "tokio-postgres"
+    ))]
     pub(crate) async fn others(
         &self,
         view: TransactionView,

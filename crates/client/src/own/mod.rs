@@ -9,10 +9,12 @@
 //! in an abort; a branch that goes without commit is rolled back, and its transaction aborted. What a
 //! process leaves behind that dies, the coordinator ends: at the transaction's timeout, or as an orphan.
 
-#[cfg(feature = "mysql_async")]
+#[cfg(any(feature = "mysql_async", feature = "sqlx-mysql"))]
 pub(crate) mod mysql;
-#[cfg(feature = "tokio-postgres")]
+#[cfg(any(feature = "sqlx-postgres", feature = "tokio-postgres"))]
 pub(crate) mod postgres;
+#[cfg(any(feature = "sqlx-mysql", feature = "sqlx-postgres"))]
+mod sqlx;
 
 use futures_util::future::{BoxFuture, join_all};
 use tokio::runtime::Handle;
@@ -61,6 +63,26 @@ enum Told {
 struct Reason {
     kind: &'static str,
     detail: String,
+}
+
+/// Why a connection did not do what it was asked.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Fault {
+    /// The code of the server, if that refused. Otherwise the driver did, or nothing was heard.
+    code: Option<String>,
+    pub(crate) kind: &'static str,
+    text: String,
+}
+
+impl Fault {
+    /// The server did not say it.
+    fn silent(text: String) -> Self {
+        Self { code: None, kind: "connection", text }
+    }
+
+    fn during(self, what: &str) -> Reason {
+        Reason { kind: self.kind, detail: format!("{what}: {}", self.text) }
+    }
 }
 
 impl Seat {

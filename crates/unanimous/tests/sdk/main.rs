@@ -8,5 +8,6 @@ mod keys;
 mod mixed;
 mod postgres;
 mod scene;
+mod sqlx;
 mod steps;
 mod worker;

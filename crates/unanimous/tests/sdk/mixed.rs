@@ -13,18 +13,18 @@ use crate::scene::{
     Coordinator, TAKE, balance, bank, connect, connect_to, is_clean, prepared, url,
 };
 
-const EARN: &str = "UPDATE account SET balance = balance + ? WHERE id = 1";
+pub(crate) const EARN: &str = "UPDATE account SET balance = balance + ? WHERE id = 1";
 
-struct Scene {
-    coordinator: Coordinator,
-    wallet: PrivatePostgres,
-    ledger: PrivateMariaDb,
+pub(crate) struct Scene {
+    pub(crate) coordinator: Coordinator,
+    pub(crate) wallet: PrivatePostgres,
+    pub(crate) ledger: PrivateMariaDb,
     /// Resets its connections when they come back, as pools do unless they are told otherwise.
     pool: Pool,
 }
 
 impl Scene {
-    async fn set() -> Option<Self> {
+    pub(crate) async fn set() -> Option<Self> {
         let (wallet, ledger) = (bank()?, PrivateMariaDb::start(&[])?);
         ledger.sql(
             "bank",
@@ -41,17 +41,17 @@ impl Scene {
         self.pool.get_conn().await.expect("it lets us in")
     }
 
-    async fn begin(&self) -> Txn {
+    pub(crate) async fn begin(&self) -> Txn {
         self.coordinator.client.transaction().begin().await.expect("begun")
     }
 
-    fn balances(&self) -> (String, String) {
+    pub(crate) fn balances(&self) -> (String, String) {
         let ledger = self.ledger.sql("bank", "SELECT balance FROM account WHERE id = 1");
         (balance(&self.wallet), ledger)
     }
 
     /// Whether nothing is prepared and no lock is held, by the names of branches or on rows.
-    async fn nothing_is_left(&self) {
+    pub(crate) async fn nothing_is_left(&self) {
         until("nothing prepared", async || {
             // MariaDB renews what it shows here only when nobody has looked for 100 ms: who looks more
             // often sees the same for ever.

@@ -20,7 +20,8 @@ use super::{Half, StepCall, StepOrder, StepStore, Steps};
 use crate::chance;
 use crate::error::chain;
 use crate::limits::STEP_ATTEMPTS_MAX;
-use crate::own::mysql::{Closing, code};
+use crate::own::mysql::Closing;
+use crate::own::mysql::conn::code;
 use crate::participant::store::StoreError;
 use crate::participant::work::No;
 
