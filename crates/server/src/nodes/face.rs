@@ -108,11 +108,14 @@ async fn drain(
     }
 }
 
-/// New transactions are taken, here or by way of another node.
+/// New transactions are taken, here or by way of another node. What only a domain's own journal has to
+/// do with is no reason to ask elsewhere: it is the same at every node.
 async fn readyz(State((node, stopping)): State<(Arc<Node>, watch::Receiver<bool>)>) -> Response {
-    let held = node.held();
-    let full = held.iter().any(|held| !held.coordinator.journal().has_room());
-    let orphaned = Partition::all().any(|partition| node.owner(partition).is_none());
+    let is_main = |partition| node.config.domains.journal_of(partition).is_none();
+    let mut held = node.held().into_iter().filter(|held| is_main(held.partition));
+    let full = held.any(|held| !held.coordinator.journal().has_room());
+    let mut main = Partition::all().filter(|&partition| is_main(partition));
+    let orphaned = main.any(|partition| node.owner(partition).is_none());
     let why_not = match (*stopping.borrow(), full || node.is_cut_off(), orphaned) {
         (true, _, _) => "the node is shutting down",
         (false, true, _) => "the journal takes no new transactions",

@@ -1,6 +1,7 @@
 //! Domains of the business with a journal of their own.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::json;
 use tokio::task::block_in_place;
@@ -12,9 +13,12 @@ use unanimous_participants::testing::PrivatePostgres;
 use crate::chance::Chance;
 use crate::coordinator::{Coordinator, Setup};
 use crate::crowd::{Crowd, patient};
-use crate::deed::Deed;
+use crate::deed::{Deed, request};
 use crate::fleet::Fleet;
+use crate::http::Http;
 use crate::nodes::{blows, strike};
+use crate::place::eventually;
+use crate::service::Work;
 use crate::shared;
 use crate::world::World;
 
@@ -103,6 +107,52 @@ async fn a_domain_is_asked_for_by_name_and_listed_with_the_rest() {
     assert_eq!((refused.status, refused.code()), (422, Some(Code::UnknownDomain)), "{refused:?}");
     let text = String::from_utf8_lossy(&refused.body).into_owned();
     assert!(text.contains("configured: payments") && text.contains("/domain"), "{text}");
+    world.verdict().await;
+    fleet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_the_database_of_a_domain_is_away_the_others_go_on() {
+    let (Some(server), Some(mut apart)) = (journals(), journals()) else { return };
+    let url = apart.url("coordinator", "payments");
+    let main = server.url("coordinator", "journal");
+    let world = Arc::new(World::and(|setup| setup.on_journal(&main).with_domain(&url)).await);
+    let mut fleet = Fleet::start(&world, 2).await;
+    let number = AtomicUsize::new(0);
+    let of = |domain: Option<&str>| {
+        let label = format!("work-{}", number.fetch_add(1, Ordering::Relaxed));
+        let work = Work { label, ..Work::default() };
+        let mut body = request(&work, "finished");
+        if let Some(domain) = domain {
+            body["domain"] = json!(domain);
+        }
+        body
+    };
+    let run = async |domain| {
+        let reply = world.http.post("/v1/transactions", None, &of(domain)).await;
+        reply.expect("a reply").status
+    };
+    assert_eq!((run(None).await, run(Some("payments")).await), (200, 200));
+    block_in_place(|| apart.kill());
+    eventually("noticed", async || match run(Some("payments")).await {
+        503 => Ok(()),
+        status => Err(format!("status {status}")),
+    })
+    .await;
+    for setup in &fleet.setups {
+        let node = Http::new(&setup.server());
+        for _ in 0..8 {
+            let reply = node.post("/v1/transactions", None, &of(None)).await.expect("a reply");
+            assert_eq!(reply.status, 200, "{reply:?}");
+        }
+        assert_eq!(node.get("/readyz").await.expect("a reply").status, 200);
+    }
+    block_in_place(|| apart.up());
+    eventually("back", async || match run(Some("payments")).await {
+        200 => Ok(()),
+        status => Err(format!("status {status}")),
+    })
+    .await;
     world.verdict().await;
     fleet.stop().await;
 }
