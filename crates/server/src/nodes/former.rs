@@ -32,6 +32,8 @@ pub(super) async fn look(node: &Arc<Node>, ask: &Ask) -> Response {
             // Who has claimed no shard of it finds what is there, and cannot know what is not: given
             // away as they are, nobody else writes there either.
             return match answer.extensions().get() {
+                // It may be the journal that it has lost, which says nothing of the transaction.
+                Some(Code::NoOwner) if held.is_over() => continue,
                 Some(Code::NoOwner) => StatusCode::NOT_FOUND.into_response(),
                 Some(_) | None => answer,
             };

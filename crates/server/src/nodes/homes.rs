@@ -22,32 +22,36 @@ fn instance(config: &Config, journal: &JournalConfig) -> Result<String, JournalE
     journal.close().map(|()| instance)
 }
 
-/// Names the cluster after the main journal, so that branches in doubt are known in whichever journal
-/// their transaction is. Nothing to do if each is in the main one.
+/// What the main journal is called, if there are others. The cluster is called after it in all of them,
+/// so that branches in doubt are known in whichever journal their transaction is.
 ///
 /// # Errors
 ///
-/// [`StartError::Journal`] if that cannot be opened.
-pub(super) fn name_cluster(config: &mut Config) -> Result<(), StartError> {
-    if config.domains.apart().next().is_none() || config.cluster.is_some() {
-        return Ok(());
+/// [`StartError::Journal`] if it cannot be opened.
+pub(super) fn main_journal(config: &Config) -> Result<Option<String>, StartError> {
+    if config.domains.apart().next().is_none() {
+        return Ok(None);
     }
     let failed = |error| StartError::Journal { place: config.journal.to_string(), error };
-    config.cluster = Some(instance(config, &config.journal).map_err(failed)?);
-    Ok(())
+    instance(config, &config.journal).map(Some).map_err(failed)
 }
 
-/// Gives each domain's partitions to its journal, and finds those that were given away before.
+/// Gives each domain's partitions to its journal, and finds those that were given away before. `main` is
+/// what [`main_journal`] said.
 ///
 /// # Errors
 ///
 /// [`StartError`] with one line that names what to change.
-pub(super) fn settle(config: &Config, directory: &Arc<dyn Directory>) -> Result<(), StartError> {
+pub(super) fn settle(
+    config: &Config,
+    main: Option<&str>,
+    directory: &Arc<dyn Directory>,
+) -> Result<(), StartError> {
     for (name, partitions, journal) in config.domains.apart() {
         let key = format!("domains.{name}.journal");
         let failed = |error| StartError::Journal { place: key.clone(), error };
         let theirs = instance(config, journal).map_err(failed)?;
-        if theirs == instance(config, &config.journal).map_err(failed)? {
+        if main == Some(&*theirs) {
             return Err(StartError::Domains(format!("{key} is the main journal: leave it out")));
         }
         let shards: Vec<ShardId> = partitions.iter().flat_map(|it| it.shards()).collect();

@@ -91,11 +91,14 @@ impl Nodes {
         let metrics = Arc::new(Metrics::new());
         let resources = resources(&config, brought.resources, &metrics)?;
         let journal = config.journal.clone();
-        let opened = tokio::task::spawn_blocking(move || journal.directory()).await;
-        let opened = opened.unwrap_or_else(|error| Err(JournalError::Failed(error.to_string())));
-        let failed = |error| StartError::Journal { place: config.journal.to_string(), error };
-        let directory = opened.map_err(failed)?;
-        let config = waiting(move || homes::name_cluster(&mut config).map(|()| config)).await?;
+        let failed = move |error| StartError::Journal { place: journal.to_string(), error };
+        let (config, directory, main) = waiting(move || {
+            let directory = config.journal.directory().map_err(failed)?;
+            let main = homes::main_journal(&config)?;
+            config.cluster = config.cluster.or_else(|| main.clone());
+            Ok((config, directory, main))
+        })
+        .await?;
         let changed = watch::Sender::new(());
         let ids = Ids::new();
         let name = config.node.name.clone().unwrap_or_else(|| default_name(port));
@@ -132,7 +135,7 @@ impl Nodes {
         let life = Life { node, door };
         lookout.agree().await?;
         let (node, directory) = (Arc::clone(&life.node), Arc::clone(&lookout.directory));
-        waiting(move || homes::settle(&node.config, &directory)).await?;
+        waiting(move || homes::settle(&node.config, main.as_deref(), &directory)).await?;
         lookout.enter().await?;
         Ok(Self { life, lookout, listener, app, stopping })
     }

@@ -16,7 +16,7 @@ use crate::crowd::{Crowd, patient};
 use crate::deed::{Deed, request};
 use crate::fleet::Fleet;
 use crate::http::Http;
-use crate::nodes::{blows, strike};
+use crate::nodes::{batter, blows};
 use crate::place::eventually;
 use crate::service::Work;
 use crate::shared;
@@ -52,15 +52,7 @@ async fn no_outcome_is_lost_by_kills_where_a_domain_has_a_journal_of_its_own() {
     let world = Arc::new(World::and(|setup| with_domain(setup, &server)).await);
     let mut fleet = Fleet::start(&world, 3).await;
     let crowd = Crowd::start(&world, &mut chance);
-    for blow in 0..blows {
-        strike(&mut fleet, &mut chance).await;
-        if blow % 8 == 7 {
-            fleet.up().await;
-            block_in_place(|| server.kill());
-            tokio::time::sleep(chance.pause(400)).await;
-            block_in_place(|| server.up());
-        }
-    }
+    batter(&mut fleet, &mut server, &mut chance, blows).await;
     fleet.settled().await;
     crowd.finish().await;
     world.verdict().await;

@@ -9,6 +9,7 @@ use tokio::time::timeout;
 use unanimous_client::Events;
 use unanimous_client::api::{NodesView, header};
 use unanimous_core::id::{ShardId, TxnId};
+use unanimous_participants::testing::PrivatePostgres;
 
 use crate::chance::Chance;
 use crate::coordinator::Coordinator;
@@ -44,7 +45,7 @@ fn number(variable: &str) -> Option<usize> {
 }
 
 /// Does something bad to one of the nodes.
-pub(crate) async fn strike(fleet: &mut Fleet, chance: &mut Chance) {
+async fn strike(fleet: &mut Fleet, chance: &mut Chance) {
     let victim = chance.below(fleet.nodes.len() as u64) as usize;
     match chance.below(8) {
         0 | 1 => {
@@ -57,6 +58,25 @@ pub(crate) async fn strike(fleet: &mut Fleet, chance: &mut Chance) {
     tokio::time::sleep(chance.pause(LIFE_MS_MAX)).await;
 }
 
+/// Strikes so often, and with every eighth kills the journal's server too.
+pub(crate) async fn batter(
+    fleet: &mut Fleet,
+    server: &mut PrivatePostgres,
+    chance: &mut Chance,
+    blows: usize,
+) {
+    for blow in 0..blows {
+        strike(fleet, chance).await;
+        if blow % 8 == 7 {
+            // One that starts while its database is away says so and ends.
+            fleet.up().await;
+            block_in_place(|| server.kill());
+            tokio::time::sleep(chance.pause(LIFE_MS_MAX)).await;
+            block_in_place(|| server.up());
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes up to a minute: many kills of nodes"]
 async fn no_outcome_is_lost_by_kills_and_pauses_of_three_nodes_and_of_their_database() {
@@ -66,16 +86,7 @@ async fn no_outcome_is_lost_by_kills_and_pauses_of_three_nodes_and_of_their_data
     let world = shared::world_on(&server).await;
     let mut fleet = Fleet::start(&world, 3).await;
     let crowd = Crowd::start(&world, &mut chance);
-    for blow in 0..blows {
-        strike(&mut fleet, &mut chance).await;
-        if blow % 8 == 7 {
-            // One that starts while its database is away says so and ends.
-            fleet.up().await;
-            block_in_place(|| server.kill());
-            tokio::time::sleep(chance.pause(LIFE_MS_MAX)).await;
-            block_in_place(|| server.up());
-        }
-    }
+    batter(&mut fleet, &mut server, &mut chance, blows).await;
     fleet.settled().await;
     crowd.finish().await;
     world.verdict().await;
