@@ -22,7 +22,8 @@ use crate::chance;
 use crate::error::Error;
 use crate::events::Events;
 use crate::limits::{
-    CONNECT_TIMEOUT_MS, DEADLINE_MS, DEADLINE_MS_MAX, PAUSE_MS_MAX, PAUSE_MS_MIN, REPLY_TIMEOUT_MS,
+    CONNECT_TIMEOUT_MS, DEADLINE_MS, DEADLINE_MS_MAX, LAST_ATTEMPT_MS, PAUSE_MS_MAX, PAUSE_MS_MIN,
+    REPLY_TIMEOUT_MS,
 };
 use crate::message::Message;
 use crate::saga::{BegunSaga, Saga};
@@ -399,7 +400,8 @@ impl Client {
                 others = transport.count() - 1;
                 pauses.next().max(leave_alone)
             };
-            if is_over || pause >= until.saturating_duration_since(Instant::now()) {
+            let left = until.saturating_duration_since(Instant::now());
+            if is_over || left <= pause.saturating_add(seen.worth()) {
                 return Err(seen.into_error(repeat, &transport.servers()));
             }
             sleep(pause).await;
@@ -440,6 +442,15 @@ impl Seen {
             (Self::Maybe(_), Self::Nothing(cause)) => Self::Maybe(cause),
             (Self::Maybe(_), Self::TurnedAway(problem)) => Self::Maybe(problem.detail),
             (Self::Nothing(_) | Self::TurnedAway(_), newer) => newer,
+        }
+    }
+
+    /// How much time one attempt more is not begun without: cut off by the deadline it would make
+    /// unknown what is known to have had no effect.
+    fn worth(&self) -> Duration {
+        match self {
+            Self::Nothing(_) | Self::TurnedAway(_) => Duration::from_millis(LAST_ATTEMPT_MS),
+            Self::Maybe(_) => Duration::ZERO,
         }
     }
 

@@ -26,6 +26,9 @@ pub const PAUSE_MS_MIN: u64 = 25;
 /// Longest pause before a request is repeated, in milliseconds.
 pub const PAUSE_MS_MAX: u64 = 2_000;
 
+/// Milliseconds that have to be left of a deadline for one attempt more at what had no effect so far.
+pub const LAST_ATTEMPT_MS: u64 = 100;
+
 /// Milliseconds to wait for an abort that changes nothing: without it the coordinator aborts at the
 /// transaction's timeout.
 pub const ABORT_PATIENCE_MS: u64 = 2_000;

@@ -153,13 +153,13 @@ async fn what_a_crash_of_the_coordinator_took_before_it_was_decided_is_run_again
 #[tokio::test]
 async fn an_outcome_that_cannot_be_learned_is_unknown_and_names_key_and_transaction() {
     let coordinator = Coordinator::playing([Act::Answer(202, view(ID, "PREPARING", None))]).await;
-    let run = coordinator.client().transaction().deadline_ms(100).key("order-42");
+    let run = coordinator.client().transaction().deadline_ms(1_000).key("order-42");
     let error = run.branch("wallet", json!(1)).run().await.expect_err("unknown");
     let Error::Unknown { key, id, .. } = &error else { panic!("{error:?}") };
     assert_eq!((&**key, id.as_deref()), ("order-42", Some(ID)));
 
     coordinator.play([Act::Hang]);
-    let run = coordinator.client().transaction().deadline_ms(100).key("order-43");
+    let run = coordinator.client().transaction().deadline_ms(1_000).key("order-43");
     let error = run.branch("wallet", json!(1)).run().await.expect_err("unknown");
     assert!(matches!(&error, Error::Unknown { id: None, .. }), "{error:?}");
 }
@@ -168,20 +168,21 @@ async fn an_outcome_that_cannot_be_learned_is_unknown_and_names_key_and_transact
 async fn a_decision_holds_at_the_deadline_though_not_everybody_has_acknowledged_it() {
     let committing = view(ID, "COMMITTING", Some("committed"));
     let coordinator = Coordinator::playing([Act::Answer(202, committing)]).await;
-    let run = coordinator.client().transaction().deadline_ms(100).branch("wallet", json!(1));
+    let run = coordinator.client().transaction().deadline_ms(1_000).branch("wallet", json!(1));
     assert_eq!(run.run().await.expect("committed").outcome, Some(OutcomeWord::Committed));
 }
 
 #[tokio::test]
 async fn a_coordinator_that_takes_nothing_on_is_busy_and_one_that_is_not_there_unreachable() {
     let coordinator = Coordinator::playing([problem(Code::Overloaded)]).await;
-    let run = coordinator.client().transaction().deadline_ms(50).branch("wallet", json!(1));
-    assert!(matches!(run.run().await, Err(Error::Busy(_))));
+    let run = coordinator.client().transaction().deadline_ms(1_000).branch("wallet", json!(1));
+    let error = run.run().await.expect_err("turned away");
+    assert!(matches!(error, Error::Busy(_)), "{error:?}");
 
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("bound");
     drop(listener);
-    let nobody = Client::builder(&format!("http://{address}")).deadline_ms(50).build();
+    let nobody = Client::builder(&format!("http://{address}")).deadline_ms(1_000).build();
     let error = nobody.expect("an address").show(ID).await.expect_err("nobody is there");
     assert!(matches!(error, Error::Unreachable { .. }), "{error:?}");
 }
@@ -374,7 +375,7 @@ async fn conflicts_without_end_end_after_the_attempts_that_are_allowed() {
 async fn an_outcome_that_is_not_known_is_asked_for_and_never_tried_again() {
     let begun = Act::Answer(201, view(ID, "INITIATED", None));
     let coordinator = Coordinator::playing([begun, Act::Hang]).await;
-    let transfer = coordinator.client().transaction().deadline_ms(400);
+    let transfer = coordinator.client().transaction().deadline_ms(1_000);
     let error = transfer.retrying(async |txn| Ok(txn.commit().await?)).await.expect_err("unknown");
     let known =
         matches!(error.downcast_ref(), Some(Error::Unknown { id: Some(id), .. }) if id == ID);

@@ -77,11 +77,11 @@ async fn nodes_that_are_all_gone_are_asked_in_turn_with_pauses_until_one_is_back
     let first = Coordinator::playing([problem(Code::ShuttingDown)]).await;
     let second = Coordinator::playing([problem(Code::ShuttingDown)]).await;
     let client = client(&[first.address, second.address, nobody()]).pauses_ms(20, 40);
-    let client = client.deadline_ms(200).build().expect("addresses");
+    let client = client.deadline_ms(1_000).build().expect("addresses");
     let begun = Instant::now();
     let error = client
         .transaction()
-        .deadline_ms(200)
+        .deadline_ms(1_000)
         .branch("wallet", Value::Null)
         .run()
         .await
@@ -89,7 +89,7 @@ async fn nodes_that_are_all_gone_are_asked_in_turn_with_pauses_until_one_is_back
     assert!(matches!(error, Error::Unreachable { .. } | Error::Busy(_)), "{error:?}");
     assert!(begun.elapsed() < Duration::from_secs(5));
     let asked = first.asked().len();
-    assert!((2..=20).contains(&asked) && second.asked().len().abs_diff(asked) <= 1, "{asked}");
+    assert!((2..=100).contains(&asked) && second.asked().len().abs_diff(asked) <= 1, "{asked}");
     first.play([committed()]);
     transfer(&client).run().await.expect("committed");
 }
@@ -97,7 +97,7 @@ async fn nodes_that_are_all_gone_are_asked_in_turn_with_pauses_until_one_is_back
 #[tokio::test]
 async fn nobody_at_any_address_is_told_with_all_of_them() {
     let nodes = [nobody(), nobody()];
-    let client = client(&nodes).deadline_ms(100).build().expect("addresses");
+    let client = client(&nodes).deadline_ms(1_000).build().expect("addresses");
     let error = client.health().await.expect_err("nobody is there").to_string();
     assert!(nodes.iter().all(|node| error.contains(&node.to_string())), "{error}");
 }

@@ -240,7 +240,7 @@ async fn a_signal_goes_to_its_step_once() {
 #[tokio::test]
 async fn an_end_that_cannot_be_learned_is_unknown_and_names_key_and_saga() {
     let coordinator = Coordinator::playing([running()]).await;
-    let run = booking(&coordinator.client()).deadline_ms(100).key("booking-42").run();
+    let run = booking(&coordinator.client()).deadline_ms(1_000).key("booking-42").run();
     let error = run.await.expect_err("unknown");
     let Error::Unknown { key, id, .. } = &error else { panic!("{error:?}") };
     assert_eq!((&**key, id.as_deref()), ("booking-42", Some(ID)));
