@@ -92,6 +92,13 @@ pub(crate) const ETCD: Component = Component {
     install: Install::Apt(&["etcd-server", "etcd-client"]),
 };
 
+/// Machines of their own for nodes that are cut off.
+pub(crate) const IPROUTE: Component = Component {
+    name: "iproute2",
+    probe: &["sh", "-c", "ip -Version && tc -Version"],
+    install: Install::Apt(&["iproute2"]),
+};
+
 /// Never there, and refused by cargo before it looks for it.
 #[cfg(test)]
 pub(crate) const MISSING: Component =

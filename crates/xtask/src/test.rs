@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::components::{
-    C_COMPILER, CARGO_DENY, CLIPPY, ETCD, MARIADB, POSTGRESQL, REDIS, RUSTFMT, STRACE,
+    C_COMPILER, CARGO_DENY, CLIPPY, ETCD, IPROUTE, MARIADB, POSTGRESQL, REDIS, RUSTFMT, STRACE,
 };
 use crate::step::{Depth, Kind, Outcome, Report, Step, Strictness};
 use crate::{BadUsage, Verdict};
@@ -77,7 +77,7 @@ const STEPS: [Step; 12] = [
     Step {
         depth: Depth::Usual,
         needs: &[C_COMPILER, STRACE],
-        wants: &[POSTGRESQL, MARIADB, REDIS, ETCD],
+        wants: &[POSTGRESQL, MARIADB, REDIS, ETCD, IPROUTE],
         env: &[("UNANIMOUS_DATABASE_KILLS", "30"), ("UNANIMOUS_SHARED_KILLS", "60")],
         // Of the build of the step `test`: another one takes longer than what is gained by it.
         args: &[

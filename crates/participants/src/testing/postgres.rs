@@ -155,6 +155,16 @@ impl PrivatePostgres {
         self.let_in_by(&rules);
     }
 
+    /// Lets everybody in from other machines of a network, `address/bits`, at which it has to listen.
+    ///
+    /// # Panics
+    ///
+    /// If the server does not take it.
+    pub fn let_in_from(&mut self, network: &str) {
+        let rules = ["127.0.0.1/32", network].map(|from| format!("host all all {from} trust\n"));
+        self.let_in_by(&rules.concat());
+    }
+
     /// Lets it speak TLS with a certificate, and knows clients by those of `clients`, a file in PEM.
     ///
     /// # Panics

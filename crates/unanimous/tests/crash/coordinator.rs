@@ -11,8 +11,15 @@ use tokio::process::{Child, ChildStdin, Command};
 use tokio::time::timeout;
 
 use crate::http::Http;
+use crate::network::{Machine, Network, Wire};
 use crate::place::{PATIENCE, eventually, free_address};
 use crate::trace::Tracer;
+
+/// What a coordinator asks for that can be reached from outside.
+pub(crate) const TOKEN: &str = "of-everybody-here";
+
+/// Where one listens that is alone on its machine.
+const PORT: u16 = 7_000;
 
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_unanimous");
 
@@ -27,6 +34,8 @@ pub(crate) struct Setup {
     node: Option<String>,
     /// Where the others reach it, if not where it listens.
     reached_at: Option<SocketAddr>,
+    /// The namespace of the network that it runs in, if not that of everybody.
+    namespace: Option<String>,
     /// The domain that some of the work is of.
     pub(crate) domain: Option<&'static str>,
     config: PathBuf,
@@ -55,6 +64,7 @@ impl Setup {
             journal: None,
             node: None,
             reached_at: None,
+            namespace: None,
             domain: None,
             config,
             stderr,
@@ -101,6 +111,12 @@ impl Setup {
     /// The same, whom other nodes reach there.
     pub(crate) fn reached_at(self, address: SocketAddr) -> Self {
         Self { reached_at: Some(address), ..self }
+    }
+
+    /// The same on a machine of its own, where it listens on an address that others reach.
+    pub(crate) fn on_machine(self, network: &Network, machine: Machine) -> Self {
+        let address = (network.there(machine, Wire::World), PORT).into();
+        Self { address, namespace: Some(network.namespace(machine)), ..self }
     }
 
     /// What it has written to its log.
@@ -200,9 +216,14 @@ impl Coordinator {
 
     /// Starts a life, if need be under a tracer, and does not wait for anything.
     pub(crate) fn spawn(setup: &Setup, tracer: Option<&Tracer>) -> Self {
-        let mut command = match tracer {
-            None => Command::new(BINARY),
-            Some(tracer) => tracer.command(BINARY),
+        let mut command = match (tracer, &setup.namespace) {
+            (Some(tracer), _) => tracer.command(BINARY),
+            (None, None) => Command::new(BINARY),
+            (None, Some(namespace)) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", namespace, BINARY]).env("UNANIMOUS_TOKEN", TOKEN);
+                command
+            }
         };
         let stderr = File::create(&setup.stderr).expect("the log can be written");
         command

@@ -15,6 +15,7 @@ use unanimous_client::api::{TransactionView, Wait};
 use unanimous_client::{Client, Error, Filter};
 
 use crate::chance::Chance;
+use crate::coordinator::TOKEN;
 use crate::deed::{Deed, TIMEOUT_MS, wait_of};
 use crate::service::Work;
 use crate::world::{SERVICES, World};
@@ -96,7 +97,7 @@ impl Crowd {
 
 /// A client that asks again soon, and for long.
 pub(crate) fn patient(server: &str) -> Client {
-    let client = Client::builder(server).pauses_ms(2, 40).deadline_ms(DEADLINE_MS);
+    let client = Client::builder(server).token(TOKEN).pauses_ms(2, 40).deadline_ms(DEADLINE_MS);
     client.build().expect("the address is one")
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ::http::header::AUTHORIZATION;
 use ::http::{HeaderMap, Method, Request};
 use axum::body::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -11,6 +12,8 @@ use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 use tokio::time::timeout;
 use unanimous_client::api::{Code, Problem, TransactionView, header};
+
+use crate::coordinator::TOKEN;
 
 /// How long a reply may take: longer than any transaction here.
 const REPLY_PATIENCE: Duration = Duration::from_secs(20);
@@ -92,6 +95,7 @@ impl Http {
         body: Bytes,
     ) -> Result<Reply, String> {
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.server));
+        request = request.header(AUTHORIZATION, format!("Bearer {TOKEN}"));
         for &(name, value) in headers {
             request = request.header(name, value);
         }

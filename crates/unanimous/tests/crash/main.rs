@@ -38,6 +38,7 @@ mod kills;
 mod life;
 mod members;
 mod messages;
+mod network;
 mod nodes;
 mod notices;
 mod partitions;

@@ -1,7 +1,7 @@
 //! An etcd cluster of a test's own, killed when its handle goes.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
@@ -22,13 +22,19 @@ struct Member {
 impl Members {
     /// Starts so many. `None` if etcd is not installed, after saying so.
     pub(crate) fn start(count: usize) -> Option<Self> {
+        Self::start_at(Ipv4Addr::LOCALHOST.into(), count)
+    }
+
+    /// The same at this address.
+    pub(crate) fn start_at(place: IpAddr, count: usize) -> Option<Self> {
         let mut version = Command::new("etcd");
         version.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
         if !version.status().is_ok_and(|status| status.success()) {
             skip("etcd");
             return None;
         }
-        let member = |_| Member { clients: free_address(), peers: free_address(), child: None };
+        let clients = || SocketAddr::new(place, free_address().port());
+        let member = |_| Member { clients: clients(), peers: free_address(), child: None };
         let members = (0..count).map(member).collect();
         let mut all = Self { folder: Folder::new(), members };
         (0..count).for_each(|index| all.spawn(index));

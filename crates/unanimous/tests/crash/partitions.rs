@@ -3,18 +3,24 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::sleep;
 
 use crate::chance::Chance;
 use crate::coordinator::Setup;
 use crate::crowd::Crowd;
 use crate::fleet::Fleet;
 use crate::members::Members;
+use crate::network::{Machine, Network, Way, Wire};
 use crate::shared;
 use crate::strait::Strait;
 use crate::world::World;
 
 /// Partitions, one after the other.
 const CUTS: &str = "UNANIMOUS_PARTITIONS";
+
+const NODES: Machine = 3;
 
 /// Longest time that one lasts: longer than it takes others to notice and to take over.
 const CUT_MS_MAX: u64 = 2_500;
@@ -39,7 +45,7 @@ async fn apart(
     url: impl Fn(SocketAddr) -> String,
 ) -> (Fleet, Vec<Ways>) {
     let (mut setups, mut ways): (Vec<Setup>, Vec<Ways>) = (Vec::new(), Vec::new());
-    for number in 0..3 {
+    for number in 0..NODES {
         let setup = world.setup.as_node(&format!("node-{number}"));
         let way =
             Ways { inward: Strait::to(setup.address).await, journal: Strait::to(journal).await };
@@ -62,23 +68,55 @@ async fn cut(ways: &[Ways], chance: &mut Chance) {
         _ => vec![inward, journal],
     };
     closed.iter().for_each(|it| it.close());
-    // A short one is over before anybody is sure.
-    let ms_max = if chance.below(3) == 0 { LIFE_MS_MAX } else { CUT_MS_MAX };
-    tokio::time::sleep(chance.pause(ms_max)).await;
+    sleep(duration(chance)).await;
     closed.iter().for_each(|it| it.open());
-    tokio::time::sleep(chance.pause(LIFE_MS_MAX)).await;
+    sleep(chance.pause(LIFE_MS_MAX)).await;
+}
+
+/// A short one is over before anybody is sure.
+fn duration(chance: &mut Chance) -> Duration {
+    let ms_max = if chance.below(3) == 0 { LIFE_MS_MAX } else { CUT_MS_MAX };
+    chance.pause(ms_max)
+}
+
+/// Cuts wires of a node, in one way or in both, or those between all nodes, for some time.
+async fn lose(network: &Network, chance: &mut Chance) {
+    let ends = [Wire::Journal, Wire::World].map(|wire| [(wire, Way::Out), (wire, Way::In)]);
+    let ends = ends.as_flattened();
+    let wires: Vec<_> = match chance.below(5) {
+        0 => (0..NODES).map(|node| (node, (Wire::World, Way::In))).collect(),
+        _ => {
+            let node = chance.below(u64::from(NODES)) as Machine;
+            // At least one of them.
+            let chosen = 1 + chance.below((1 << ends.len()) - 1);
+            let is_chosen = |bit: &usize| chosen & (1 << bit) != 0;
+            (0..ends.len()).filter(is_chosen).map(|bit| (node, ends[bit])).collect()
+        }
+    };
+    wires.iter().for_each(|&(node, (wire, way))| network.cut(node, wire, way));
+    sleep(duration(chance)).await;
+    wires.iter().for_each(|&(node, (wire, way))| network.mend(node, wire, way));
+    sleep(chance.pause(LIFE_MS_MAX)).await;
+}
+
+/// Nodes on machines of their own, with services and the journal here.
+async fn on_machines(network: &Network, url: &str) -> (Arc<World>, Fleet) {
+    let world = World::at(network.here(Wire::World), |setup| setup.on_journal(url)).await;
+    let setups = (0..NODES)
+        .map(|node| world.setup.as_node(&format!("node-{node}")).on_machine(network, node));
+    let fleet = Fleet::of(&world, setups.collect()).await;
+    (Arc::new(world), fleet)
 }
 
 async fn endure(
     world: &Arc<World>,
     mut fleet: Fleet,
-    ways: &[Ways],
     crowd: Crowd,
-    chance: &mut Chance,
     cuts: usize,
+    mut cut: impl AsyncFnMut(),
 ) {
     for _ in 0..cuts {
-        cut(ways, chance).await;
+        cut().await;
     }
     fleet.settled().await;
     crowd.finish().await;
@@ -97,7 +135,7 @@ async fn no_outcome_is_lost_by_partitions_between_three_nodes_and_their_database
     let url = |address| format!("postgres://coordinator@{address}/journal");
     let (fleet, ways) = apart(&world, database, url).await;
     let crowd = Crowd::start(&world, &mut chance);
-    endure(&world, fleet, &ways, crowd, &mut chance, cuts(12)).await;
+    endure(&world, fleet, crowd, cuts(12), async || cut(&ways, &mut chance).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -110,5 +148,31 @@ async fn no_outcome_is_lost_by_partitions_between_three_nodes_and_etcd() {
     let member = url.trim_start_matches("etcd://").parse().expect("there is one member");
     let (fleet, ways) = apart(&world, member, |address| format!("etcd://{address}")).await;
     let crowd = Crowd::start(&world, &mut chance);
-    endure(&world, fleet, &ways, crowd, &mut chance, cuts(6)).await;
+    endure(&world, fleet, crowd, cuts(6), async || cut(&ways, &mut chance).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes up to a minute: many partitions"]
+async fn no_outcome_is_lost_by_wires_between_three_machines_and_their_database_that_are_cut() {
+    let Some(network) = Network::of(NODES) else { return };
+    let here = network.here(Wire::Journal);
+    let listens = format!("listen_addresses=127.0.0.1,{here}");
+    let Some(mut server) = shared::journal_with(&[&listens]) else { return };
+    server.let_in_from(&network.all(Wire::Journal));
+    let mut chance = Chance::new();
+    let url = format!("postgres://coordinator@{here}:{}/journal", server.port());
+    let (world, fleet) = on_machines(&network, &url).await;
+    let crowd = Crowd::start(&world, &mut chance);
+    endure(&world, fleet, crowd, cuts(8), async || lose(&network, &mut chance).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes up to a minute: many partitions"]
+async fn no_outcome_is_lost_by_wires_between_three_machines_and_etcd_that_are_cut() {
+    let Some(network) = Network::of(NODES) else { return };
+    let Some(members) = Members::start_at(network.here(Wire::Journal), 3) else { return };
+    let mut chance = Chance::new();
+    let (world, fleet) = on_machines(&network, &members.url()).await;
+    let crowd = Crowd::start(&world, &mut chance);
+    endure(&world, fleet, crowd, cuts(8), async || lose(&network, &mut chance).await).await;
 }

@@ -4,7 +4,7 @@
 //! made twice. What a coordinator may never ask for is written down as wrong.
 
 use std::collections::{HashMap, HashSet};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -88,8 +88,11 @@ impl Service {
     }
 
     /// Takes calls at an address of its own, as long as the future is polled.
-    pub(crate) async fn serve(self: Arc<Self>) -> (SocketAddr, impl Future<Output = ()> + Send) {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
+    pub(crate) async fn serve(
+        self: Arc<Self>,
+        place: IpAddr,
+    ) -> (SocketAddr, impl Future<Output = ()> + Send) {
+        let listener = TcpListener::bind((place, 0)).await;
         let listener = listener.expect("the system has free ports");
         let address = listener.local_addr().expect("it is bound");
         let app = Router::new().route("/{verb}", post(call)).with_state(self);

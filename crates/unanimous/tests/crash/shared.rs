@@ -21,7 +21,12 @@ const KILLS: &str = "UNANIMOUS_SHARED_KILLS";
 const LIFE_MS_MAX: u64 = 400;
 
 pub(crate) fn journal() -> Option<PrivatePostgres> {
-    let server = PrivatePostgres::start(&[])?;
+    journal_with(&[])
+}
+
+/// The same with settings.
+pub(crate) fn journal_with(settings: &[&str]) -> Option<PrivatePostgres> {
+    let server = PrivatePostgres::start(settings)?;
     server.sql("postgres", "CREATE ROLE coordinator LOGIN");
     server.sql("postgres", "CREATE DATABASE journal OWNER coordinator");
     Some(server)

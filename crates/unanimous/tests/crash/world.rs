@@ -1,5 +1,6 @@
 //! One coordinator, two services that never crash, and a witness.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
@@ -30,13 +31,18 @@ impl World {
 
     /// The same with a coordinator that is set up otherwise.
     pub(crate) async fn and(otherwise: impl FnOnce(Setup) -> Setup) -> Self {
+        Self::at(Ipv4Addr::LOCALHOST.into(), otherwise).await
+    }
+
+    /// The same with services at this address.
+    pub(crate) async fn at(place: IpAddr, otherwise: impl FnOnce(Setup) -> Setup) -> Self {
         let folder = Folder::new();
         let witness = Arc::new(Witness::default());
         let services = SERVICES.map(|name| Service::new(name, Arc::clone(&witness)));
         let mut serving = JoinSet::new();
         let mut resources = Vec::new();
         for service in &services {
-            let (address, serve) = Arc::clone(service).serve().await;
+            let (address, serve) = Arc::clone(service).serve(place).await;
             serving.spawn(serve);
             resources.push((service.name, address));
         }
