@@ -14,13 +14,16 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use unanimous_core::commit::Phases;
-use unanimous_core::{Answer, Reason, Verb};
+use unanimous_core::{Answer, Opaque, Reason, Verb};
 
 use crate::circuit::{Admission, Circuit, Contacted, Pass};
 use crate::limits::{PATIENCE_MIN, TELLING_PATIENCE};
+use crate::lists::Lists;
 use crate::open::Settings;
 use crate::places::{Full, Places, Waited};
-use crate::{Call, Calling, Examining, Listing, Reading, Resource, State, Takes, statement};
+use crate::{
+    Call, Calling, CircuitState, Examining, Listing, Reading, Resource, State, Takes, statement,
+};
 
 /// Speaks the language of one kind of resource.
 pub trait Adapter: Send + Sync + 'static {
@@ -54,6 +57,12 @@ pub trait Adapter: Send + Sync + 'static {
     /// As [`Resource::in_doubt`], and ends within `patience`.
     fn in_doubt(&self, _patience: Duration) -> Listing {
         Box::pin(std::future::ready(Ok(None)))
+    }
+
+    /// Whether nothing is left of a branch to roll back if a list that is made after the call came does not
+    /// have it.
+    fn is_settled_by_list(&self, _call: &Call) -> bool {
+        false
     }
 
     /// As [`Resource::examine`], and ends within `patience`.
@@ -174,7 +183,8 @@ pub struct Guarded {
 
 struct Shared {
     name: Arc<str>,
-    adapter: Box<dyn Adapter>,
+    adapter: Arc<dyn Adapter>,
+    lists: Lists,
     observer: Arc<dyn Observer>,
     first_phase: Places,
     second_phase: Places,
@@ -200,7 +210,8 @@ impl Guarded {
     ) -> Self {
         let shared = Shared {
             name: Arc::from(name),
-            adapter: Box::new(adapter),
+            adapter: Arc::new(adapter),
+            lists: Lists::default(),
             observer,
             first_phase: Places::climbing(settings.first_phase_calls_max, settings.waiting_max),
             second_phase: Places::fixed(settings.second_phase_calls_max, settings.waiting_max),
@@ -274,6 +285,9 @@ impl Resource for Guarded {
 impl Shared {
     async fn call(&self, mut call: Call) -> Answer {
         let came = Instant::now();
+        if self.is_settled_by_list(&call).await {
+            return Answer::Done(Opaque::default());
+        }
         // Asked before a place is waited for, because the places of a resource that does not answer
         // are all taken; and again after, because much may have happened since.
         let mut pass = match self.admit(&call) {
@@ -305,6 +319,17 @@ impl Shared {
             self.places(verb).answered(self.now());
         }
         heard.answer
+    }
+
+    /// Whether a list shows that there is nothing to roll back. Where there is none, it is asked for alone.
+    async fn is_settled_by_list(&self, call: &Call) -> bool {
+        let is_well = self.health().circuit.state() == CircuitState::Closed;
+        if !is_well || !self.adapter.is_settled_by_list(call) {
+            return false;
+        }
+        let (adapter, patience) = (Arc::clone(&self.adapter), call.patience);
+        let listed = self.lists.next(move || adapter.in_doubt(patience)).await;
+        listed.is_some_and(|held| !held.contains(&call.name.to_string()))
     }
 
     fn admit(&self, call: &Call) -> Result<Admitted<'_>, Answer> {

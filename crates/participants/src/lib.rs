@@ -24,6 +24,7 @@ pub mod guard;
 pub mod http;
 mod kept;
 pub mod limits;
+mod lists;
 pub mod local;
 mod lookout;
 pub mod mysql;

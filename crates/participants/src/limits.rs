@@ -88,6 +88,10 @@ pub const POSTGRES_CONNECTIONS: usize = 16;
 /// Branches of the second phase that go over a connection at once, if so many wait for one.
 pub const POSTGRES_BATCH: usize = 16;
 
+/// How often a PostgreSQL server looks whether we are still there while it carries out a statement, or
+/// waits for a lock: a coordinator that was killed is out of the line well before somebody has taken over.
+pub const POSTGRES_LOOKS_EVERY: Duration = Duration::from_millis(100);
+
 /// Most connections that can be configured: a server's own limit is 100 unless it was raised.
 pub const POSTGRES_CONNECTIONS_MAX: usize = 256;
 

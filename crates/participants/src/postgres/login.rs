@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use super::address::Address;
 use super::binding;
 use super::wire::{Broken, Connection, Refused, refused, senseless, unsendable};
-use crate::limits::CONNECT_TIMEOUT;
+use crate::limits::{CONNECT_TIMEOUT, POSTGRES_LOOKS_EVERY};
 use crate::pool::Lendable;
 use crate::tls::{Connector, Stream, TlsError};
 
@@ -85,7 +85,21 @@ async fn login(address: &Address) -> Result<Connection, NoConnection> {
     connection.send().await?;
     authenticate(&mut connection, address).await?;
     let_in(&mut connection).await?;
+    be_looked_after(&mut connection).await?;
     Ok(connection)
+}
+
+/// Has the server notice if this process dies: otherwise a branch that waits for a lock is prepared when its
+/// turn comes, and has the lock until somebody finds it.
+async fn be_looked_after(connection: &mut Connection) -> Result<(), Broken> {
+    // Not before version 14. Where the system cannot tell, setting it is refused, and nothing is lost.
+    let sql = format!(
+        "SELECT set_config(name, '{}', false) FROM pg_settings \
+         WHERE name = 'client_connection_check_interval'",
+        POSTGRES_LOOKS_EVERY.as_millis()
+    );
+    drop(connection.simple(&sql).await?);
+    Ok(())
 }
 
 /// Asks for TLS as the protocol wants it. Exactly one byte is read: whatever somebody else put behind

@@ -62,7 +62,7 @@ use crate::open::Settings;
 use crate::pool::Pool;
 use crate::statement::Statement;
 use crate::step::Half;
-use crate::{Call, Examining, Listing, Reading, Takes};
+use crate::{Call, Examining, Listing, Reading, Takes, returned};
 
 /// A PostgreSQL database that takes part.
 pub struct PostgresAdapter {
@@ -168,6 +168,11 @@ impl Adapter for PostgresAdapter {
         })
     }
 
+    fn is_settled_by_list(&self, call: &Call) -> bool {
+        let votes = returned::memo(call.returned.bytes()).is_some();
+        call.verb == Verb::Rollback && !votes && !self.inner.begun.has(&call.name)
+    }
+
     fn examine(&self, patience: Duration) -> Examining {
         let (inner, connections) = (Arc::clone(&self.inner), self.connections);
         Box::pin(async move { examine::examine(&inner, connections, patience).await })
@@ -187,6 +192,10 @@ impl Begun {
     /// Whether it was not among them.
     fn insert(&self, name: &BranchName) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone())
+    }
+
+    fn has(&self, name: &BranchName) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(name)
     }
 
     fn remove(&self, name: &BranchName) {

@@ -1,14 +1,16 @@
 //! Whom a branch waited for, in the words of its vote; and the bounds of that wait.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
 use unanimous_core::id::BranchName;
 use unanimous_core::{Answer, Opaque, Verb};
+use unanimous_participants::guard::AnswerKind;
 use unanimous_participants::testing::conformance::{Subject, call, fresh_name};
 use unanimous_participants::testing::until;
-use unanimous_participants::{Call, Resource, returned};
+use unanimous_participants::{Call, Observer, Resource, Settings, open, returned};
 
 use crate::common::{Bank, prepare, sql, work};
 
@@ -214,4 +216,53 @@ async fn the_bounds_of_locks_and_statements_derive_from_what_is_left() {
         assert!((1..=patience_ms * 3 / 4).contains(&lock_ms), "{results:?}");
         assert!((1..=patience_ms * 7 / 8).contains(&statement_ms), "{results:?}");
     }
+}
+
+/// Otherwise it is prepared when its turn comes, and everybody else waits until it is found.
+#[tokio::test]
+async fn a_branch_whose_coordinator_is_gone_leaves_the_line_for_its_lock() {
+    let Some(bank) = Bank::start(&[]) else { return };
+    if bank.number("SELECT current_setting('server_version_num')::int / 10000") < 14 {
+        return;
+    }
+    let (resource, holder) = (bank.resource(), fresh_name());
+    let Answer::Yes(_) = prepare(&resource, &holder, bank.add(1)).await else { panic!("free") };
+    let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted";
+    let in_line = tokio::spawn(bank.resource().call(call(&fresh_name(), Verb::Prepare, sql(ADD))));
+    until("it waits", async || bank.number(waiting) == 1).await;
+    // With it goes its connection.
+    in_line.abort();
+    until("it has left", async || bank.number(waiting) == 0).await;
+    bank.end_by_hand(&holder, unanimous_core::Decision::Abort);
+    assert_eq!(bank.prepared(), Vec::<String>::new());
+}
+
+/// Counts the calls that are sent.
+#[derive(Default)]
+struct Counter(AtomicUsize);
+
+impl Observer for Counter {
+    fn called(&self, _: &str, _: Verb, _: Duration, _: AnswerKind) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test]
+async fn of_thousands_of_branches_only_what_is_prepared_is_asked_to_roll_back() {
+    let Some(bank) = Bank::start(&[]) else { return };
+    let (resource, held) = (bank.resource(), fresh_name());
+    let Answer::Yes(_) = prepare(&resource, &held, bank.add(1)).await else { panic!("free") };
+    // Whoever takes over knows nothing of its vote.
+    let (sent, url) = (Arc::new(Counter::default()), bank.server.url("postgres", "postgres"));
+    let observer = Arc::clone(&sent) as Arc<dyn Observer>;
+    let next = open("bank", &url, &Settings::default(), observer).expect("a good url");
+    let names = std::iter::once(held).chain((0..2_000).map(|_| fresh_name()));
+    let calls = names.map(|name| next.call(call(&name, Verb::Rollback, Opaque::default())));
+    let calls: Vec<_> = calls.map(tokio::spawn).collect();
+    for rolled_back in calls {
+        let answer = rolled_back.await.expect("it does not panic");
+        assert!(matches!(answer, Answer::Done(_)), "{answer:?}");
+    }
+    assert_eq!(bank.prepared(), Vec::<String>::new());
+    assert_eq!(sent.0.load(Ordering::Relaxed), 1);
 }
