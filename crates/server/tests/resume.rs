@@ -1,9 +1,12 @@
-//! A coordinator that takes over goes on by itself, however fast its journal is.
+//! A coordinator that takes over goes on by itself, however fast its journal is; one that is over does
+//! nothing more.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+use unanimous_api::Wait;
 use unanimous_core::commit::{self, Begun, Branch, Mode, Phases, Shape};
 use unanimous_core::id::{Epoch, Lsn, ShardId, Timestamp, TxnId};
 use unanimous_core::txn::Record;
@@ -11,7 +14,10 @@ use unanimous_core::{Durability, Opaque};
 use unanimous_journal::{
     End, Entry, FileJournal, Filter, Journal, JournalError, OpenTxn, Options, Page, Stats, Stored,
 };
-use unanimous_server::driver::{BranchOrder, Coordinator, CoordinatorOptions, Ears};
+use unanimous_participants::{Call, Calling, Resource};
+use unanimous_server::driver::{
+    BeginOrder, BranchOrder, Coordinator, CoordinatorOptions, Ears, IfRunning,
+};
 use unanimous_server::{Metrics, Resources};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -22,24 +28,99 @@ async fn what_is_durable_before_the_drivers_run_is_told_and_acted_on() {
     let ears = Ears::new();
     let inner = FileJournal::open(folder.path(), Options::default(), ears.clone());
     let journal = Arc::new(Prompt(inner.expect("nobody has the folder")));
-    let options = CoordinatorOptions {
-        shards: ShardId::all().collect(),
-        cluster: journal.instance().to_owned(),
-        drivers: 1,
-        call_timeout_ms: 1_000,
-        branch_order: BranchOrder::default(),
-        open_max: 10,
-        queue_max: 10,
-        metrics: Arc::new(Metrics::new()),
-        events: unanimous_server::driver::events(),
-    };
-    let coordinator = Coordinator::start(options, journal, ears, Resources::default());
+    let coordinator = Coordinator::start(options(&*journal), journal, ears, Resources::default());
     let coordinator = coordinator.expect("the journal is sound");
 
     let shown = tokio::time::timeout(Duration::from_secs(10), coordinator.show(txn, None)).await;
     let shown = shown.expect("nothing is held back for ever").expect("the journal can be read");
     let outcome = shown.expect("it was begun").outcome;
     assert_eq!(outcome.map(|outcome| outcome.as_str()), Some("aborted"));
+}
+
+fn options(journal: &dyn Journal) -> CoordinatorOptions {
+    CoordinatorOptions {
+        shards: ShardId::all().collect(),
+        cluster: journal.instance().to_owned(),
+        drivers: 1,
+        call_timeout_ms: 60_000,
+        branch_order: BranchOrder::default(),
+        open_max: 10,
+        queue_max: 10,
+        metrics: Arc::new(Metrics::new()),
+        events: unanimous_server::driver::events(),
+    }
+}
+
+/// What still waits for its turn at a database must not be prepared there when another has aborted it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_that_are_under_way_end_with_the_drivers() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let ears = Ears::new();
+    let journal = FileJournal::open(folder.path(), Options::default(), ears.clone());
+    let journal = Arc::new(journal.expect("nobody has the folder"));
+    let endless = Arc::new(Endless::default());
+    let resources = Resources::default().with("wallet", Arc::clone(&endless) as _);
+    let coordinator = Coordinator::start(options(&*journal), journal, ears, resources);
+    let coordinator = coordinator.expect("the journal is sound");
+    let mut under_way = endless.under_way.subscribe();
+    let (_, answer) = coordinator.begin(BeginOrder {
+        txn: None,
+        shape: Shape::Atomic,
+        timeout_ms: 60_000,
+        branches: vec![("wallet".to_owned(), "wallet".to_owned(), Opaque::default())],
+        key: None,
+        running: IfRunning::Refuse,
+        wait: Wait::Finished,
+        trace: None,
+        webhook: None,
+    });
+    let mut until = async |count: usize| {
+        let reached = under_way.wait_for(|&calls| calls == count);
+        let reached = tokio::time::timeout(Duration::from_secs(10), reached).await;
+        reached.expect("it comes to that").expect("the resource is here");
+    };
+    until(1).await;
+    coordinator.stop();
+    until(0).await;
+    assert!(!matches!(answer.await, Ok(Ok(_))), "nobody knows how it ends");
+}
+
+/// Takes calls, and answers none.
+#[derive(Default)]
+struct Endless {
+    under_way: watch::Sender<usize>,
+}
+
+impl Resource for Endless {
+    fn call(&self, _: Call) -> Calling {
+        self.under_way.send_modify(|calls| *calls += 1);
+        let call = UnderWay(self.under_way.clone());
+        Box::pin(async move {
+            let _call = call;
+            std::future::pending().await
+        })
+    }
+
+    fn phases(&self) -> Phases {
+        Phases::Two
+    }
+
+    fn kind(&self) -> &'static str {
+        "endless"
+    }
+
+    fn location(&self) -> &'static str {
+        "here"
+    }
+}
+
+/// A call that has not ended and was not given up.
+struct UnderWay(watch::Sender<usize>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.send_modify(|calls| *calls -= 1);
+    }
 }
 
 /// A transaction that was collecting votes when its coordinator died.

@@ -152,6 +152,8 @@ pub(super) struct Driver {
     pub(super) answers: VecDeque<(TxnId, BranchId, Verb, Answer)>,
     /// Effects that the gate has let out; kept so that no memory is asked for each time.
     pub(super) free: Vec<Out>,
+    /// Calls that are under way end when it is gone, with the driver.
+    pub(super) calls: watch::Sender<()>,
     pub(super) draining: Option<oneshot::Sender<()>>,
     pub(super) accepting: bool,
     stopped: bool,
@@ -176,6 +178,7 @@ impl Driver {
             names: Names::default(),
             answers: VecDeque::new(),
             free: Vec::new(),
+            calls: watch::Sender::default(),
             draining: None,
             accepting: true,
             stopped: false,

@@ -340,11 +340,20 @@ impl Driver {
                 // A call that is still under way when the coordinator has stopped holds on to nothing.
                 let shared = Arc::downgrade(&self.shared);
                 let (contention, clock) = (Arc::clone(&self.shared.contention), self.shared.clock);
+                let mut driven = self.calls.subscribe();
                 tokio::spawn(async move {
                     let ended = ended(calling, patience);
-                    let answer = match watched {
-                        None => ended.await,
-                        Some(resource) => order::watch(&contention, clock, &resource, ended).await,
+                    let heard = async {
+                        match watched {
+                            None => ended.await,
+                            Some(it) => order::watch(&contention, clock, &it, ended).await,
+                        }
+                    };
+                    let answer = tokio::select! {
+                        answer = heard => answer,
+                        // Another may drive the transaction by now, and must not be met by what comes of a
+                        // call that still waits for its turn.
+                        _ = driven.changed() => return turn.close(),
                     };
                     // Heard first, so that a refusal is the reason and not what follows from it.
                     let next = Next::after(&answer);
