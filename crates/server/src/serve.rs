@@ -254,7 +254,7 @@ impl Server {
         let quitting = life.quit.subscribe();
         let serving = async move {
             if let Some(listener) = listener {
-                http::listen(listener, app, http::Bounds::default(), metrics, quitting).await;
+                http::listen(listener, app, http::Bounds::default(), None, metrics, quitting).await;
             }
         };
         let mut serving = tokio::spawn(serving);

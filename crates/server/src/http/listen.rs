@@ -15,7 +15,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
 use tower::Service;
 use unanimous_api::Code;
 
@@ -37,15 +39,23 @@ impl Default for Bounds {
     }
 }
 
+/// Connections that begin with a request for one path have threads of their own: nothing else that goes
+/// on makes them late. Each is for that one request.
+#[derive(Clone, Debug)]
+pub(crate) struct Apart {
+    pub(crate) path: &'static str,
+    pub(crate) threads: Handle,
+}
+
 /// Serves connections until `quitting` is set; returns when the last of them has ended.
 pub(crate) async fn listen(
     listener: TcpListener,
     app: Router,
     bounds: Bounds,
+    apart: Option<Apart>,
     metrics: Arc<Metrics>,
     mut quitting: watch::Receiver<bool>,
 ) {
-    let builder = builder(bounds);
     let places = Arc::new(Semaphore::new(bounds.connections_max));
     let graceful = GracefulShutdown::new();
     loop {
@@ -75,10 +85,11 @@ pub(crate) async fn listen(
                 }
             })
         };
-        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-        let connection = graceful.watch(connection);
-        tokio::spawn(async move {
+        let watcher = graceful.watcher();
+        let serve = move |stream: TcpStream, builder: Builder<TokioExecutor>| async move {
             let _place = place;
+            let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+            let connection = watcher.watch(connection);
             tokio::pin!(connection);
             // The timer of each protocol starts when it is known which one is spoken.
             tokio::select! {
@@ -89,10 +100,40 @@ pub(crate) async fn listen(
             if spoke.load(Ordering::Relaxed) {
                 let _ = connection.await;
             }
+        };
+        let apart = apart.clone();
+        tokio::spawn(async move {
+            let Some(Apart { path, threads }) = apart else {
+                return serve(stream, builder(bounds)).await;
+            };
+            let begins = timeout(bounds.header_wait, begins_with(&stream, path)).await;
+            match begins {
+                Ok(true) => {
+                    let Ok(stream) = stream.into_std() else { return };
+                    threads.spawn(async move {
+                        let mut builder = builder(bounds);
+                        builder.http1().keep_alive(false);
+                        // One that cannot be served is made again.
+                        if let Ok(stream) = TcpStream::from_std(stream) {
+                            serve(stream, builder).await;
+                        }
+                    });
+                }
+                Ok(false) => serve(stream, builder(bounds)).await,
+                // Nothing was said.
+                Err(_) => {}
+            }
         });
     }
     drop(listener);
     graceful.shutdown().await;
+}
+
+/// Whether the first that comes asks for this path. In pieces it may be taken for something else.
+async fn begins_with(stream: &TcpStream, path: &str) -> bool {
+    let expected = format!("GET {path} ");
+    let mut seen = vec![0; expected.len()];
+    matches!(stream.peek(&mut seen).await, Ok(count) if seen[..count] == *expected.as_bytes())
 }
 
 fn builder(bounds: Bounds) -> Builder<TokioExecutor> {
@@ -152,11 +193,18 @@ mod tests {
     const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
 
     async fn serve(bounds: Bounds) -> (SocketAddr, watch::Sender<bool>) {
+        serve_apart(bounds, &Handle::current()).await
+    }
+
+    async fn serve_apart(bounds: Bounds, apart: &Handle) -> (SocketAddr, watch::Sender<bool>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
-        let app = Router::new().route("/", get(|| async { "ok" }));
+        let thread = || async { std::thread::current().name().unwrap_or_default().to_owned() };
+        let app = Router::new().route("/", get(|| async { "ok" })).route("/apart", get(thread));
         let (quit, quitting) = watch::channel(false);
-        tokio::spawn(listen(listener, app, bounds, Arc::new(Metrics::new()), quitting));
+        let apart = Apart { path: "/apart", threads: apart.clone() };
+        let metrics = Arc::new(Metrics::new());
+        tokio::spawn(listen(listener, app, bounds, Some(apart), metrics, quitting));
         (address, quit)
     }
 
@@ -196,6 +244,21 @@ mod tests {
         let _silent = [send(address, b"").await, send(address, b"").await];
         let reply = heard(send(address, REQUEST).await).await;
         assert!(reply.starts_with("HTTP/1.1 200"), "{reply}");
+    }
+
+    #[tokio::test]
+    async fn what_is_apart_has_its_own_threads_and_one_request_for_each_connection() {
+        let bounds = Bounds { header_wait: Duration::from_millis(300), ..Bounds::default() };
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        let runtime = runtime.worker_threads(1).thread_name("elsewhere").enable_all().build();
+        let runtime = runtime.expect("there is room for a thread");
+        let (address, quit) = serve_apart(bounds, runtime.handle()).await;
+        let (apart, usual) = (&b"GET /apart HTTP/1.1\r\nhost: x\r\n\r\n"[..], REQUEST);
+        let reply = heard(send(address, &[apart, usual].concat()).await).await;
+        assert!(reply.starts_with("HTTP/1.1 200") && reply.ends_with("elsewhere"), "{reply}");
+        assert!(heard(send(address, b"GET /apart HTTP/1.1\r\n").await).await.is_empty());
+        quit.send_replace(true);
+        runtime.shutdown_background();
     }
 
     #[tokio::test]

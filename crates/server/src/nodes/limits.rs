@@ -11,6 +11,10 @@ pub(crate) const SILENCE: Duration = Duration::from_millis(600);
 /// How long a connection to a node may take to be made, and its first answer to come.
 pub(crate) const CONNECT_WAIT: Duration = Duration::from_millis(400);
 
+/// How long the first answer of a node may take that is silent until then: one that is so busy that it is
+/// late with all else is heard as soon as it has answered once.
+pub(crate) const FIRST_BEAT_WAIT: Duration = Duration::from_secs(5);
+
 /// Shortest and longest pause before a node is tried again.
 pub(crate) const RECONNECT: (Duration, Duration) =
     (Duration::from_millis(5), Duration::from_millis(500));

@@ -7,7 +7,7 @@
 //! | file | what it is for |
 //! |---|---|
 //! | `partition`, `domains` | the parts of the shards, and whose they are |
-//! | `beat`, `peers` | what nodes tell each other, and who is heard |
+//! | `beat`, `peers`, `pulse` | what nodes tell each other, and who is heard, in time whatever else goes on |
 //! | `placement` | who should own what |
 //! | `keeper` | claims, gives away, drops |
 //! | `held`, `homes` | a partition that is driven here, and the journal that it is in |
@@ -38,6 +38,7 @@ mod node;
 mod partition;
 mod peers;
 mod placement;
+mod pulse;
 mod relay;
 mod run;
 

@@ -5,6 +5,7 @@
 //! wrong: then it loses what it drove to somebody else, and nothing more.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -23,7 +25,7 @@ use unanimous_api::{NodeView, NodeWord};
 use unanimous_journal::NodeEntry;
 
 use super::beat::Beat;
-use super::limits::{BEAT_BYTES_MAX, CONNECT_WAIT, RECONNECT, SILENCE};
+use super::limits::{BEAT_BYTES_MAX, CONNECT_WAIT, FIRST_BEAT_WAIT, RECONNECT, SILENCE};
 use crate::config::Secret;
 
 /// The path of a node's beats.
@@ -32,6 +34,9 @@ pub(super) const BEATS: &str = "/v1/nodes/beats";
 /// The other nodes.
 pub(crate) struct Peers {
     client: Client<HttpConnector, Body>,
+    /// Of its own, so that what it hears comes over connections of `pulse`.
+    listener: Client<HttpConnector, Body>,
+    pulse: Handle,
     authorization: Option<HeaderValue>,
     table: Mutex<BTreeMap<String, Peer>>,
     changed: watch::Sender<()>,
@@ -62,7 +67,11 @@ impl Drop for Peer {
 
 impl Peers {
     /// Tells `changed` whenever one of them says something new, or falls silent.
-    pub(super) fn new(token: Option<&Secret>, changed: watch::Sender<()>) -> Arc<Self> {
+    pub(super) fn new(
+        token: Option<&Secret>,
+        changed: watch::Sender<()>,
+        pulse: Handle,
+    ) -> Arc<Self> {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT_WAIT));
@@ -70,7 +79,9 @@ impl Peers {
         client.pool_timer(TokioTimer::new());
         let authorization = token.map(Secret::bearer);
         Arc::new(Self {
-            client: client.build(connector),
+            client: client.build(connector.clone()),
+            listener: client.build(connector),
+            pulse,
             authorization,
             table: Mutex::default(),
             changed,
@@ -92,7 +103,8 @@ impl Peers {
                 peer.entry = entry;
                 continue;
             }
-            let listening = tokio::spawn(Arc::clone(self).listen(entry.clone())).abort_handle();
+            let listening = self.pulse.spawn(Arc::clone(self).listen(entry.clone()));
+            let listening = listening.abort_handle();
             let name = entry.name.clone();
             let standing = Standing::New;
             table.insert(name, Peer { entry, said: None, heard_at: None, standing, listening });
@@ -139,12 +151,12 @@ impl Peers {
     async fn listen(self: Arc<Self>, entry: NodeEntry) {
         let mut pause = RECONNECT.0;
         loop {
-            match timeout(CONNECT_WAIT, self.beats(&entry.address)).await {
-                Ok(Some(beats)) => {
+            match self.connect(&entry).await {
+                Some(beats) => {
                     self.hear_out(&entry.name, beats).await;
                     pause = RECONNECT.0;
                 }
-                Ok(None) | Err(_) => {
+                None => {
                     self.note(&entry.name, None);
                     pause = RECONNECT.1.min(pause * 2);
                 }
@@ -153,9 +165,20 @@ impl Peers {
         }
     }
 
+    /// A node that does not answer soon is silent; one that is busy answers in the end.
+    async fn connect(&self, entry: &NodeEntry) -> Option<Incoming> {
+        let mut beats = pin!(self.beats(&entry.address));
+        if let Ok(beats) = timeout(CONNECT_WAIT, &mut beats).await {
+            return beats;
+        }
+        self.note(&entry.name, None);
+        timeout(FIRST_BEAT_WAIT, beats).await.ok().flatten()
+    }
+
     async fn beats(&self, address: &str) -> Option<Incoming> {
-        let request = Request::get(format!("{address}{BEATS}")).body(Body::empty()).ok()?;
-        let response = self.send(request).await.ok()?;
+        let mut request = Request::get(format!("{address}{BEATS}")).body(Body::empty()).ok()?;
+        self.authorize(&mut request);
+        let response = self.listener.request(request).await.ok()?;
         (response.status() == StatusCode::OK).then(|| response.into_body())
     }
 
@@ -226,10 +249,14 @@ impl Peers {
         &self,
         mut request: Request<Body>,
     ) -> Result<hyper::Response<Incoming>, hyper_util::client::legacy::Error> {
+        self.authorize(&mut request);
+        self.client.request(request).await
+    }
+
+    fn authorize(&self, request: &mut Request<Body>) {
         if let Some(authorization) = &self.authorization {
             request.headers_mut().insert(header::AUTHORIZATION, authorization.clone());
         }
-        self.client.request(request).await
     }
 
     /// The same, with the whole answer.

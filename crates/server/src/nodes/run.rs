@@ -23,7 +23,8 @@ use super::keeper::Keeper;
 use super::lookout::Lookout;
 use super::node::Node;
 use super::partition::Partition;
-use super::peers::Peers;
+use super::peers::{BEATS, Peers};
+use super::pulse::Pulse;
 use crate::Metrics;
 use crate::config::Config;
 use crate::door::Door;
@@ -46,6 +47,7 @@ pub struct Nodes {
 struct Life {
     node: Arc<Node>,
     door: Door,
+    pulse: Pulse,
 }
 
 impl Drop for Life {
@@ -99,12 +101,14 @@ impl Nodes {
             Ok((config, directory, main))
         })
         .await?;
+        let pulse = Pulse::start();
+        let pulse = pulse.map_err(|error| StartError::Listen { address: config.listen, error })?;
         let changed = watch::Sender::new(());
         let ids = Ids::new();
         let name = config.node.name.clone().unwrap_or_else(|| default_name(port));
         let incarnation = ids.next() as u64;
         let node = Arc::new(Node {
-            peers: Peers::new(config.token.as_ref(), changed.clone()),
+            peers: Peers::new(config.token.as_ref(), changed.clone(), pulse.handle()),
             address: config.node.address.clone().unwrap_or_else(|| default_address(listen, port)),
             said: watch::Sender::new(Beat {
                 node: name.clone(),
@@ -132,7 +136,7 @@ impl Nodes {
         let app = face::router(&node, stopping.subscribe());
         let door = Door::new(app.clone(), node.config.token.as_ref(), Arc::clone(&node.metrics));
         let lookout = Lookout { node: Arc::clone(&node), directory };
-        let life = Life { node, door };
+        let life = Life { node, door, pulse };
         lookout.agree().await?;
         let (node, directory) = (Arc::clone(&life.node), Arc::clone(&lookout.directory));
         waiting(move || homes::settle(&node.config, main.as_deref(), &directory)).await?;
@@ -165,7 +169,9 @@ impl Nodes {
         let node = Arc::clone(&life.node);
         let quitting = node.quitting.subscribe();
         let bounds = http::Bounds::default();
-        let serving = http::listen(listener, app, bounds, Arc::clone(&node.metrics), quitting);
+        let apart = http::Apart { path: BEATS, threads: life.pulse.handle() };
+        let metrics = Arc::clone(&node.metrics);
+        let serving = http::listen(listener, app, bounds, Some(apart), metrics, quitting);
         let mut serving = tokio::spawn(serving);
         let (ousted, mut is_ousted) = watch::channel(None);
         // They end with this function.
