@@ -1,14 +1,16 @@
 //! The servers of a measurement and the nodes that are killed in it.
 
 use std::any::Any;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::Signal;
 use tokio::task::block_in_place;
 use tokio::time::{Instant, sleep};
 use unanimous_participants::testing::PrivatePostgres;
+use unanimous_participants::{Resource, Settings, Unobserved, open};
 
-use super::crowd::Crowd;
+use super::crowd::{Crowd, DEADLINE_MS};
 use super::{PATIENCE, Place};
 use crate::bench::etcd::Etcd;
 use crate::bench::fleet::Fleet;
@@ -16,7 +18,7 @@ use crate::demo::child::Ports;
 use crate::exit::Failure;
 
 /// How long a node is stopped to see whether it has the row: less than the others take for silence.
-pub(super) const LOOK: Duration = Duration::from_millis(20);
+const LOOK: Duration = Duration::from_millis(20);
 
 const RESOURCES: [&str; 3] = ["wallet", "ledger", "audit"];
 
@@ -24,6 +26,8 @@ const RESOURCES: [&str; 3] = ["wallet", "ledger", "audit"];
 pub(super) struct Cast {
     pub(super) fleet: Fleet,
     books: PrivatePostgres,
+    /// Asked over a connection that is kept.
+    wallet: Arc<dyn Resource>,
     /// The server of the journal, which ends when this is dropped.
     _journal: Option<Box<dyn Any + Send>>,
     _ports: Ports,
@@ -53,14 +57,20 @@ impl Cast {
         let config = folder.path().join("unanimous.toml");
         let sections = RESOURCES
             .map(|name| format!("[resources.{name}]\nurl = {:?}\n", books.url("postgres", name)));
-        std::fs::write(&config, sections.concat())
+        // Whoever is last in a long line waits longer than calls do by default.
+        let limits = format!("[limits]\ncall_timeout_ms = {DEADLINE_MS}\n");
+        std::fs::write(&config, sections.concat() + &limits)
             .map_err(|error| Failure::not_done(format!("{}: {error}", config.display())))?;
         let fleet = Fleet::start(&url, &config, count, folder.path(), &mut ports).await?;
-        Ok(Self { fleet, books, _journal: journal, _ports: ports, _folder: folder })
+        let url = books.url("postgres", RESOURCES[0]);
+        let wallet = open(RESOURCES[0], &url, &Settings::default(), Arc::new(Unobserved));
+        let wallet = wallet.map_err(|error| Failure::not_done(error.to_string()))?;
+        // While there is nothing else to do.
+        wallet.read(vec!["SELECT 1".to_owned()], PATIENCE).await.map_err(Failure::not_done)?;
+        Ok(Self { fleet, books, wallet, _journal: journal, _ports: ports, _folder: folder })
     }
 
-    /// Kills a node when a transfer of its own has the row and is prepared. Returns since when the node
-    /// has done nothing.
+    /// Kills a node when a transfer of its own has the row and is prepared, and returns when that was.
     pub(super) async fn kill(&mut self, index: usize, crowd: &Crowd) -> Result<Instant, Failure> {
         let started = Instant::now();
         loop {
@@ -68,10 +78,12 @@ impl Cast {
             self.fleet.signal(index, Signal::STOP);
             sleep(LOOK).await;
             // If others got the row meanwhile, it is not this node that has it.
-            let is_blocked = crowd.since(stopped_at + LOOK / 2).is_empty() && self.prepared()? > 0;
+            let is_blocked =
+                crowd.since(stopped_at + LOOK / 2).is_empty() && self.prepared().await? > 0;
             if is_blocked && crowd.since(stopped_at + LOOK / 2).is_empty() {
+                let killed_at = Instant::now();
                 self.fleet.kill(index).await?;
-                return Ok(stopped_at);
+                return Ok(killed_at);
             }
             self.fleet.signal(index, Signal::CONT);
             if started.elapsed() > PATIENCE {
@@ -84,11 +96,11 @@ impl Cast {
     }
 
     /// Branches that the wallet holds prepared.
-    fn prepared(&self) -> Result<u64, Failure> {
+    async fn prepared(&self) -> Result<u64, Failure> {
         let sql = "SELECT count(*) FROM pg_prepared_xacts WHERE database = 'wallet'";
-        let count = block_in_place(|| self.books.try_sql("wallet", sql));
-        let count = count.map_err(Failure::not_done)?;
-        count.parse().map_err(|_| Failure::not_done(format!("a number was expected: {count}")))
+        let counted = self.wallet.read(vec![sql.to_owned()], PATIENCE).await;
+        let counted = counted.map_err(Failure::not_done)?.pop().flatten().unwrap_or_default();
+        counted.parse().map_err(|_| Failure::not_done(format!("a number was expected: {counted}")))
     }
 
     /// Whether the books agree, and nothing is left prepared.

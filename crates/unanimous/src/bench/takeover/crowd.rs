@@ -12,7 +12,7 @@ use unanimous_client::{Client, Error};
 use crate::exit::Failure;
 
 /// Milliseconds within which a transfer has to be told, whoever is killed.
-const DEADLINE_MS: u64 = 120_000;
+pub(super) const DEADLINE_MS: u64 = 600_000;
 
 /// The end of one transfer.
 #[derive(Clone, Copy, Debug)]
@@ -65,7 +65,11 @@ async fn transfers(
 ) -> Result<(), Failure> {
     while !*stop.borrow() {
         let begun = Instant::now();
-        let transfer = client.transaction().deadline_ms(DEADLINE_MS).branches(branches());
+        let transfer = client
+            .transaction()
+            .timeout_ms(DEADLINE_MS)
+            .deadline_ms(DEADLINE_MS)
+            .branches(branches());
         match transfer.run().await {
             Ok(_) => {
                 let mut moments = moments.lock().unwrap_or_else(PoisonError::into_inner);

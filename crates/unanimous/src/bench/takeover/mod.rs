@@ -14,7 +14,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use self::cast::{Cast, LOOK};
+use self::cast::Cast;
 use self::crowd::{Crowd, Moment};
 use crate::exit::Failure;
 use crate::output::{self, Format};
@@ -23,6 +23,9 @@ use crate::table::Table;
 
 /// How long before and after a kill latencies are taken.
 const AROUND: Duration = Duration::from_secs(2);
+
+/// How long it takes a transfer to get into the line, on a small machine.
+const EACH_ARRIVES: Duration = Duration::from_millis(1);
 
 /// How long a kill may take to be overcome.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -99,6 +102,8 @@ async fn measure(place: Place, args: &TakeoverArgs) -> Result<Measured, Failure>
     let mut measured =
         Measured { place, costs: Vec::new(), latencies: Default::default(), per_s: 0.0 };
     let mut rates = Vec::new();
+    // Until all of them are in line.
+    sleep(EACH_ARRIVES.saturating_mul(args.waiting as u32)).await;
     for kill in 0..args.kills {
         sleep(AROUND).await;
         let before = crowd.since(Instant::now() - AROUND);
@@ -130,8 +135,7 @@ async fn overcome(crowd: &Crowd, killed_at: Instant, before: &[Moment]) -> Resul
     let wanted = before.len() as f64 * WINDOW.as_secs_f64() / AROUND.as_secs_f64() / 2.0;
     let ms = |at: Instant| at.duration_since(killed_at).as_secs_f64() * 1e3;
     while killed_at.elapsed() < PATIENCE {
-        // What was on its way when the node was stopped arrives right after that.
-        let told = crowd.since(killed_at + LOOK / 2);
+        let told = crowd.since(killed_at);
         let since: Vec<Instant> = told.iter().map(|it| it.at).collect();
         let is_flowing = |from: &&Instant| {
             let within = since.iter().filter(|at| (**from..**from + WINDOW).contains(at));
