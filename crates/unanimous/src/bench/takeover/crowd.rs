@@ -34,7 +34,9 @@ impl Crowd {
         let moments = Arc::new(Mutex::new(Vec::new()));
         let (stop, stopped) = watch::channel(false);
         let mut clients = JoinSet::new();
-        let client = Client::builder(servers).pauses_ms(5, 50).deadline_ms(DEADLINE_MS).build()?;
+        // Whoever is last in a long line does not ask again and again where it stands.
+        let client = Client::builder(servers).pauses_ms(5, 50).reply_timeout_ms(DEADLINE_MS);
+        let client = client.deadline_ms(DEADLINE_MS).build()?;
         for _ in 0..count {
             clients.spawn(transfers(client.clone(), Arc::clone(&moments), stopped.clone()));
         }
