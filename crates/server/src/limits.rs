@@ -117,8 +117,13 @@ pub const BODY_WAIT: Duration = Duration::from_secs(30);
 /// Bytes of the name an operator gives.
 pub const OPERATOR_LEN_MAX: usize = 128;
 
-/// Connections at once. Each holds a file and a few kilobytes.
-pub const CONNECTIONS_MAX: usize = 4_096;
+/// Connections at once, if the process may have as many files. Each holds a file and a few kilobytes. Who
+/// comes when all are taken waits in the system's queue, another node too: so there are more than any
+/// crowd of callers should need.
+pub const CONNECTIONS_MAX: usize = 32_768;
+
+/// Of the files that the process may have, how many are left for all else: a quarter.
+pub const CONNECTIONS_OF_FILES: (u64, u64) = (3, 4);
 
 /// Requests at once on one connection of HTTP/2.
 pub const STREAMS_MAX: u32 = 256;

@@ -3,6 +3,7 @@
 use std::io::{IsTerminal, Read};
 use std::net::SocketAddr;
 
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
@@ -32,6 +33,7 @@ pub(crate) async fn serve(args: ServeArgs) -> Result<(), Failure> {
         // At once, as if killed: whoever could want what is under way is gone.
         when_parent_ends(|| std::process::exit(0));
     }
+    take_all_files();
     stop_at_signals(stop)
         .map_err(|error| Failure::not_done(format!("cannot listen for signals: {error}")))?;
     let ended = match config.journal.is_shared() {
@@ -91,6 +93,14 @@ fn stop_at_signals(stop: watch::Sender<bool>) -> std::io::Result<()> {
         stop.send_replace(true);
     });
     Ok(())
+}
+
+/// As many files as the system lets this process have: each connection is one.
+fn take_all_files() {
+    let mut files = getrlimit(Resource::Nofile);
+    files.current = files.maximum;
+    // Where it may not, it has what it has.
+    let _ = setrlimit(Resource::Nofile, files);
 }
 
 fn start_logging(format: LogFormat) {

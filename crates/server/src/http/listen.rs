@@ -14,6 +14,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
+use rustix::process::{Resource, getrlimit};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
@@ -22,7 +23,8 @@ use tower::Service;
 use unanimous_api::Code;
 
 use crate::limits::{
-    ACCEPT_PAUSE, CONNECTIONS_MAX, HEADER_BYTES_MAX, HEADER_WAIT, PING_INTERVAL, STREAMS_MAX,
+    ACCEPT_PAUSE, CONNECTIONS_MAX, CONNECTIONS_OF_FILES, HEADER_BYTES_MAX, HEADER_WAIT,
+    PING_INTERVAL, STREAMS_MAX,
 };
 use crate::metrics::Metrics;
 
@@ -35,7 +37,11 @@ pub(crate) struct Bounds {
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { connections_max: CONNECTIONS_MAX, header_wait: HEADER_WAIT }
+        let (most, of) = CONNECTIONS_OF_FILES;
+        let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX) / of * most;
+        let connections_max =
+            usize::try_from(files).unwrap_or(usize::MAX).clamp(1, CONNECTIONS_MAX);
+        Self { connections_max, header_wait: HEADER_WAIT }
     }
 }
 
