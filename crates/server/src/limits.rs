@@ -122,6 +122,9 @@ pub const OPERATOR_LEN_MAX: usize = 128;
 /// crowd of callers should need.
 pub const CONNECTIONS_MAX: usize = 32_768;
 
+/// Connections that the system holds until they are taken, if it is set to hold as many.
+pub const CONNECTIONS_QUEUED: u32 = 16_384;
+
 /// Of the files that the process may have, how many are left for all else: a quarter.
 pub const CONNECTIONS_OF_FILES: (u64, u64) = (3, 4);
 

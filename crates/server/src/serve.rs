@@ -105,9 +105,9 @@ pub struct Brought {
 
 impl Brought {
     /// A listener where the configuration says.
-    pub(crate) async fn listening(config: &Config) -> Result<Self, StartError> {
+    pub(crate) fn listening(config: &Config) -> Result<Self, StartError> {
         let address = config.listen;
-        let listener = TcpListener::bind(address).await;
+        let listener = http::bind(address);
         let listener = listener.map_err(|error| StartError::Listen { address, error })?;
         Ok(Self { listener: Some(listener), ..Self::default() })
     }
@@ -159,7 +159,7 @@ impl Server {
     ///
     /// [`StartError`] with one line that names what to change.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        let brought = Brought::listening(&config).await?;
+        let brought = Brought::listening(&config)?;
         Self::start_with(config, brought).await
     }
 
@@ -187,7 +187,7 @@ impl Server {
         config: Config,
         open: impl FnOnce(Arc<Ears>) -> Result<Arc<dyn Journal>, JournalError>,
     ) -> Result<Self, StartError> {
-        let brought = Brought::listening(&config).await?;
+        let brought = Brought::listening(&config)?;
         Self::assemble(config, brought, async |ears| open(ears)).await
     }
 

@@ -4,6 +4,7 @@
 //! [`HEADER_WAIT`]. When all are taken, new ones wait in the system's queue.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -15,7 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use rustix::process::{Resource, getrlimit};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
@@ -23,8 +24,8 @@ use tower::Service;
 use unanimous_api::Code;
 
 use crate::limits::{
-    ACCEPT_PAUSE, CONNECTIONS_MAX, CONNECTIONS_OF_FILES, HEADER_BYTES_MAX, HEADER_WAIT,
-    PING_INTERVAL, STREAMS_MAX,
+    ACCEPT_PAUSE, CONNECTIONS_MAX, CONNECTIONS_OF_FILES, CONNECTIONS_QUEUED, HEADER_BYTES_MAX,
+    HEADER_WAIT, PING_INTERVAL, STREAMS_MAX,
 };
 use crate::metrics::Metrics;
 
@@ -51,6 +52,17 @@ impl Default for Bounds {
 pub(crate) struct Apart {
     pub(crate) path: &'static str,
     pub(crate) threads: Handle,
+}
+
+/// Listens there. The system's queue holds all who come at once when another node has died.
+pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(CONNECTIONS_QUEUED)
 }
 
 /// Serves connections until `quitting` is set; returns when the last of them has ended.
@@ -188,7 +200,6 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
     use std::time::Instant;
 
     use axum::routing::get;

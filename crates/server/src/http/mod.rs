@@ -46,7 +46,7 @@ pub(crate) use events::all as all_events;
 pub(crate) use failure::Failure;
 pub(crate) use guard::guard;
 pub(crate) use list::PAGE_DEFAULT;
-pub(crate) use listen::{Apart, Bounds, listen};
+pub(crate) use listen::{Apart, Bounds, bind, listen};
 pub(crate) use system::healthz;
 
 type Reply = Result<Response, Failure>;

@@ -86,7 +86,7 @@ impl Nodes {
         let failed = |error| StartError::Listen { address: config.listen, error };
         let listener = match brought.listener {
             Some(listener) => listener,
-            None => TcpListener::bind(config.listen).await.map_err(failed)?,
+            None => http::bind(config.listen).map_err(failed)?,
         };
         let listen = listener.local_addr().map_err(failed)?;
         let port = listen.port();
