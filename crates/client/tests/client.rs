@@ -199,6 +199,18 @@ async fn retry_after_is_respected() {
     assert_eq!(coordinator.asked().len(), 1);
 }
 
+/// Cut off, it would make unknown what is known to have had no effect.
+#[tokio::test]
+async fn an_attempt_that_the_deadline_would_cut_off_is_not_begun() {
+    let busy = serde_json::to_value(unanimous_client::api::Problem::new(Code::Overloaded, "full"));
+    let busy = Act::AnswerWith(429, ("retry-after", "1"), busy.expect("json"));
+    let coordinator = Coordinator::playing([busy, Act::Stall]).await;
+    let run = coordinator.client().transaction().deadline_ms(1_050).branch("wallet", json!(1));
+    let run = run.run().await;
+    assert!(matches!(run, Err(Error::Busy(_))), "{run:?}");
+    assert_eq!(coordinator.asked().len(), 1);
+}
+
 #[tokio::test]
 async fn an_application_can_drive_a_transaction_itself() {
     let enlisted = json!({"id": ID, "participant": "wallet", "resource": "wallet",
