@@ -99,13 +99,16 @@ async fn lose(network: &Network, chance: &mut Chance) {
     sleep(chance.pause(LIFE_MS_MAX)).await;
 }
 
-/// Nodes on machines of their own, with services and the journal here.
-async fn on_machines(network: &Network, url: &str) -> (Arc<World>, Fleet) {
+/// Nodes on machines of their own, with services and the journal here, whose wires are cut.
+async fn endure_on_machines(network: &Network, url: &str) {
+    let mut chance = Chance::new();
     let world = World::at(network.here(Wire::World), |setup| setup.on_journal(url)).await;
     let setups = (0..NODES)
         .map(|node| world.setup.as_node(&format!("node-{node}")).on_machine(network, node));
     let fleet = Fleet::of(&world, setups.collect()).await;
-    (Arc::new(world), fleet)
+    let world = Arc::new(world);
+    let crowd = Crowd::start(&world, &mut chance);
+    endure(&world, fleet, crowd, cuts(8), async || lose(network, &mut chance).await).await;
 }
 
 async fn endure(
@@ -159,11 +162,8 @@ async fn no_outcome_is_lost_by_wires_between_three_machines_and_their_database_t
     let listens = format!("listen_addresses=127.0.0.1,{here}");
     let Some(mut server) = shared::journal_with(&[&listens]) else { return };
     server.let_in_from(&network.all(Wire::Journal));
-    let mut chance = Chance::new();
     let url = format!("postgres://coordinator@{here}:{}/journal", server.port());
-    let (world, fleet) = on_machines(&network, &url).await;
-    let crowd = Crowd::start(&world, &mut chance);
-    endure(&world, fleet, crowd, cuts(8), async || lose(&network, &mut chance).await).await;
+    endure_on_machines(&network, &url).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -171,8 +171,5 @@ async fn no_outcome_is_lost_by_wires_between_three_machines_and_their_database_t
 async fn no_outcome_is_lost_by_wires_between_three_machines_and_etcd_that_are_cut() {
     let Some(network) = Network::of(NODES) else { return };
     let Some(members) = Members::start_at(network.here(Wire::Journal), 3) else { return };
-    let mut chance = Chance::new();
-    let (world, fleet) = on_machines(&network, &members.url()).await;
-    let crowd = Crowd::start(&world, &mut chance);
-    endure(&world, fleet, crowd, cuts(8), async || lose(&network, &mut chance).await).await;
+    endure_on_machines(&network, &members.url()).await;
 }
