@@ -9,7 +9,7 @@ use std::str::FromStr;
 use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 
-use super::limits::{CONNECT, SILENCE};
+use super::limits::{CONNECT, PROBES, SILENCE};
 use crate::remote::tls::{Named, Tls, TlsFiles};
 
 /// The schema of the tables unless the URL names one.
@@ -21,6 +21,18 @@ const SCHEMA: &str = "unanimous";
 const SETTINGS: &str = "-c statement_timeout=0 -c lock_timeout=0 -c jit=off -c TimeZone=UTC \
                         -c plan_cache_mode=force_custom_plan \
                         -c default_transaction_isolation=read\\ committed";
+
+/// Has the server give up a session whose other end is gone as soon as we give up the server. What such a
+/// session has locked would be locked for hours, and nobody could take over.
+fn given_up() -> String {
+    let silence = SILENCE.as_secs();
+    format!(
+        "-c tcp_user_timeout={silence}s -c idle_in_transaction_session_timeout={silence}s \
+         -c tcp_keepalives_idle={} -c tcp_keepalives_interval={} -c tcp_keepalives_count={PROBES}",
+        silence / 2,
+        silence / 5,
+    )
+}
 
 /// Where and as whom to connect.
 #[derive(Clone)]
@@ -72,12 +84,12 @@ impl Address {
             .ssl_mode(if tls.is_some() { SslMode::Require } else { SslMode::Disable })
             .target_session_attrs(TargetSessionAttrs::ReadWrite)
             .application_name("unanimous")
-            .options(format!("-c search_path={schema} {SETTINGS}"))
+            .options(format!("-c search_path={schema} {SETTINGS} {}", given_up()))
             .connect_timeout(CONNECT)
             .tcp_user_timeout(SILENCE)
             .keepalives_idle(SILENCE / 2)
             .keepalives_interval(SILENCE / 5)
-            .keepalives_retries(3);
+            .keepalives_retries(PROBES);
         let shown = shown(&config);
         Ok(Self { config, schema, tls, shown })
     }

@@ -13,8 +13,14 @@ pub(super) const CONNECT: Duration = Duration::from_secs(5);
 /// How long opening may take: several addresses, and tables that others are making.
 pub(super) const OPENING: Duration = Duration::from_secs(30);
 
-/// How long the other side's machine may be silent until the connection is given up.
+/// How long the other side's machine may be silent until the connection is given up, on both sides.
 pub(super) const SILENCE: Duration = Duration::from_secs(10);
+
+/// How often it is asked meanwhile.
+pub(super) const PROBES: u32 = 3;
+
+/// How often the server looks while a statement waits whether we are still there.
+pub(super) const SERVER_LOOKS_EVERY: Duration = Duration::from_secs(1);
 
 /// Connections for readers.
 pub(super) const READERS: usize = 4;

@@ -50,7 +50,7 @@ pub use directory::PostgresDirectory;
 use limits::{BATCHES, PRUNE_PAUSE};
 use readers::Readers;
 use tables::Opened;
-use writer::{Desk, Writer};
+use writer::Writer;
 
 /// How a journal in PostgreSQL is kept.
 #[derive(Clone)]
@@ -105,13 +105,9 @@ impl PostgresJournal {
         let engine = Engine::start("journal-postgres")?;
         let first = address.clone();
         let opening = async move {
-            let session = tables::connect(&first).await?;
-            let opened = tables::open(&first, &session).await?;
-            let desk = Desk::of(session).await;
-            let desk = desk.map_err(|trouble| format!("{}: {}", first.shown, trouble.text()))?;
-            Ok((opened, desk))
+            let session = tables::connect(&first).await.map_err(JournalError::Unusable)?;
+            tables::open(&first, session).await.map_err(JournalError::Unusable)
         };
-        let opening = async move { opening.await.map_err(JournalError::Unusable) };
         let (Opened { instance, base }, desk) = engine.run(opening)?;
         let shared = Arc::new(Shared::new(base, BATCHES));
         let figures = Arc::new(Figures::default());

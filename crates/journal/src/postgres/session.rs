@@ -13,6 +13,7 @@ use tokio_postgres::{AsyncMessage, Client, Connection, Error, NoTls, Row, Socket
 
 use super::address::Address;
 use super::encryption::Encryption;
+use super::limits::SERVER_LOOKS_EVERY;
 
 /// Stronger is left as it is.
 const DURABLE: &str = "SELECT set_config('synchronous_commit', 'on', false)
@@ -90,6 +91,14 @@ impl Session {
             }
         };
         client.batch_execute(DURABLE).await?;
+        // Not before version 14. Where the server's system cannot tell, setting it is refused, and nothing
+        // is lost.
+        let looks = SERVER_LOOKS_EVERY.as_millis();
+        let be_looked_after = format!(
+            "SELECT set_config(name, '{looks}', false) FROM pg_settings
+            WHERE name = 'client_connection_check_interval'"
+        );
+        drop(client.batch_execute(&be_looked_after).await);
         Ok(Self { client, warned, prepared: Mutex::default() })
     }
 

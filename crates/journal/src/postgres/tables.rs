@@ -1,8 +1,11 @@
 //! The tables, made and brought up to date when the journal is opened.
 //!
-//! Two processes that open at the same time do it one after the other: the transaction holds an
-//! advisory lock. A database that does not keep what it says it wrote is refused.
+//! Two processes that make them at the same time do it one after the other: the transaction holds an
+//! advisory lock. Tables that are up to date are opened without any lock, because every takeover opens
+//! them, and whoever dies or is cut off meanwhile must be in nobody's way. A database that does not keep
+//! what it says it wrote is refused.
 
+use tokio::time::timeout;
 use tokio_postgres::Error;
 use tokio_postgres::error::SqlState;
 use unanimous_core::id::Lsn;
@@ -10,6 +13,7 @@ use unanimous_core::id::Lsn;
 use super::address::Address;
 use super::limits::OPENING;
 use super::session::{Session, Trouble, described};
+use super::writer::Desk;
 use crate::file::recover::new_instance;
 use crate::remote::base;
 
@@ -38,22 +42,24 @@ pub(super) async fn connect(address: &Address) -> Result<Session, String> {
         make(address, &session).await?;
         Ok(session)
     };
-    match tokio::time::timeout(OPENING, making).await {
-        Ok(made) => made,
-        Err(_) => Err(format!(
-            "{}: no answer within {} s: see what it waits for",
-            address.shown,
-            OPENING.as_secs()
-        )),
-    }
+    soon(address, making).await
 }
 
-/// Begins a new range of positions.
+/// Begins a new range of positions, and has what it takes to write.
 ///
 /// # Errors
 ///
 /// One line that says what to change.
-pub(super) async fn open(address: &Address, session: &Session) -> Result<Opened, String> {
+pub(super) async fn open(address: &Address, session: Session) -> Result<(Opened, Desk), String> {
+    let opening = async {
+        let opened = begin(address, &session).await?;
+        let desk = Desk::of(session).await.map_err(|trouble| wrong(address, trouble))?;
+        Ok((opened, desk))
+    };
+    soon(address, opening).await
+}
+
+async fn begin(address: &Address, session: &Session) -> Result<Opened, String> {
     let note = "UPDATE journal_meta SET openings = openings + 1 RETURNING instance, openings";
     let noted = session.read(note, &[]).await.map_err(|trouble| wrong(address, trouble))?;
     let openings: i64 = noted[0].get(1);
@@ -63,9 +69,23 @@ pub(super) async fn open(address: &Address, session: &Session) -> Result<Opened,
     Ok(Opened { instance: noted[0].get(0), base })
 }
 
+/// Waits for the server, and not for ever.
+async fn soon<T>(
+    address: &Address,
+    work: impl Future<Output = Result<T, String>>,
+) -> Result<T, String> {
+    timeout(OPENING, work).await.unwrap_or_else(|_| {
+        let (shown, bound) = (&address.shown, OPENING.as_secs());
+        Err(format!("{shown}: no answer within {bound} s: see what it waits for"))
+    })
+}
+
 async fn make(address: &Address, session: &Session) -> Result<(), String> {
     fit(session).await.map_err(|why| format!("{}: {why}", address.shown))?;
     let making = async {
+        if missing(address, &standing(address, session).await?)?.is_empty() {
+            return Ok(());
+        }
         session.run("BEGIN").await?;
         let lock = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))";
         session.read(lock, &[&format!("unanimous journal {}", address.schema)]).await?;
@@ -120,13 +140,48 @@ async fn fit(session: &Session) -> Result<(), String> {
     Ok(())
 }
 
+/// How far the tables have come.
+struct Standing {
+    has_schema: bool,
+    /// 0 if there are none.
+    version: i32,
+}
+
+async fn standing(address: &Address, session: &Session) -> Result<Standing, Unfit> {
+    // From the tables themselves: what the server remembers of an earlier look may be of before the lock.
+    let known = "SELECT count(*) > 0, bool_or(relname IS NOT NULL) IS TRUE FROM pg_namespace
+        LEFT JOIN pg_class ON relnamespace = pg_namespace.oid AND relname = 'journal_meta'
+        WHERE nspname = $1";
+    let found = session.read(known, &[&address.schema]).await?;
+    let (has_schema, has_tables): (bool, bool) = (found[0].get(0), found[0].get(1));
+    // Named with its schema: who may not use that is told so.
+    let version = format!("SELECT schema_version FROM {}.journal_meta", address.schema);
+    let version = match has_tables {
+        true => session.read(&version, &[]).await?[0].get(0),
+        false => 0,
+    };
+    Ok(Standing { has_schema, version })
+}
+
+/// The migrations that are still to be made.
+fn missing(address: &Address, standing: &Standing) -> Result<&'static [&'static str], Unfit> {
+    let Standing { version, .. } = standing;
+    let done = usize::try_from(*version).unwrap_or(usize::MAX);
+    MIGRATIONS.get(done..).ok_or_else(|| {
+        Unfit::Line(format!(
+            "the tables in schema {} are of version {version}, this release knows {}: use the \
+             release that made them, or a newer one",
+            address.schema,
+            MIGRATIONS.len()
+        ))
+    })
+}
+
 async fn migrate(address: &Address, session: &Session) -> Result<(), Unfit> {
     let schema = &address.schema;
-    let known =
-        "SELECT to_regnamespace($1) IS NOT NULL, to_regclass($1 || '.journal_meta') IS NOT NULL";
-    let found = session.read(known, &[schema]).await?;
-    let (has_schema, has_tables): (bool, bool) = (found[0].get(0), found[0].get(1));
-    if !has_schema {
+    // Whoever had the lock before has come further.
+    let standing = standing(address, session).await?;
+    if !standing.has_schema {
         session.run(&format!("CREATE SCHEMA {schema}")).await.map_err(|trouble| {
             let user = address.config.get_user().unwrap_or_default();
             let database = address.config.get_dbname().unwrap_or_default();
@@ -137,24 +192,14 @@ async fn migrate(address: &Address, session: &Session) -> Result<(), Unfit> {
             ))
         })?;
     }
-    let version: i32 = match has_tables {
-        true => session.read("SELECT schema_version FROM journal_meta", &[]).await?[0].get(0),
-        false => 0,
-    };
-    let current = i32::try_from(MIGRATIONS.len()).expect("a few versions");
-    let done = usize::try_from(version).unwrap_or(usize::MAX);
-    let Some(missing) = MIGRATIONS.get(done..) else {
-        return Err(Unfit::Line(format!(
-            "the tables in schema {schema} are of version {version}, this release knows {current}: \
-             use the release that made them, or a newer one"
-        )));
-    };
+    let missing = missing(address, &standing)?;
     if missing.is_empty() {
         return Ok(());
     }
     for migration in missing {
         session.run(migration).await?;
     }
+    let current = i32::try_from(MIGRATIONS.len()).expect("a few versions");
     let note = "INSERT INTO journal_meta (instance, schema_version, openings) VALUES ($1, $2, 0)
         ON CONFLICT (one) DO UPDATE SET schema_version = excluded.schema_version";
     session.read(note, &[&new_instance(), &current]).await?;

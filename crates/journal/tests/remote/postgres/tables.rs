@@ -127,6 +127,28 @@ fn processes_that_open_at_once_make_the_tables_once() {
 }
 
 #[test]
+fn tables_that_are_there_are_opened_whoever_hangs_while_it_looks_after_them() {
+    let Some(server) = Private::start(&[]) else { return };
+    drop(open(&server.url(), Arc::new(Heard::default())));
+    let held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'";
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            server.sql(
+                "DO $$ BEGIN
+                    PERFORM pg_advisory_lock(hashtextextended('unanimous journal unanimous', 0));
+                    PERFORM pg_sleep(60);
+                EXCEPTION WHEN query_canceled THEN NULL; END $$",
+            )
+        });
+        until("somebody has the lock", || server.sql(held) == "1");
+        let journal = open(&server.url(), Arc::new(Heard::default()));
+        Client::of(&journal).decide(mint()).expect("it is ours");
+        assert_eq!(server.sql(held), "1", "it has not waited");
+        server.sql("SELECT pg_cancel_backend(pid) FROM pg_locks WHERE locktype = 'advisory'");
+    });
+}
+
+#[test]
 fn what_has_ended_longer_ago_than_it_is_kept_goes_from_every_table() {
     let Some(server) = Private::start(&[]) else { return };
     let heard = Arc::new(Heard::default());
