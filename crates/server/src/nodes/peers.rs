@@ -182,10 +182,11 @@ impl Peers {
         (response.status() == StatusCode::OK).then(|| response.into_body())
     }
 
-    /// Notes every line until the connection breaks.
+    /// Notes every line until the connection breaks, or nothing has come for so long that it may have been
+    /// broken without a word.
     async fn hear_out(&self, name: &str, mut beats: Incoming) {
-        let mut line = Vec::new();
-        loop {
+        let (mut line, mut heard_at) = (Vec::new(), Instant::now());
+        while heard_at.elapsed() < FIRST_BEAT_WAIT {
             // What has come while this process did not run is heard before it counts as silence.
             let frame = tokio::select! {
                 biased;
@@ -195,6 +196,7 @@ impl Peers {
                     continue;
                 }
             };
+            heard_at = Instant::now();
             let Some(Ok(frame)) = frame else { return };
             let Ok(data) = frame.into_data() else { continue };
             line.extend_from_slice(&data);
@@ -291,4 +293,45 @@ impl Peer {
 /// Whether whoever listens to one listens to the other.
 fn is_same_place(one: &NodeEntry, other: &NodeEntry) -> bool {
     one.name == other.name && one.address == other.address
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::{TcpListener, TcpStream};
+    use unanimous_journal::NodeState;
+
+    use super::*;
+
+    const NAME: &str = "b";
+
+    /// One beat, and nothing after it. Nobody is told that there is nothing more.
+    async fn beat_once(listener: &TcpListener) -> TcpStream {
+        let (mut connection, _) = listener.accept().await.expect("somebody listens");
+        let beat = Beat { node: NAME.to_owned(), ..Beat::default() }.line();
+        let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+        let answer = format!("{head}{:x}\r\n{beat}\r\n", beat.len());
+        connection.write_all(answer.as_bytes()).await.expect("it is read");
+        connection
+    }
+
+    #[tokio::test]
+    async fn a_connection_on_which_nothing_comes_any_more_is_made_anew() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = format!("http://{}", listener.local_addr().expect("it is bound"));
+        let changed = watch::Sender::new(());
+        let mut news = changed.subscribe();
+        let peers = Peers::new(None, changed, Handle::current());
+        let (name, state) = (NAME.to_owned(), NodeState::Active);
+        peers.follow(vec![NodeEntry { name, address, incarnation: 1, state }]);
+        let mut connections = Vec::new();
+        for is_heard in [true, false, true] {
+            if is_heard {
+                let connection = timeout(FIRST_BEAT_WAIT * 2, beat_once(&listener)).await;
+                connections.push(connection.expect("it listens again"));
+            }
+            let seen = news.wait_for(|()| peers.heard().is_empty() != is_heard);
+            timeout(SILENCE * 4, seen).await.expect("it is noticed").expect("it is there");
+        }
+    }
 }
