@@ -98,7 +98,7 @@ impl Beat {
         let mut facts = BTreeMap::new();
         let ours: BTreeSet<TxnId> = later.held.iter().filter_map(|it| self.ours(it)).collect();
         for txn in ours {
-            facts.insert(txn, self.known(txn, now).await?);
+            facts.insert(txn, self.known(txn, later.at, now).await?);
         }
         let plan = self.plan(earlier, later, &facts);
         let mut strays = 0;
@@ -145,10 +145,15 @@ impl Beat {
         ours(&self.coordinator, text).map(|name| name.txn)
     }
 
-    async fn known(&self, txn: TxnId, now: Timestamp) -> Result<Known, JournalError> {
+    async fn known(
+        &self,
+        txn: TxnId,
+        listed_at: Timestamp,
+        now: Timestamp,
+    ) -> Result<Known, JournalError> {
         let view = self.coordinator.show(txn, None).await?;
         Ok(match view {
-            Some(view) => ended(&view).map_or(Known::Live, Known::Ended),
+            Some(view) => known(&view, listed_at),
             None if now.since_ms(txn.minted_at()) >= self.hunt.retention_ms => Known::Forgotten,
             None => Known::Absent,
         })
@@ -193,6 +198,14 @@ impl Beat {
 pub(crate) fn ours(coordinator: &Coordinator, text: &str) -> Option<BranchName> {
     let name: BranchName = text.parse().ok()?;
     (name.cluster == coordinator.cluster() && coordinator.owns(name.txn.shard())).then_some(name)
+}
+
+/// What counts of a transaction for a listing: one that ended after it was live then, and has branches in it.
+fn known(view: &TransactionView, listed_at: Timestamp) -> Known {
+    match ended(view) {
+        Some(outcome) if view.updated_at_ms < listed_at.0 => Known::Ended(outcome),
+        Some(_) | None => Known::Live,
+    }
 }
 
 /// How a transaction ended; `None` while somebody drives it.
@@ -250,4 +263,27 @@ pub(crate) async fn add_held(
         });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_ended_after_it_was_listed_was_live_when_it_was() {
+        let view = |status: &str| {
+            let view = json!({
+                "id": "x", "kind": "atomic", "status": status, "participants": [],
+                "needs_attention": false, "timeout_ms": 1, "initiated_at_ms": 1,
+                "updated_at_ms": 100, "coordinator": "c",
+            });
+            serde_json::from_value::<TransactionView>(view).expect("a view")
+        };
+        let committed = view("COMMITTED");
+        assert_eq!(known(&committed, Timestamp(100)), Known::Live);
+        assert_eq!(known(&committed, Timestamp(101)), Known::Ended(Outcome::Committed));
+        assert_eq!(known(&view("COMMITTING"), Timestamp(101)), Known::Live);
+    }
 }
