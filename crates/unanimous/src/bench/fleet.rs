@@ -68,9 +68,8 @@ impl Fleet {
     }
 
     /// The addresses of all nodes.
-    pub(super) fn servers(&self) -> String {
-        let all = self.nodes.iter().map(|node| format!("http://{}", node.address));
-        all.collect::<Vec<_>>().join(",")
+    pub(super) fn servers(&self) -> Vec<String> {
+        self.nodes.iter().map(|node| format!("http://{}", node.address)).collect()
     }
 
     /// Waits until every node is there and has its share.

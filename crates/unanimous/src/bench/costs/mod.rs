@@ -177,7 +177,7 @@ impl Stage {
         let (journal, url, count) = journal(protocol, folder.path(), &mut ports).await?;
         let fleet = Fleet::start(&url, &config, count, folder.path(), &mut ports).await?;
         fleet.settled().await?;
-        let client = Client::builder(&fleet.servers()).pauses_ms(2, 20).build()?;
+        let client = Client::builder(&fleet.servers().join(",")).pauses_ms(2, 20).build()?;
         let stage = Self {
             protocol,
             services,

@@ -29,15 +29,19 @@ pub(super) struct Crowd {
 }
 
 impl Crowd {
-    /// Sends so many off; each makes one transfer after the other.
-    pub(super) fn start(servers: &str, count: usize) -> Result<Self, Failure> {
+    /// Sends so many off, spread over the servers; each makes one transfer after the other.
+    pub(super) fn start(servers: &[String], count: usize) -> Result<Self, Failure> {
         let moments = Arc::new(Mutex::new(Vec::new()));
         let (stop, stopped) = watch::channel(false);
         let mut clients = JoinSet::new();
-        // Whoever is last in a long line does not ask again and again where it stands.
-        let client = Client::builder(servers).pauses_ms(5, 50).reply_timeout_ms(DEADLINE_MS);
-        let client = client.deadline_ms(DEADLINE_MS).build()?;
-        for _ in 0..count {
+        let lists = lists(servers);
+        let all = lists.iter().map(|servers| {
+            // Whoever is last in a long line does not ask again and again where it stands.
+            let client = Client::builder(servers).pauses_ms(5, 50).reply_timeout_ms(DEADLINE_MS);
+            client.deadline_ms(DEADLINE_MS).build()
+        });
+        let all = all.collect::<Result<Vec<_>, _>>()?;
+        for client in all.iter().cycle().take(count) {
             clients.spawn(transfers(client.clone(), Arc::clone(&moments), stopped.clone()));
         }
         Ok(Self { moments, stop, clients })
@@ -58,6 +62,20 @@ impl Crowd {
         }
         Ok(())
     }
+}
+
+/// Each of the servers first in as many lists as every other, and each other behind it.
+fn lists(servers: &[String]) -> Vec<String> {
+    let from = |first: usize| {
+        let (before, after) = servers.split_at(first);
+        [after, before].concat()
+    };
+    let both = |mut list: Vec<String>| {
+        let forth = list.join(",");
+        list[1..].reverse();
+        [forth, list.join(",")]
+    };
+    (0..servers.len()).map(from).flat_map(both).collect()
 }
 
 async fn transfers(
