@@ -67,6 +67,10 @@ pub const DRAIN_MS_DEFAULT: u64 = 10_000;
 /// later still is found by later listings.
 pub const ORPHAN_GRACE_MS_DEFAULT: u64 = 1_000;
 
+/// The same between the first two listings of a coordinator. What it does not know then was begun by a former
+/// owner, whose records are not taken any more.
+pub const ORPHAN_GRACE_FIRST_MS: u64 = 200;
+
 /// How long a resource may take to list what it holds, or to roll an orphan back.
 pub const ORPHAN_CALL: Duration = Duration::from_secs(5);
 

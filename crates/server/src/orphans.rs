@@ -3,6 +3,9 @@
 //! Which branch may be touched is decided in `core::recovery`; here its facts are gathered: two
 //! complete listings a grace period apart, and after both of them what is known of each
 //! transaction. An error anywhere starts over with two new listings.
+//!
+//! The first two of a coordinator are closer together. A transaction whose beginning its former owner had
+//! not made durable when it died is one that nobody knows, and may hold the row that everybody wants.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,7 +22,7 @@ use unanimous_participants::{Call, Resource, Trace, Turn};
 
 use crate::config::Config;
 use crate::driver::Coordinator;
-use crate::limits::{LIST_WAIT, ORPHAN_CALL};
+use crate::limits::{LIST_WAIT, ORPHAN_CALL, ORPHAN_GRACE_FIRST_MS};
 
 /// How orphans are told from what only looks like them.
 #[derive(Clone, Copy, Debug)]
@@ -63,15 +66,16 @@ struct Beat {
 impl Beat {
     async fn run(self) {
         let mut earlier: Option<Listing> = None;
+        let mut grace_ms = self.hunt.grace_ms.min(ORPHAN_GRACE_FIRST_MS);
         loop {
             let at = self.coordinator.clock().now();
-            earlier = match self.resource.in_doubt(ORPHAN_CALL).await {
+            let later = match self.resource.in_doubt(ORPHAN_CALL).await {
                 // It asks by itself.
                 Ok(None) => return,
                 Ok(Some(held)) => {
                     let held = held.into_iter().map(|held| held.name).collect();
                     let later = Listing { at, held };
-                    match self.compare(earlier.as_ref(), &later).await {
+                    match self.compare(earlier.as_ref(), &later, grace_ms).await {
                         Ok(()) => Some(later),
                         Err(error) => {
                             tracing::warn!(resource = %self.name, %error, "orphans not looked for");
@@ -84,7 +88,11 @@ impl Beat {
                     None
                 }
             };
-            tokio::time::sleep(Duration::from_millis(self.hunt.grace_ms)).await;
+            if earlier.is_some() && later.is_some() {
+                grace_ms = self.hunt.grace_ms;
+            }
+            earlier = later;
+            tokio::time::sleep(Duration::from_millis(grace_ms)).await;
         }
     }
 
@@ -92,6 +100,7 @@ impl Beat {
         &self,
         earlier: Option<&Listing>,
         later: &Listing,
+        grace_ms: u64,
     ) -> Result<(), JournalError> {
         let Some(earlier) = earlier else { return Ok(()) };
         let now = self.coordinator.clock().now();
@@ -100,7 +109,7 @@ impl Beat {
         for txn in ours {
             facts.insert(txn, self.known(txn, later.at, now).await?);
         }
-        let plan = self.plan(earlier, later, &facts);
+        let plan = self.plan(earlier, later, grace_ms, &facts);
         let mut strays = 0;
         for (text, verdict) in plan {
             match verdict {
@@ -126,11 +135,12 @@ impl Beat {
         &self,
         earlier: &Listing,
         later: &Listing,
+        grace_ms: u64,
         facts: &BTreeMap<TxnId, Known>,
     ) -> Vec<(String, Verdict)> {
         Pass {
             cluster: self.coordinator.cluster(),
-            grace_ms: self.hunt.grace_ms,
+            grace_ms,
             earlier,
             later,
             known: &|txn| facts.get(&txn).copied().unwrap_or(Known::Live),

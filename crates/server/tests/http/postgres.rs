@@ -22,12 +22,21 @@ impl Scene {
     }
 
     async fn set_with_grace(orphan_grace_ms: u64) -> Option<Self> {
+        Self::set_after(|_| {}, orphan_grace_ms).await
+    }
+
+    /// The same with a coordinator that is started after something was done in the database.
+    async fn set_after(
+        before: impl FnOnce(&PrivatePostgres),
+        orphan_grace_ms: u64,
+    ) -> Option<Self> {
         let bank = PrivatePostgres::start(&[])?;
         bank.sql(
             "postgres",
             "CREATE TABLE account (id text PRIMARY KEY, balance bigint); \
              INSERT INTO account VALUES ('acc-17', 1000)",
         );
+        before(&bank);
         let ledger = Service::default();
         let urls = [bank.url("postgres", "postgres"), ledger.serve().await];
         let resources = [("bank", &*urls[0]), ("ledger", &*urls[1])];
@@ -48,10 +57,14 @@ impl Scene {
     }
 
     fn prepare_by_hand(&self, name: &str) {
-        let add = format!("INSERT INTO account VALUES ('{name}', 0)");
-        let prepare = format!("BEGIN; {add}; PREPARE TRANSACTION '{name}'; COMMIT");
-        self.bank.sql("postgres", &prepare);
+        prepare_by_hand(&self.bank, name);
     }
+}
+
+fn prepare_by_hand(bank: &PrivatePostgres, name: &str) {
+    let add = format!("INSERT INTO account VALUES ('{name}', 0)");
+    let prepare = format!("BEGIN; {add}; PREPARE TRANSACTION '{name}'; COMMIT");
+    bank.sql("postgres", &prepare);
 }
 
 fn take(amount: i64) -> Value {
@@ -170,6 +183,16 @@ async fn an_orphan_is_rolled_back_after_the_grace_time_and_nothing_else_is_touch
     let reply =
         scene.coordinator.post(&format!("{path}/commit"), r#"{"votes":{"bank":"YES"}}"#).await;
     assert_eq!(reply.json()["outcome"], "committed", "{}", reply.text);
+}
+
+#[tokio::test]
+async fn what_a_former_life_prepared_and_never_made_known_does_not_wait_for_the_grace_time() {
+    let (orphan, foreign) = (fresh_name().to_string(), "somebody else");
+    let left = |bank: &PrivatePostgres| {
+        [&*orphan, foreign].iter().for_each(|name| prepare_by_hand(bank, name));
+    };
+    let Some(scene) = Scene::set_after(left, 3_600_000).await else { return };
+    eventually("rolled back", async || scene.prepared() == foreign).await;
 }
 
 #[tokio::test]
