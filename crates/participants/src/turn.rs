@@ -62,6 +62,13 @@ impl Turn {
         }
     }
 
+    /// Waits until everybody is sent home, which may be never.
+    pub async fn closed(&self) {
+        let Some((line, _)) = &self.place else { return std::future::pending().await };
+        let mut now = line.now.subscribe();
+        now.wait_for(|now| *now == CLOSED).await.expect("the line is held here");
+    }
+
     /// Whether the turn comes only when others have worked.
     pub fn is_awaited(&self) -> bool {
         self.place.is_some()
@@ -114,8 +121,15 @@ mod tests {
     async fn a_closed_line_sends_home_who_waits_and_who_comes_later() {
         let line = Line::new(2);
         let (first, second) = (line.turn(0), line.turn(1));
+        let told = tokio::spawn({
+            let second = second.clone();
+            async move { second.closed().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!told.is_finished());
         line.close();
         first.pass();
+        told.await.expect("it does not panic");
         assert_eq!(second.come().await, Err(Closed));
         assert_eq!(first.come().await, Err(Closed));
     }

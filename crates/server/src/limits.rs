@@ -33,6 +33,10 @@ pub const CALL_TIMEOUT_MS_DEFAULT: u64 = 5_000;
 /// How long a first phase with statements may take before it is taken for one that waits for a lock.
 pub const CONTENDED_AFTER: Duration = Duration::from_millis(100);
 
+/// Transactions that may work at once in a resource where conflicts have been seen, and in others. Twice as
+/// many as a database gets calls at once; three nodes fit into a hundred prepared transactions of its own.
+pub const CONTENDED_AT_WORK_MAX: usize = 32;
+
 /// Milliseconds for which a conflict counts as seen.
 pub const CONTENDED_MS: u64 = 30_000;
 

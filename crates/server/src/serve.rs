@@ -207,6 +207,7 @@ impl Server {
             drivers: drivers(),
             call_timeout_ms: config.limits.call_timeout_ms,
             branch_order: config.limits.branch_order,
+            contention: Arc::default(),
             open_max: config.limits.open_max,
             queue_max: config.limits.queue_max,
             metrics: Arc::clone(&metrics),

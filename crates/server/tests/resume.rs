@@ -44,6 +44,7 @@ fn options(journal: &dyn Journal) -> CoordinatorOptions {
         drivers: 1,
         call_timeout_ms: 60_000,
         branch_order: BranchOrder::default(),
+        contention: Arc::default(),
         open_max: 10,
         queue_max: 10,
         metrics: Arc::new(Metrics::new()),

@@ -25,6 +25,12 @@ pub(super) const SERVER_LOOKS_EVERY: Duration = Duration::from_secs(1);
 /// Connections for readers.
 pub(super) const READERS: usize = 4;
 
+/// Idempotency keys that are looked for in one question.
+pub(super) const KEYS: usize = 1_024;
+
+/// Transactions whose records are read in one question. Some have megabytes.
+pub(super) const LOGS: usize = 64;
+
 /// How often ended transactions are looked for that may go.
 pub(super) const PRUNE_PAUSE: Duration = Duration::from_secs(5);
 

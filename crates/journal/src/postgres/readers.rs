@@ -13,7 +13,7 @@ use unanimous_core::id::{Epoch, Lsn, ShardId, TxnId};
 use super::address::Address;
 use super::book::index;
 use super::id::Id;
-use super::limits::{PRUNE, PRUNE_REST, READERS};
+use super::limits::{KEYS, LOGS, PRUNE, PRUNE_REST, READERS};
 use super::session::{Session, Trouble, described};
 use super::words;
 use super::writer::epoch_of;
@@ -21,10 +21,12 @@ use crate::codec;
 use crate::entry::{OpenTxn, Stored};
 use crate::error::JournalError;
 use crate::query::{Filter, Page};
+use crate::remote::gather::Gather;
 use crate::remote::limits::{AGAIN, PATIENCE};
 use crate::summary::{Scope, summarize};
 
-const RECORDS: &str = "SELECT txn_id, lsn, at, record FROM txn_log WHERE txn_id = $1 ORDER BY seq";
+const RECORDS: &str = "SELECT txn_id, lsn, at, record FROM txn_log WHERE txn_id = ANY($1)
+    ORDER BY txn_id, seq";
 
 const EPOCH: &str = "SELECT epoch FROM shard WHERE shard = $1";
 
@@ -32,8 +34,13 @@ const OPEN: &str = "SELECT txn_id, lsn, at, record FROM txn_log
     JOIN distributed_txn USING (txn_id)
     WHERE ended_at IS NULL AND shard = ANY($1) ORDER BY txn_id, seq";
 
-const KEY: &str = "SELECT txn_id FROM distributed_txn WHERE idempotency_key = $1
-    ORDER BY txn_id DESC LIMIT 1";
+/// The newest transaction of each key, with the place of the key in the list.
+const NEWEST: &str = "SELECT place, newest.txn_id
+    FROM unnest($1::text[]) WITH ORDINALITY AS asked (key, place)
+    CROSS JOIN LATERAL (
+        SELECT txn_id FROM distributed_txn WHERE idempotency_key = asked.key
+        ORDER BY txn_id DESC LIMIT 1
+    ) AS newest";
 
 /// In the order of shards, as the writer locks them.
 const CLAIM: &str = "
@@ -61,20 +68,54 @@ pub(super) struct Readers {
     address: Address,
     idle: Mutex<Vec<Session>>,
     places: Semaphore,
+    logs: Gather<TxnId, Log>,
+    keys: Gather<String, Option<TxnId>>,
 }
+
+/// What is there of a transaction, or why it cannot be read.
+type Log = Result<Vec<Stored>, String>;
 
 pub(super) type Param = Box<dyn ToSql + Sync + Send>;
 
 impl Readers {
     pub(super) fn new(address: Address) -> Self {
-        Self { address, idle: Mutex::default(), places: Semaphore::new(READERS) }
+        Self {
+            address,
+            idle: Mutex::default(),
+            places: Semaphore::new(READERS),
+            logs: Gather::new(LOGS),
+            keys: Gather::new(KEYS),
+        }
     }
 
     /// All records of a transaction.
     pub(super) async fn records(&self, txn: TxnId) -> Result<Vec<Stored>, JournalError> {
-        let rows = self.ask(RECORDS, &[Box::new(Id(txn))]).await?;
-        let stored = stored(&rows);
+        let stored = self.logs.ask(txn, |txns| self.logs_of(txns)).await?;
         stored.map_err(|why| JournalError::Failed(format!("transaction {txn}: {why}")))
+    }
+
+    async fn logs_of(&self, txns: Vec<TxnId>) -> Result<Vec<Log>, JournalError> {
+        let ids: Vec<Id> = txns.iter().copied().map(Id).collect();
+        let rows = self.ask(RECORDS, &[Box::new(ids)]).await?;
+        let logs: BTreeMap<TxnId, &[Row]> = by_txn(&rows).into_iter().collect();
+        Ok(txns
+            .iter()
+            .map(|txn| logs.get(txn).map_or(Ok(Vec::new()), |rows| stored(rows)))
+            .collect())
+    }
+
+    /// The newest transaction begun under a key.
+    pub(super) async fn find_key(&self, key: &str) -> Result<Option<TxnId>, JournalError> {
+        self.keys.ask(words::storable(key), |keys| self.newest_of(keys)).await
+    }
+
+    async fn newest_of(&self, keys: Vec<String>) -> Result<Vec<Option<TxnId>>, JournalError> {
+        let mut newest = vec![None; keys.len()];
+        for row in self.ask(NEWEST, &[Box::new(keys)]).await? {
+            let place = usize::try_from(row.get::<_, i64>(0)).unwrap_or_default();
+            newest[place - 1] = Some(row.get::<_, Id>(1).0);
+        }
+        Ok(newest)
     }
 
     pub(super) async fn epoch(&self, shard: ShardId) -> Result<Epoch, JournalError> {
@@ -87,12 +128,6 @@ impl Readers {
         let rows = self.ask(OPEN, &[Box::new(numbers(shards))]).await?;
         let open = by_txn(&rows).into_iter();
         Ok(open.map(|(txn, rows)| OpenTxn { txn, records: stored(rows) }).collect())
-    }
-
-    /// The newest transaction begun under a key.
-    pub(super) async fn find_key(&self, key: &str) -> Result<Option<TxnId>, JournalError> {
-        let rows = self.ask(KEY, &[Box::new(words::storable(key))]).await?;
-        Ok(rows.first().map(|row| row.get::<_, Id>(0).0))
     }
 
     /// Raises the epochs of shards.
@@ -240,7 +275,7 @@ fn by_txn(rows: &[Row]) -> Vec<(TxnId, &[Row])> {
     rows.chunk_by(|a, b| id(a) == id(b)).map(|rows| (id(&rows[0]), rows)).collect()
 }
 
-fn stored(rows: &[Row]) -> Result<Vec<Stored>, String> {
+fn stored(rows: &[Row]) -> Log {
     let one = |row: &Row| {
         let (lsn, bytes): (i64, &[u8]) = (row.get(1), row.get(3));
         let (record, len) = codec::decode(bytes).map_err(|error| error.to_string())?;

@@ -3,6 +3,8 @@
 //! A journal on a server adds a [`scribe::Scribe`], which makes batches durable, and readers.
 
 pub(crate) mod engine;
+#[cfg(feature = "postgres")]
+pub(crate) mod gather;
 pub(crate) mod limits;
 pub(crate) mod scribe;
 pub(crate) mod state;

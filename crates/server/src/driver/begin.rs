@@ -213,6 +213,7 @@ mod tests {
             drivers: 1,
             call_timeout_ms: 1_000,
             branch_order: BranchOrder::default(),
+            contention: Arc::default(),
             open_max: 10,
             queue_max: 10,
             metrics: Arc::new(Metrics::new()),

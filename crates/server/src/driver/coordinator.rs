@@ -35,6 +35,8 @@ pub struct CoordinatorOptions {
     pub call_timeout_ms: u64,
     /// When statements in several databases run in one order.
     pub branch_order: BranchOrder,
+    /// Where conflicts have been seen, by whichever coordinator.
+    pub contention: Arc<Contention>,
     /// Transactions that may be open at once.
     pub open_max: usize,
     /// Events that may be queued before new transactions are refused.
@@ -148,7 +150,7 @@ impl Coordinator {
             shards: options.shards,
             call_timeout_ms: options.call_timeout_ms,
             branch_order: options.branch_order,
-            contention: Arc::default(),
+            contention: options.contention,
             open: AtomicUsize::new(0),
             queued: AtomicUsize::new(0),
             appended: AtomicU64::new(0),

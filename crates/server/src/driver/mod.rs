@@ -33,4 +33,4 @@ pub(crate) use event::not_for_tcc;
 pub use event::{AskError, Enlisted, IfRunning};
 pub(crate) use ids::{Ids, hash_of_key};
 pub use memo::Webhook;
-pub use order::BranchOrder;
+pub use order::{BranchOrder, Contention};

@@ -4,12 +4,20 @@
 //! waits for, in different databases; neither database sees the cycle, and both wait for their lock
 //! timeouts. So where conflicts are seen, statements run in one order of resources, the same for
 //! every transaction. Votes are still made durable side by side.
+//!
+//! Those in which conflicts are seen come first. Whoever waits there has done nothing elsewhere, and
+//! thousands that wait for one row leave all other databases alone. Behind it conflicts are not seen
+//! any more, so that the order stays what it is as long as there are any. And only so many transactions
+//! work there at once: what those who wait had prepared elsewhere would take the places of those they wait
+//! for, until nobody could prepare anything.
 
 use std::collections::HashMap;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 use unanimous_core::commit::Branch;
 use unanimous_core::id::{BranchId, Timestamp};
@@ -17,7 +25,7 @@ use unanimous_core::{Answer, Reason};
 use unanimous_participants::{Call, Closed, Line, Resource, Turn};
 
 use super::clock::Clock;
-use crate::limits::{CALL_TIMEOUT_MS_MIN, CONTENDED_AFTER, CONTENDED_MS};
+use crate::limits::{CALL_TIMEOUT_MS_MIN, CONTENDED_AFTER, CONTENDED_AT_WORK_MAX, CONTENDED_MS};
 use crate::resources::Resources;
 
 /// What a call that has waited for its turn is given at least.
@@ -26,39 +34,94 @@ const PATIENCE_MIN: Duration = Duration::from_millis(CALL_TIMEOUT_MS_MIN);
 /// When statements in several databases run in one order.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum BranchOrder {
-    /// While conflicts are seen in one of the databases.
+    /// First, one after the other, those in which conflicts are seen; then all others at once.
     #[default]
     Contended,
-    /// Always.
+    /// Always one after the other, by their names alone.
     Always,
 }
 
-/// The resources in which conflicts have been seen lately.
+/// The resources in which conflicts have been seen lately, by all coordinators of a process.
 #[derive(Debug, Default)]
-pub(super) struct Contention(Mutex<HashMap<Arc<str>, Timestamp>>);
+pub struct Contention(Mutex<HashMap<Arc<str>, Contended>>);
+
+/// A resource in which conflicts have been seen.
+#[derive(Debug)]
+struct Contended {
+    at: Timestamp,
+    /// Places of transactions that work there.
+    free: Arc<Semaphore>,
+}
 
 impl Contention {
     /// A conflict, or a first phase that takes so long that it may be one.
     pub(super) fn seen(&self, resource: &Arc<str>, now: Timestamp) {
-        let before = self.lock().insert(Arc::clone(resource), now);
-        if before.is_none_or(|before| now.since_ms(before) > CONTENDED_MS) {
+        let mut seen = self.lock();
+        let is_news = !is_fresh(seen.get(resource), now);
+        match seen.get_mut(resource) {
+            Some(contended) => contended.at = now,
+            None => {
+                let free = Arc::new(Semaphore::new(CONTENDED_AT_WORK_MAX));
+                seen.insert(Arc::clone(resource), Contended { at: now, free });
+            }
+        }
+        drop(seen);
+        if is_news {
             tracing::info!(
                 resource = &**resource,
-                "conflicts: transactions work in one database after the other for a while"
+                "conflicts: transactions work here first, and elsewhere after that, for a while"
             );
         }
     }
 
-    fn among<'a>(&self, mut resources: impl Iterator<Item = &'a Arc<str>>, now: Timestamp) -> bool {
+    /// The places of those who work in a resource, if it is one of these.
+    fn places(&self, resource: &str, now: Timestamp) -> Option<Arc<Semaphore>> {
         let seen = self.lock();
-        !seen.is_empty()
-            && resources.any(|resource| {
-                seen.get(resource).is_some_and(|&at| now.since_ms(at) <= CONTENDED_MS)
-            })
+        let contended = seen.get(resource);
+        contended.filter(|it| is_fresh(Some(it), now)).map(|it| Arc::clone(&it.free))
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Timestamp>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Contended>> {
         self.0.lock().expect("nothing panics while it is held")
+    }
+}
+
+fn is_fresh(contended: Option<&Contended>, now: Timestamp) -> bool {
+    contended.is_some_and(|it| now.since_ms(it.at) <= CONTENDED_MS)
+}
+
+/// The way of one transaction to where conflicts have been seen.
+pub(super) struct Entry {
+    /// In the order of the resources' names, so that nobody waits for somebody who waits for him.
+    places: Vec<Arc<Semaphore>>,
+    held: tokio::sync::Mutex<Vec<OwnedSemaphorePermit>>,
+    has_left: AtomicBool,
+}
+
+impl Entry {
+    fn to(places: Vec<Arc<Semaphore>>) -> Arc<Self> {
+        Arc::new(Self { places, held: tokio::sync::Mutex::default(), has_left: false.into() })
+    }
+
+    /// Waits until the transaction has a place everywhere. It waits with empty hands.
+    async fn come(&self) {
+        let mut held = self.held.lock().await;
+        for place in self.places.iter().skip(held.len()) {
+            let place = Arc::clone(place).acquire_owned().await;
+            held.push(place.expect("it is never closed"));
+        }
+        if self.has_left.load(Ordering::SeqCst) {
+            held.clear();
+        }
+    }
+
+    /// Others may have its places: what it waits for now is nobody's lock.
+    fn leave(&self) {
+        self.has_left.store(true, Ordering::SeqCst);
+        // Whoever holds this sees that.
+        if let Ok(mut held) = self.held.try_lock() {
+            held.clear();
+        }
     }
 }
 
@@ -76,34 +139,55 @@ fn is_conflict(answer: &Answer) -> bool {
     }
 }
 
-/// Waits for the answer of a first phase with statements, and notes if it shows a conflict.
-pub(super) async fn watch(
-    contention: &Contention,
-    clock: Clock,
-    resource: &Arc<str>,
-    answer: impl Future<Output = Answer>,
-) -> Answer {
-    let mut answer = pin!(answer);
-    let answer = match timeout(CONTENDED_AFTER, &mut answer).await {
-        Ok(answer) => answer,
-        Err(_) => {
-            contention.seen(resource, clock.now());
-            answer.await
-        }
-    };
-    if is_conflict(&answer) {
-        contention.seen(resource, clock.now());
-    }
-    answer
+/// Notes if a first phase with statements shows a conflict.
+pub(super) struct Watch {
+    pub(super) contention: Arc<Contention>,
+    pub(super) clock: Clock,
+    pub(super) resource: Arc<str>,
 }
 
-/// Makes a call when its turn comes.
-pub(super) async fn in_turn(resource: Arc<dyn Resource>, mut call: Call) -> Answer {
+impl Watch {
+    /// Waits for the answer.
+    pub(super) async fn over(&self, answer: impl Future<Output = Answer>) -> Answer {
+        let seen = || self.contention.seen(&self.resource, self.clock.now());
+        let mut answer = pin!(answer);
+        let answer = match timeout(CONTENDED_AFTER, &mut answer).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                seen();
+                answer.await
+            }
+        };
+        if is_conflict(&answer) {
+            seen();
+        }
+        answer
+    }
+}
+
+/// Makes a call when its turn comes. What it waits for before that says nothing of its own resource.
+pub(super) async fn in_turn(
+    resource: Arc<dyn Resource>,
+    mut call: Call,
+    entry: Arc<Entry>,
+    watch: Option<Watch>,
+) -> Answer {
     let start = Instant::now();
-    match (timeout(call.patience, call.turn.come()).await, call.attempt) {
+    let turn = async {
+        tokio::select! {
+            biased;
+            () = call.turn.closed() => Err(Closed),
+            () = entry.come() => call.turn.come().await,
+        }
+    };
+    match (timeout(call.patience, turn).await, call.attempt) {
         (Ok(Ok(())), _) => {
             call.patience = call.patience.saturating_sub(start.elapsed()).max(PATIENCE_MIN);
-            resource.call(call).await
+            let answer = resource.call(call);
+            match watch {
+                Some(watch) => watch.over(answer).await,
+                None => answer.await,
+            }
         }
         (Ok(Err(Closed)), 1) => {
             Answer::No(Reason::new("not_run", "a branch that works before it has failed"))
@@ -147,6 +231,7 @@ pub(super) struct InOrder {
     line: Arc<Line>,
     /// The places in the line, first come first served, by branch.
     places: Box<[Option<usize>]>,
+    entry: Arc<Entry>,
 }
 
 impl InOrder {
@@ -158,32 +243,32 @@ impl InOrder {
         order: BranchOrder,
         now: Timestamp,
     ) -> Option<Self> {
-        if branches.len() < 2 {
-            return None;
-        }
         let locks = |branch: &Branch| {
             resources.get(&branch.resource).is_some_and(|(_, it)| it.takes().locks())
         };
-        let at_work = || branches.iter().enumerate().filter(|(_, branch)| locks(branch));
-        let wanted = match order {
-            BranchOrder::Always => true,
-            BranchOrder::Contended => {
-                contention.among(at_work().map(|(_, branch)| &branch.resource), now)
-            }
-        };
-        let mut line: Vec<usize> = match wanted {
-            true => at_work().map(|(index, _)| index).collect(),
-            false => return None,
-        };
-        if line.len() < 2 {
+        let mut at_work: Vec<usize> = (0..branches.len()).collect();
+        at_work.retain(|&index| locks(&branches[index]));
+        if at_work.len() < 2 {
             return None;
         }
-        line.sort_by_key(|&index| &branches[index].resource);
+        at_work.sort_by_key(|&index| &branches[index].resource);
+        let entry = |index: &usize| contention.places(&branches[*index].resource, now);
+        let entry = Entry::to(at_work.iter().filter_map(entry).collect());
+        let (one_by_one, together): (Vec<usize>, Vec<usize>) = match order {
+            BranchOrder::Always => (at_work, Vec::new()),
+            BranchOrder::Contended if entry.places.is_empty() => return None,
+            BranchOrder::Contended => at_work
+                .into_iter()
+                .partition(|&index| contention.places(&branches[index].resource, now).is_some()),
+        };
         let mut places = vec![None; branches.len()].into_boxed_slice();
-        for (place, &index) in line.iter().enumerate() {
+        for (place, &index) in one_by_one.iter().enumerate() {
             places[index] = Some(place);
         }
-        Some(Self { line: Line::new(line.len()), places })
+        let last = one_by_one.len();
+        together.iter().for_each(|&index| places[index] = Some(last));
+        let line = Line::new(last + usize::from(!together.is_empty()));
+        Some(Self { line, places, entry })
     }
 
     /// The turn of a branch.
@@ -194,8 +279,19 @@ impl InOrder {
         }
     }
 
+    /// What its branches come in by.
+    pub(super) fn entry(&self) -> Arc<Entry> {
+        Arc::clone(&self.entry)
+    }
+
+    /// It is decided: others may work where it did.
+    pub(super) fn leave(&self) {
+        self.entry.leave();
+    }
+
     /// Nobody else need begin.
     pub(super) fn close(&self) {
         self.line.close();
+        self.leave();
     }
 }

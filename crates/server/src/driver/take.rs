@@ -22,7 +22,7 @@ use unanimous_participants::{Call, Calling, Turn};
 
 use super::closing::Closing;
 use super::event::{AskError, Enlisted, Event, Waiter, Want};
-use super::order::{self, Next};
+use super::order::{self, Next, Watch};
 use super::run::{Driver, Live};
 use super::view::{self, Frame};
 use crate::limits::{CALL_TIMEOUT_MS_MIN, JITTER_MS_MAX};
@@ -273,15 +273,18 @@ impl Driver {
             }
         };
         let resource = Arc::clone(resource);
-        let turn = match (&live.order, verb) {
-            (Some(order), Verb::Prepare) => order.turn(branch),
+        let (turn, entry) = match (&live.order, verb) {
+            (Some(order), Verb::Prepare) => (order.turn(branch), Some(order.entry())),
             (Some(order), Verb::Rollback) => {
                 order.close();
-                Turn::default()
+                (Turn::default(), None)
             }
-            (None, _)
-            | (Some(_), Verb::Commit | Verb::CommitOnePhase | Verb::Act | Verb::Compensate) => {
-                Turn::default()
+            (Some(order), Verb::Commit) => {
+                order.leave();
+                (Turn::default(), None)
+            }
+            (None, _) | (Some(_), Verb::CommitOnePhase | Verb::Act | Verb::Compensate) => {
+                (Turn::default(), None)
             }
         };
         let branches = live.machine.branches();
@@ -308,16 +311,21 @@ impl Driver {
             patience,
             turn: turn.clone(),
         };
-        let calling = match (turn.is_awaited(), asked.tried) {
-            (true, _) => Box::pin(order::in_turn(resource, call)),
-            (false, None) => resource.call(call),
-            (false, Some(tried)) => {
+        let mut watch = watched.then(|| Watch {
+            contention: Arc::clone(&self.shared.contention),
+            clock: self.shared.clock,
+            resource: asked.resource,
+        });
+        let entry = entry.filter(|_| turn.is_awaited());
+        let calling = match (entry, asked.tried) {
+            (Some(entry), _) => Box::pin(order::in_turn(resource, call, entry, watch.take())),
+            (None, None) => resource.call(call),
+            (None, Some(tried)) => {
                 let calling = resource.call(call);
                 Box::pin(async move { tried.heard(calling.await) })
             }
         };
-        let watched = watched.then_some(asked.resource);
-        self.hear((txn, branch, verb), calling, patience, watched, turn);
+        self.hear((txn, branch, verb), calling, patience, watch, turn);
     }
 
     /// Waits for the answer of a call, unless it is there at once: then it needs no task of its own.
@@ -326,7 +334,7 @@ impl Driver {
         (txn, branch, verb): (TxnId, BranchId, Verb),
         mut calling: Calling,
         patience: Duration,
-        watched: Option<Arc<str>>,
+        watch: Option<Watch>,
         turn: Turn,
     ) {
         match calling.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
@@ -339,14 +347,13 @@ impl Driver {
                 let events = self.events.clone();
                 // A call that is still under way when the coordinator has stopped holds on to nothing.
                 let shared = Arc::downgrade(&self.shared);
-                let (contention, clock) = (Arc::clone(&self.shared.contention), self.shared.clock);
                 let mut driven = self.calls.subscribe();
                 tokio::spawn(async move {
                     let ended = ended(calling, patience);
                     let heard = async {
-                        match watched {
+                        match watch {
                             None => ended.await,
-                            Some(it) => order::watch(&contention, clock, &it, ended).await,
+                            Some(watch) => watch.over(ended).await,
                         }
                     };
                     let answer = tokio::select! {

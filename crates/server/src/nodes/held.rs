@@ -18,7 +18,7 @@ use unanimous_journal::{JournalError, Stats};
 use super::limits::HANDOVER;
 use super::partition::Partition;
 use crate::config::Config;
-use crate::driver::{Coordinator, CoordinatorOptions, Ears};
+use crate::driver::{Contention, Coordinator, CoordinatorOptions, Ears};
 use crate::http::{self, Lights};
 use crate::invariants::Invariants;
 use crate::metrics::Metrics;
@@ -33,6 +33,7 @@ pub(super) struct Premises {
     pub(super) config: Config,
     pub(super) resources: Resources,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) contention: Arc<Contention>,
     pub(super) events: broadcast::Sender<EventView>,
     pub(super) invariants: Invariants,
     pub(super) stopping: watch::Receiver<bool>,
@@ -140,7 +141,7 @@ impl Drop for Held {
 }
 
 fn claim(partition: Partition, premises: &Premises) -> Result<Coordinator, JournalError> {
-    let Premises { node, config, resources, metrics, events, .. } = premises;
+    let Premises { node, config, resources, metrics, contention, events, .. } = premises;
     let ears = Ears::new();
     let place = config.domains.journal_of(partition).unwrap_or(&config.journal);
     let journal = place.open(config.retention_ms(), Some(node), Arc::clone(&ears) as _)?;
@@ -150,6 +151,7 @@ fn claim(partition: Partition, premises: &Premises) -> Result<Coordinator, Journ
         drivers: 1,
         call_timeout_ms: config.limits.call_timeout_ms,
         branch_order: config.limits.branch_order,
+        contention: Arc::clone(contention),
         open_max: config.limits.open_max,
         queue_max: config.limits.queue_max,
         metrics: Arc::clone(metrics),

@@ -57,8 +57,11 @@ pub(crate) const FORGET: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long a request waits for somebody to own what it is about. Longer than any takeover.
 pub(crate) const OWNER_WAIT: Duration = Duration::from_secs(15);
 
-/// Pause before a request looks again who owns what it is about, if nothing is heard of a change.
+/// Pause before a node is asked again that did not answer, or would not.
 pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// How often a request that waits for an owner looks by itself. It is told of changes.
+pub(crate) const OWNER_LOOK: Duration = Duration::from_millis(500);
 
 /// How long the other nodes have to answer what all of them are asked.
 pub(crate) const ANSWER_WAIT: Duration = Duration::from_secs(10);

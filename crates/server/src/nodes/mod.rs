@@ -10,6 +10,7 @@
 //! | `beat`, `peers`, `pulse` | what nodes tell each other, and who is heard, in time whatever else goes on |
 //! | `placement` | who should own what |
 //! | `keeper` | claims, gives away, drops |
+//! | `owners` | wakes whoever waits for another owner |
 //! | `held`, `homes` | a partition that is driven here, and the journal that it is in |
 //! | `node` | what all parts of a node see |
 //! | `face`, `relay`, `gather`, `list`, `former` | requests: to one owner, to all nodes, to all journals, to the one of before |
@@ -35,6 +36,7 @@ mod list;
 mod lookout;
 mod name;
 mod node;
+mod owners;
 mod partition;
 mod peers;
 mod placement;

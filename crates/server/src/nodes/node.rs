@@ -12,6 +12,7 @@ use unanimous_journal::Stats;
 
 use super::beat::Beat;
 use super::held::Held;
+use super::owners::Owners;
 use super::partition::Partition;
 use super::peers::Peers;
 use crate::Metrics;
@@ -39,6 +40,8 @@ pub(crate) struct Node {
     pub(super) said: watch::Sender<Beat>,
     /// Told whenever somebody may own something else than before.
     pub(super) changed: watch::Sender<()>,
+    /// The same for whoever waits for one partition.
+    pub(super) owners: Owners,
     /// Set when the process ends: streams end, too.
     pub(super) quitting: watch::Sender<bool>,
     /// Told when another node has come to listen.
@@ -115,10 +118,9 @@ impl Node {
     pub(super) fn owner(&self, partition: Partition) -> Option<Owner> {
         let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
         let held = held.get(&partition).filter(|held| !held.is_over()).cloned();
-        let peers = self.peers.heard().into_iter();
-        let theirs = peers.filter_map(|(address, beat)| Some((beat.epoch(partition)?, address)));
         let ours = held.as_ref().map_or(Epoch::default(), |held| held.epoch());
-        match (theirs.filter(|(epoch, _)| *epoch > ours).max(), held) {
+        let theirs = self.peers.owner(partition);
+        match (theirs.filter(|(epoch, _)| *epoch > ours), held) {
             (Some((epoch, address)), _) => Some(Owner::There { address, epoch }),
             (None, Some(held)) => Some(Owner::Here(held)),
             (None, None) => None,
@@ -127,8 +129,7 @@ impl Node {
 
     /// Whether another node says that it has claimed a partition later than this one did.
     pub(super) fn is_outbid(&self, held: &Held) -> bool {
-        let claims = self.peers.heard().into_iter();
-        claims.filter_map(|(_, beat)| beat.epoch(held.partition)).any(|it| it > held.epoch())
+        self.peers.owner(held.partition).is_some_and(|(epoch, _)| epoch > held.epoch())
     }
 
     pub(super) fn is_draining(&self) -> bool {

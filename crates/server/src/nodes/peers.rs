@@ -22,10 +22,12 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
 use unanimous_api::{NodeView, NodeWord};
+use unanimous_core::id::Epoch;
 use unanimous_journal::NodeEntry;
 
 use super::beat::Beat;
 use super::limits::{BEAT_BYTES_MAX, CONNECT_WAIT, FIRST_BEAT_WAIT, RECONNECT, SILENCE};
+use super::partition::Partition;
 use crate::config::Secret;
 
 /// The path of a node's beats.
@@ -126,6 +128,16 @@ impl Peers {
         let table = self.table();
         let heard = table.values().filter(|peer| peer.standing == Standing::Heard);
         heard.filter_map(|peer| Some((peer.entry.address.clone(), peer.said.clone()?))).collect()
+    }
+
+    /// Who of them says that it drives a partition, and where it is: of several, who claimed it last.
+    pub(super) fn owner(&self, partition: Partition) -> Option<(Epoch, String)> {
+        let table = self.table();
+        let heard = table.values().filter(|peer| peer.standing == Standing::Heard);
+        let claims =
+            heard.filter_map(|peer| Some((peer.said.as_ref()?.epoch(partition)?, &peer.entry)));
+        let last = claims.max_by(|(one, _), (other, _)| one.cmp(other));
+        last.map(|(epoch, entry)| (epoch, entry.address.clone()))
     }
 
     /// Where a node is, whether it is heard or not.

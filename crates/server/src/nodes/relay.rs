@@ -13,6 +13,7 @@
 
 use std::cmp::Ordering;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
@@ -29,7 +30,7 @@ use unanimous_core::id::{Epoch, ShardId, TxnId};
 use super::domains::Domains;
 use super::former;
 use super::held::Held;
-use super::limits::{LOOK_AGAIN, OWNER_WAIT};
+use super::limits::{LOOK_AGAIN, OWNER_LOOK, OWNER_WAIT};
 use super::name::Name;
 use super::node::{Node, Owner};
 use super::partition::Partition;
@@ -199,11 +200,11 @@ impl Ask {
 
 /// Sends a request to whoever can answer it, until somebody has.
 async fn send(node: &Arc<Node>, to: To, ask: Ask, begin: Option<Begin>) -> Response {
-    let mut changed = node.changed.subscribe();
+    let mut moved = node.owners.follow(to.some_partition());
     let mut give_up = Instant::now() + OWNER_WAIT;
     let mut name = ask.name();
     loop {
-        changed.mark_unchanged();
+        moved.mark_unchanged();
         let started = Instant::now();
         let (epoch, answer) = match owner(node, to) {
             Some(Owner::Here(held)) => {
@@ -215,17 +216,17 @@ async fn send(node: &Arc<Node>, to: To, ask: Ask, begin: Option<Begin>) -> Respo
             }
             Some(Owner::There { .. }) | None => (Epoch::default(), None),
         };
-        match answer {
+        let pause = match answer {
             Some(answer) if is_never_begun(&answer) && !ask.is_forwarded => {
                 // Under another name it may begin: at once, if that was of a former owner.
-                if name.is_some_and(|name| name.epoch < epoch) {
-                    changed.mark_changed();
-                }
+                let is_of_before = name.is_some_and(|name| name.epoch < epoch);
                 name = None;
+                if is_of_before { Duration::ZERO } else { LOOK_AGAIN }
             }
             Some(answer) => return answer,
-            None => {}
-        }
+            None if epoch == Epoch::default() => OWNER_LOOK,
+            None => LOOK_AGAIN,
+        };
         if ask.is_forwarded {
             break;
         }
@@ -236,8 +237,8 @@ async fn send(node: &Arc<Node>, to: To, ask: Ask, begin: Option<Begin>) -> Respo
             return nobody().into_response();
         }
         tokio::select! {
-            _ = changed.changed() => {}
-            () = sleep(LOOK_AGAIN) => {}
+            _ = moved.changed() => {}
+            () = sleep(pause) => {}
         }
     }
     let mut answer = nobody().into_response();
@@ -355,14 +356,14 @@ pub(super) async fn exchange(
 
 /// Returns when somebody else owns what was asked about. A node that is paused never answers.
 async fn taken_over(node: &Node, to: To, address: &str) {
-    let mut changed = node.changed.subscribe();
+    let mut moved = node.owners.follow(to.some_partition());
     loop {
         match owner(node, to) {
             Some(Owner::Here(_)) => return,
             Some(Owner::There { address: other, .. }) if other != *address => return,
             Some(Owner::There { .. }) | None => {}
         }
-        if changed.changed().await.is_err() {
+        if moved.changed().await.is_err() {
             return;
         }
     }
@@ -378,6 +379,11 @@ impl To {
     /// Whoever drives a transaction.
     pub(super) fn of(txn: TxnId) -> Self {
         Self::Owner(Partition::of(txn.shard()))
+    }
+
+    /// One whose owner can answer.
+    fn some_partition(self) -> Partition {
+        self.partition().or_else(|| Partition::all().next()).expect("there is more than none")
     }
 
     fn partition(self) -> Option<Partition> {

@@ -22,6 +22,7 @@ use super::homes;
 use super::keeper::Keeper;
 use super::lookout::Lookout;
 use super::node::Node;
+use super::owners::Owners;
 use super::partition::Partition;
 use super::peers::{BEATS, Peers};
 use super::pulse::Pulse;
@@ -126,6 +127,7 @@ impl Nodes {
             held: RwLock::new(BTreeMap::new()),
             retired: RwLock::new(Stats::default()),
             changed,
+            owners: Owners::new(),
             quitting: watch::Sender::new(false),
             visited: Notify::new(),
             draining: AtomicBool::new(false),
@@ -178,6 +180,8 @@ impl Nodes {
         let mut tasks = JoinSet::new();
         lookout.meet().await;
         tasks.spawn(lookout.clone().run(ousted));
+        let teller = Arc::clone(&node);
+        tasks.spawn(async move { teller.tell_owners().await });
         let scope = Arc::new(Everywhere(Arc::clone(&node)));
         let invariants = Invariants::within(scope, &node.config);
         let checking = invariants.start();
@@ -186,6 +190,7 @@ impl Nodes {
             config: node.config.clone(),
             resources: node.resources.clone(),
             metrics: Arc::clone(&node.metrics),
+            contention: Arc::default(),
             events: node.events.clone(),
             invariants,
             stopping: stopping.subscribe(),

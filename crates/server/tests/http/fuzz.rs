@@ -168,6 +168,7 @@ fn start(folder: &std::path::Path) -> (Router, watch::Sender<bool>) {
         drivers: 1,
         call_timeout_ms: 1_000,
         branch_order: BranchOrder::default(),
+        contention: Arc::default(),
         open_max: 100_000,
         queue_max: 100_000,
         metrics: Arc::new(Metrics::new()),

@@ -33,6 +33,7 @@ pub(super) fn start_on(
         drivers: std::thread::available_parallelism().map_or(1, usize::from),
         call_timeout_ms: 5_000,
         branch_order: BranchOrder::default(),
+        contention: Arc::default(),
         open_max: 1_000_000,
         queue_max: 1_000_000,
         metrics: Arc::new(Metrics::new()),
