@@ -118,7 +118,7 @@ impl Entry {
     /// Others may have its places: what it waits for now is nobody's lock.
     fn leave(&self) {
         self.has_left.store(true, Ordering::SeqCst);
-        // Whoever holds this sees that.
+        // Whoever holds this sees that, or leaves when it is sent home.
         if let Ok(mut held) = self.held.try_lock() {
             held.clear();
         }
@@ -189,10 +189,13 @@ pub(super) async fn in_turn(
                 None => answer.await,
             }
         }
-        (Ok(Err(Closed)), 1) => {
-            Answer::No(Reason::new("not_run", "a branch that works before it has failed"))
+        (Ok(Err(Closed)), attempt) => {
+            entry.leave();
+            match attempt {
+                1 => Answer::No(Reason::new("not_run", "a branch that works before it has failed")),
+                _ => Answer::Silent(Arc::from("a branch that works before it failed")),
+            }
         }
-        (Ok(Err(Closed)), _) => Answer::Silent(Arc::from("a branch that works before it failed")),
         (Err(_), _) => Answer::Silent(Arc::from("the branches that work before it are not done")),
     }
 }
@@ -252,14 +255,20 @@ impl InOrder {
             return None;
         }
         at_work.sort_by_key(|&index| &branches[index].resource);
-        let entry = |index: &usize| contention.places(&branches[*index].resource, now);
-        let entry = Entry::to(at_work.iter().filter_map(entry).collect());
-        let (one_by_one, together): (Vec<usize>, Vec<usize>) = match order {
+        let (mut contended, mut ways) = (Vec::new(), Vec::new());
+        for &index in &at_work {
+            if let Some(way) = contention.places(&branches[index].resource, now) {
+                contended.push(index);
+                ways.push(way);
+            }
+        }
+        let (one_by_one, together) = match order {
             BranchOrder::Always => (at_work, Vec::new()),
-            BranchOrder::Contended if entry.places.is_empty() => return None,
-            BranchOrder::Contended => at_work
-                .into_iter()
-                .partition(|&index| contention.places(&branches[index].resource, now).is_some()),
+            BranchOrder::Contended if contended.is_empty() => return None,
+            BranchOrder::Contended => {
+                at_work.retain(|index| !contended.contains(index));
+                (contended, at_work)
+            }
         };
         let mut places = vec![None; branches.len()].into_boxed_slice();
         for (place, &index) in one_by_one.iter().enumerate() {
@@ -268,7 +277,7 @@ impl InOrder {
         let last = one_by_one.len();
         together.iter().for_each(|&index| places[index] = Some(last));
         let line = Line::new(last + usize::from(!together.is_empty()));
-        Some(Self { line, places, entry })
+        Some(Self { line, places, entry: Entry::to(ways) })
     }
 
     /// The turn of a branch.
@@ -293,5 +302,73 @@ impl InOrder {
     pub(super) fn close(&self) {
         self.line.close();
         self.leave();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::yield_now;
+    use unanimous_core::Opaque;
+    use unanimous_core::commit::Phases;
+    use unanimous_participants::{Settings, Unobserved, open};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn so_many_work_where_conflicts_are_seen_and_the_next_comes_when_one_leaves() {
+        let (contention, now) = (Contention::default(), Timestamp(1_000_000));
+        let wallet: Arc<str> = Arc::from("wallet");
+        assert!(contention.places(&wallet, now).is_none());
+        contention.seen(&wallet, now);
+        let entry = || Entry::to(contention.places(&wallet, now).into_iter().collect());
+        let at_work: Vec<_> = (0..CONTENDED_AT_WORK_MAX).map(|_| entry()).collect();
+        for entry in &at_work {
+            entry.come().await;
+            // Another branch of the same transaction.
+            entry.come().await;
+        }
+        let [aborted, next] = [entry(), entry()];
+        let waiting = [&aborted, &next].map(|entry| {
+            let entry = Arc::clone(entry);
+            tokio::spawn(async move { entry.come().await })
+        });
+        yield_now().await;
+        assert!(waiting.iter().all(|it| !it.is_finished()));
+        // It waits no more, but for what it has asked for.
+        aborted.leave();
+        at_work[0].leave();
+        for waiting in waiting {
+            waiting.await.expect("it comes");
+        }
+        let later = Timestamp(now.0 + CONTENDED_MS + 1);
+        assert!(contention.places(&wallet, later).is_none(), "nothing was seen for long");
+    }
+
+    /// A branch at a database that nobody connects to.
+    fn branch(resource: &str) -> Branch {
+        let name = Arc::from(resource);
+        let work = Opaque::default();
+        Branch { name: Arc::clone(&name), resource: name, phases: Phases::Two, work }
+    }
+
+    #[tokio::test]
+    async fn resources_with_conflicts_come_first_and_one_by_one() {
+        let (contention, now) = (Contention::default(), Timestamp(1_000_000));
+        let branches = ["audit", "bank", "ledger", "wallet"].map(branch);
+        let resources = branches.iter().fold(Resources::default(), |all, branch| {
+            let url = format!("postgres://app@127.0.0.1:1/{}", branch.resource);
+            let settings = Settings::default();
+            let opened = open(&branch.resource, &url, &settings, Arc::new(Unobserved));
+            all.with(&branch.resource, opened.expect("a good url"))
+        });
+        let places = |order| {
+            InOrder::of(&branches, &resources, &contention, order, now).map(|it| it.places.to_vec())
+        };
+        assert_eq!(places(BranchOrder::Contended), None);
+        let by_name = (0..4).map(Some).collect::<Vec<_>>();
+        assert_eq!(places(BranchOrder::Always), Some(by_name.clone()));
+        ["wallet", "bank"].iter().for_each(|name| contention.seen(&Arc::from(*name), now));
+        assert_eq!(places(BranchOrder::Contended), Some(vec![Some(2), Some(0), Some(2), Some(1)]));
+        assert_eq!(places(BranchOrder::Always), Some(by_name));
     }
 }

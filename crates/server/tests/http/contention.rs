@@ -19,11 +19,17 @@ struct Scene {
 impl Scene {
     /// Two databases with one row each. `None` without PostgreSQL.
     async fn set(branch_order: BranchOrder) -> Option<Self> {
-        let server = PrivatePostgres::start(&[])?;
+        Self::set_with(&[], branch_order).await
+    }
+
+    /// The same on a server with these settings.
+    async fn set_with(settings: &[&str], branch_order: BranchOrder) -> Option<Self> {
+        let server = PrivatePostgres::start(settings)?;
         for name in ["left", "right"] {
             server.sql("postgres", &format!("CREATE DATABASE \"{name}\""));
             let table = "CREATE TABLE account (id int PRIMARY KEY, balance bigint)";
             server.sql(name, &format!("{table}; INSERT INTO account VALUES (1, 0)"));
+            server.sql(name, "CREATE TABLE entry (amount bigint)");
         }
         let urls = ["left", "right"].map(|name| server.url("postgres", name));
         let resources = [("left", &*urls[0]), ("right", &*urls[1])];
@@ -36,12 +42,17 @@ impl Scene {
 
     /// Has every client move an amount over the hot row so many times; returns the refusals.
     async fn rush(&self, times: usize) -> Vec<Value> {
-        let clients = (0..CLIENTS).map(|_| {
-            let client = self.coordinator.client().clone();
+        self.crowd(CLIENTS, times, &transfer()).await
+    }
+
+    /// The same with so many clients that want something else.
+    async fn crowd(&self, clients: usize, times: usize, body: &str) -> Vec<Value> {
+        let clients = (0..clients).map(|_| {
+            let (client, body) = (self.coordinator.client().clone(), body.to_owned());
             tokio::spawn(async move {
                 let mut refused = Vec::new();
                 for _ in 0..times {
-                    let reply = client.post("/v1/transactions", &transfer()).await;
+                    let reply = client.post("/v1/transactions", &body).await;
                     if reply.status != 200 {
                         refused.push(reply.json()["reason"].clone());
                     }
@@ -91,6 +102,22 @@ async fn a_conflict_that_is_seen_puts_the_branches_in_order() {
     // Far less than the one lock timeout that a single deadlock would have cost.
     assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
     assert_eq!(scene.balance("left") + scene.balance("right"), 0);
+}
+
+/// The row is in the database that comes last by its name, and the server has places for few prepared branches.
+#[tokio::test(flavor = "multi_thread")]
+async fn those_who_wait_for_a_row_that_everybody_wants_take_no_places_elsewhere() {
+    let settings = ["max_prepared_transactions=40"];
+    let Some(scene) = Scene::set_with(&settings, BranchOrder::Contended).await else { return };
+    let add = json!({"resource": "left", "statements": [
+        {"sql": "INSERT INTO entry VALUES (1)"}]});
+    let branches = [add, branch("right", 1, 1)];
+    let body = json!({"kind": "atomic", "timeout_ms": 60_000, "branches": branches}).to_string();
+    // Until conflicts are seen.
+    scene.crowd(100, 1, &body).await;
+    let before = scene.balance("right");
+    assert_eq!(scene.crowd(100, 3, &body).await, Vec::<Value>::new());
+    assert_eq!(scene.balance("right") - before, 300);
 }
 
 #[tokio::test(flavor = "multi_thread")]
