@@ -21,7 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 use unanimous_core::commit::Branch;
 use unanimous_core::id::{BranchId, Timestamp};
-use unanimous_core::{Answer, Reason};
+use unanimous_core::{Answer, Reason, Verb};
 use unanimous_participants::{Call, Closed, Line, Resource, Turn};
 
 use super::clock::Clock;
@@ -280,28 +280,29 @@ impl InOrder {
         Some(Self { line, places, entry: Entry::to(ways) })
     }
 
-    /// The turn of a branch.
-    pub(super) fn turn(&self, branch: BranchId) -> Turn {
+    fn turn(&self, branch: BranchId) -> Turn {
         match self.places.get(branch.index()).copied().flatten() {
             Some(place) => self.line.turn(place),
             None => Turn::default(),
         }
     }
 
-    /// What its branches come in by.
-    pub(super) fn entry(&self) -> Arc<Entry> {
-        Arc::clone(&self.entry)
-    }
-
-    /// It is decided: others may work where it did.
-    pub(super) fn leave(&self) {
-        self.entry.leave();
+    /// What a call to a branch waits for, and what it comes in by. A call that makes the decision known
+    /// waits for nobody, and lets others come.
+    pub(super) fn call(&self, branch: BranchId, verb: Verb) -> (Turn, Option<Arc<Entry>>) {
+        match verb {
+            Verb::Prepare => return (self.turn(branch), Some(Arc::clone(&self.entry))),
+            Verb::Commit => self.entry.leave(),
+            Verb::Rollback => self.close(),
+            Verb::CommitOnePhase | Verb::Act | Verb::Compensate => {}
+        }
+        (Turn::default(), None)
     }
 
     /// Nobody else need begin.
     pub(super) fn close(&self) {
         self.line.close();
-        self.leave();
+        self.entry.leave();
     }
 }
 

@@ -273,19 +273,9 @@ impl Driver {
             }
         };
         let resource = Arc::clone(resource);
-        let (turn, entry) = match (&live.order, verb) {
-            (Some(order), Verb::Prepare) => (order.turn(branch), Some(order.entry())),
-            (Some(order), Verb::Rollback) => {
-                order.close();
-                (Turn::default(), None)
-            }
-            (Some(order), Verb::Commit) => {
-                order.leave();
-                (Turn::default(), None)
-            }
-            (None, _) | (Some(_), Verb::CommitOnePhase | Verb::Act | Verb::Compensate) => {
-                (Turn::default(), None)
-            }
+        let (turn, entry) = match &live.order {
+            Some(order) => order.call(branch, verb),
+            None => (Turn::default(), None),
         };
         let branches = live.machine.branches();
         let watched = verb == Verb::Prepare && branches > 1 && resource.takes().locks();
