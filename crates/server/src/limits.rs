@@ -136,8 +136,8 @@ pub const CONNECTIONS_QUEUED: u32 = 16_384;
 /// Of the files that the process may have, how many are left for all else: a quarter.
 pub const CONNECTIONS_OF_FILES: (u64, u64) = (3, 4);
 
-/// Requests at once on one connection of HTTP/2.
-pub const STREAMS_MAX: u32 = 256;
+/// Requests at once on one connection of HTTP/2. Another node passes on what thousands of callers ask.
+pub const STREAMS_MAX: u32 = 16_384;
 
 /// Bytes of a request's line and headers. Ours are far smaller; a proxy adds some.
 pub const HEADER_BYTES_MAX: usize = 32 * 1024;

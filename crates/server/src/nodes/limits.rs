@@ -65,3 +65,12 @@ pub(crate) const OWNER_LOOK: Duration = Duration::from_millis(500);
 
 /// How long the other nodes have to answer what all of them are asked.
 pub(crate) const ANSWER_WAIT: Duration = Duration::from_secs(10);
+
+/// Bytes of an answer that another node sends before they are read here.
+pub(crate) const STREAM_WINDOW: u32 = 64 * 1024;
+
+/// How often a node is asked whether it is still there, on the connection that requests go over.
+pub(crate) const PING: Duration = Duration::from_secs(1);
+
+/// How long it may take to say so. Then the connection is made anew, and what waits on it is asked again.
+pub(crate) const PING_WAIT: Duration = Duration::from_secs(5);

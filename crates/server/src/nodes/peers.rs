@@ -26,17 +26,24 @@ use unanimous_core::id::Epoch;
 use unanimous_journal::NodeEntry;
 
 use super::beat::Beat;
-use super::limits::{BEAT_BYTES_MAX, CONNECT_WAIT, FIRST_BEAT_WAIT, RECONNECT, SILENCE};
+use super::limits::{
+    BEAT_BYTES_MAX, CONNECT_WAIT, FIRST_BEAT_WAIT, PING, PING_WAIT, RECONNECT, SILENCE,
+    STREAM_WINDOW,
+};
 use super::partition::Partition;
 use crate::config::Secret;
+use crate::limits::STREAMS_MAX;
 
 /// The path of a node's beats.
 pub(super) const BEATS: &str = "/v1/nodes/beats";
 
 /// The other nodes.
 pub(crate) struct Peers {
-    client: Client<HttpConnector, Body>,
-    /// Of its own, so that what it hears comes over connections of `pulse`.
+    /// One connection to each node, for everything that is asked and answered.
+    shared: Client<HttpConnector, Body>,
+    /// A connection for each request, for answers that go on for long.
+    alone: Client<HttpConnector, Body>,
+    /// The same, of its own, so that what it hears comes over connections of `pulse`.
     listener: Client<HttpConnector, Body>,
     pulse: Handle,
     authorization: Option<HeaderValue>,
@@ -81,7 +88,8 @@ impl Peers {
         client.pool_timer(TokioTimer::new());
         let authorization = token.map(Secret::bearer);
         Arc::new(Self {
-            client: client.build(connector.clone()),
+            shared: shared(connector.clone()),
+            alone: client.build(connector.clone()),
             listener: client.build(connector),
             pulse,
             authorization,
@@ -264,7 +272,16 @@ impl Peers {
         mut request: Request<Body>,
     ) -> Result<hyper::Response<Incoming>, hyper_util::client::legacy::Error> {
         self.authorize(&mut request);
-        self.client.request(request).await
+        self.shared.request(request).await
+    }
+
+    /// The same for an answer that goes on for long.
+    pub(super) async fn follow_up(
+        &self,
+        mut request: Request<Body>,
+    ) -> Result<hyper::Response<Incoming>, hyper_util::client::legacy::Error> {
+        self.authorize(&mut request);
+        self.alone.request(request).await
     }
 
     fn authorize(&self, request: &mut Request<Body>) {
@@ -273,12 +290,30 @@ impl Peers {
         }
     }
 
-    /// The same, with the whole answer.
+    /// Sends a request to another node; the whole answer.
     pub(super) async fn ask(&self, request: Request<Body>) -> Option<(StatusCode, Bytes)> {
         let response = self.send(request).await.ok()?;
         let status = response.status();
         Some((status, response.into_body().collect().await.ok()?.to_bytes()))
     }
+}
+
+/// Thousands of requests wait for their answers on one connection to each node. None of them is in the
+/// way of another: all of it may hold as much unread as its streams.
+fn shared(connector: HttpConnector) -> Client<HttpConnector, Body> {
+    let mut client = Client::builder(TokioExecutor::new());
+    client
+        .pool_timer(TokioTimer::new())
+        .timer(TokioTimer::new())
+        .http2_only(true)
+        .http2_initial_stream_window_size(STREAM_WINDOW)
+        .http2_initial_connection_window_size(STREAM_WINDOW * STREAMS_MAX)
+        .http2_max_concurrent_reset_streams(STREAMS_MAX as usize)
+        .http2_max_local_error_reset_streams(None)
+        .http2_keep_alive_interval(PING)
+        .http2_keep_alive_timeout(PING_WAIT)
+        .http2_keep_alive_while_idle(true);
+    client.build(connector)
 }
 
 impl Peer {
