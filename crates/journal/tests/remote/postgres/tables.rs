@@ -84,6 +84,35 @@ fn the_steps_of_a_saga_can_be_read_too() {
 }
 
 #[test]
+fn an_append_reads_what_it_changes_however_many_transactions_are_open() {
+    let Some(server) = Private::start(&[]) else { return };
+    let heard = Arc::new(Heard::default());
+    let journal = open(&server.url(), Arc::clone(&heard) as _);
+    let client = Client::of(&journal);
+    let decide = |txn| client.append(txn, 1, &[decided(Decision::Abort)], End::Open);
+    let few: Vec<_> = (0..5).map(|_| mint()).collect();
+    for &txn in &few {
+        client.append(txn, 0, &[begun(None)], End::Open).expect("it is ours");
+        heard.wait(decide(txn).expect("it is ours")).expect("it is durable");
+    }
+    // What is planned now is planned for next to nothing.
+    server.sql("VACUUM ANALYZE unanimous.distributed_txn");
+    let open: Vec<_> = (0..2_000).map(|_| mint()).collect();
+    for &txn in &open {
+        client.append(txn, 0, &[begun(None)], End::Open).expect("it is ours");
+    }
+    for &txn in &open[..500] {
+        heard.wait(decide(txn).expect("it is ours")).expect("it is durable");
+    }
+    drop(journal);
+    let read = "SELECT sum(idx_tup_read) FROM pg_stat_user_indexes
+        WHERE relname = 'distributed_txn' AND indexrelname <> 'distributed_txn_key'";
+    let count = || server.sql(read).parse::<u64>().expect("a number");
+    until("the server has counted", || count() >= 400);
+    assert!(count() < 20 * 500, "{} read", count());
+}
+
+#[test]
 fn large_entries_are_written_in_several_statements_and_huge_ones_are_refused() {
     let Some(server) = Private::start(&[]) else { return };
     let heard = Arc::new(Heard::default());
