@@ -30,7 +30,8 @@ impl<Q, A> Gather<Q, A> {
         Self { most, asked: Mutex::default(), asking: tokio::sync::Mutex::default() }
     }
 
-    /// The answer about one. `ask` asks about many, and gives an answer for each, in their order.
+    /// The answer about one. `ask` asks about many, and gives an answer for each, in their order. Who waits
+    /// for it must not be given up: the question that is under way may be the others'.
     pub(crate) async fn ask<F: Future<Output = Result<Vec<A>, JournalError>>>(
         &self,
         about: Q,

@@ -190,7 +190,7 @@ async fn follow(node: Arc<Node>, address: String, sender: mpsc::Sender<Bytes>) {
         .header(name::FORWARDED_BY, node.header())
         .body(Body::empty());
     let Ok(request) = request else { return };
-    if let Ok(answer) = node.peers.follow_up(request).await
+    if let Ok(answer) = node.peers.send_alone(request).await
         && answer.status() == StatusCode::OK
     {
         pour(Body::new(answer.into_body()), sender).await;

@@ -91,7 +91,7 @@ impl Lookout {
         }
         let beat = async {
             let request = Request::get(format!("{}{BEATS}", entry.address)).body(Body::empty());
-            let mut answer = self.node.peers.follow_up(request.ok()?).await.ok()?.into_body();
+            let mut answer = self.node.peers.send_alone(request.ok()?).await.ok()?.into_body();
             let line = answer.frame().await?.ok()?.into_data().ok()?;
             Beat::read(std::str::from_utf8(&line).ok()?.trim())
         };

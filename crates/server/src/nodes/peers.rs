@@ -34,6 +34,9 @@ use super::partition::Partition;
 use crate::config::Secret;
 use crate::limits::STREAMS_MAX;
 
+type Answer = hyper::Response<Incoming>;
+type Failed = hyper_util::client::legacy::Error;
+
 /// The path of a node's beats.
 pub(super) const BEATS: &str = "/v1/nodes/beats";
 
@@ -196,9 +199,8 @@ impl Peers {
     }
 
     async fn beats(&self, address: &str) -> Option<Incoming> {
-        let mut request = Request::get(format!("{address}{BEATS}")).body(Body::empty()).ok()?;
-        self.authorize(&mut request);
-        let response = self.listener.request(request).await.ok()?;
+        let request = Request::get(format!("{address}{BEATS}")).body(Body::empty()).ok()?;
+        let response = self.listener.request(self.authorized(request)).await.ok()?;
         (response.status() == StatusCode::OK).then(|| response.into_body())
     }
 
@@ -267,27 +269,20 @@ impl Peers {
     /// # Errors
     ///
     /// Whatever cut the exchange off: the request may have been carried out.
-    pub(super) async fn send(
-        &self,
-        mut request: Request<Body>,
-    ) -> Result<hyper::Response<Incoming>, hyper_util::client::legacy::Error> {
-        self.authorize(&mut request);
-        self.shared.request(request).await
+    pub(super) async fn send(&self, request: Request<Body>) -> Result<Answer, Failed> {
+        self.shared.request(self.authorized(request)).await
     }
 
-    /// The same for an answer that goes on for long.
-    pub(super) async fn follow_up(
-        &self,
-        mut request: Request<Body>,
-    ) -> Result<hyper::Response<Incoming>, hyper_util::client::legacy::Error> {
-        self.authorize(&mut request);
-        self.alone.request(request).await
+    /// The same on a connection of its own, for an answer that goes on for long.
+    pub(super) async fn send_alone(&self, request: Request<Body>) -> Result<Answer, Failed> {
+        self.alone.request(self.authorized(request)).await
     }
 
-    fn authorize(&self, request: &mut Request<Body>) {
+    fn authorized(&self, mut request: Request<Body>) -> Request<Body> {
         if let Some(authorization) = &self.authorization {
             request.headers_mut().insert(header::AUTHORIZATION, authorization.clone());
         }
+        request
     }
 
     /// Sends a request to another node; the whole answer.
