@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
+use unanimous_participants::testing::free_port;
 
 fn unanimous(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_unanimous"));
@@ -32,8 +33,7 @@ fn code(output: &Output) -> i32 {
 
 /// An address that nobody listens on.
 fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("bound")
+    (Ipv4Addr::LOCALHOST, free_port()).into()
 }
 
 /// A coordinator that ends with the test.

@@ -24,11 +24,17 @@ pub use postgres::PrivatePostgres;
 pub use proxy::{Proxy, Toward};
 pub use redis::PrivateRedis;
 
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::ops::Range;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// Longest wait for anything in a test.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Where ports are looked for: below those that systems hand out for outgoing connections, which could
+/// otherwise take a server's port before it listens, or while it is dead.
+const PORTS: Range<u16> = 10_000..20_000;
 
 /// Says that a test cannot run here.
 ///
@@ -40,14 +46,26 @@ pub fn skip(what: &str) {
     eprintln!("SKIPPED: {what} is not there");
 }
 
-/// A port that nobody listens on now.
+/// A port that nobody listens on: this process's own until it ends.
+///
+/// Only its listener has a port, and only while it lives; so each is also held as UDP, where no server
+/// of a test listens, and whoever looks for one in another process passes over it.
 ///
 /// # Panics
 ///
 /// If there is none.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("this machine has a free port");
-    listener.local_addr().expect("it is bound").port()
+    static HELD: Mutex<Vec<UdpSocket>> = Mutex::new(Vec::new());
+    let place = |port| (Ipv4Addr::LOCALHOST, port);
+    let mut held = HELD.lock().expect("whoever has it only looks");
+    for port in PORTS {
+        let Ok(hold) = UdpSocket::bind(place(port)) else { continue };
+        if TcpListener::bind(place(port)).is_ok() {
+            held.push(hold);
+            return port;
+        }
+    }
+    panic!("no port of {PORTS:?} is free");
 }
 
 /// Waits until something holds.

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use unanimous_participants::testing::free_port;
 use unanimous_server::config::Config;
 
 use crate::common::{Coordinator, Service, eventually, two_and};
@@ -83,9 +84,7 @@ async fn a_resource_that_nobody_listens_on_aborts_and_is_not_called_for_others()
 
 #[tokio::test]
 async fn what_waits_for_a_resource_goes_on_as_soon_as_that_answers_again() {
-    // It was free a moment ago, and ports are given out in turn: nobody listens there.
-    let place = std::net::TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr());
-    let (ledger, address) = (Service::default(), place.expect("a free port").to_string());
+    let (ledger, address) = (Service::default(), format!("127.0.0.1:{}", free_port()));
     let coordinator = Coordinator::start(&[("ledger", &format!("http://{address}"))]).await;
     let saga = |pause_ms: u64| {
         let retry = json!({"backoff_ms": pause_ms, "backoff_max_ms": pause_ms});

@@ -1,16 +1,11 @@
 //! Where a test happens: a folder, ports, and how to wait.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
-
-/// Ports are looked for from here up: below those that systems hand out for outgoing connections,
-/// which could otherwise take a coordinator's port while it is dead.
-const PORT_FIRST: u16 = 10_000;
-const PORTS: u16 = 10_000;
+use unanimous_participants::testing::free_port;
 
 /// Pause between two looks at a condition.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(5);
@@ -43,17 +38,7 @@ impl Drop for Folder {
 
 /// An address that nobody listens on, and that stays free while its owner is dead.
 pub(crate) fn free_address() -> SocketAddr {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let start = (std::process::id() % u32::from(PORTS)) as u16;
-    for _ in 0..PORTS {
-        let step = NEXT.fetch_add(1, Ordering::Relaxed);
-        let port = PORT_FIRST + start.wrapping_add(step) % PORTS;
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        if TcpListener::bind(address).is_ok() {
-            return address;
-        }
-    }
-    panic!("no port is free from {PORT_FIRST} for {PORTS} ports");
+    (Ipv4Addr::LOCALHOST, free_port()).into()
 }
 
 /// Looks until there is something to see, and fails with what is in the way if there never is.
