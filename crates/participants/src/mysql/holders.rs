@@ -1,7 +1,8 @@
 //! Who holds the lock that a session of the server waits for, as InnoDB knows it now.
 //!
 //! Without the privilege `PROCESS` nothing is told, and nothing is known. A prepared branch is told by the
-//! session it is tied to; once that is gone by its name alone, among those that are in the same state.
+//! session it is tied to; once that is gone, and in MySQL from the start, by its name alone, among those that
+//! are in the same state.
 //! Statements are never looked at.
 
 use unanimous_core::id::BranchName;
@@ -38,8 +39,10 @@ pub(super) async fn look(inner: &Inner, waiting: i64) -> Option<Vec<Holder>> {
     let seen: Vec<Seen> = rows.into_iter().filter_map(|row| Seen::read(&row)).collect();
     let others = seen.iter().any(|it| inner.at_work.branch(it.session).is_none());
     let prepared = if others { prepared(session).await? } else { Vec::new() };
+    let product = session.product;
     inner.looking.give_back(lent.into_session());
-    Some(seen.into_iter().map(|it| it.told(inner, &prepared)).collect())
+    let loose = loose(product, &prepared);
+    Some(seen.into_iter().map(|it| it.told(inner, &prepared, &loose)).collect())
 }
 
 /// What InnoDB has of those who hold, or asked before, what `waiting` asks for.
@@ -104,12 +107,12 @@ impl Seen {
         })
     }
 
-    fn told(self, inner: &Inner, prepared: &[Prepared]) -> Holder {
+    fn told(self, inner: &Inner, prepared: &[Prepared], loose: &[&str]) -> Holder {
         let begun = self.begun_ms.map(|ms| format!("begun {} ago", lasted(ms)));
         let connection = format!("connection {}", self.session);
         if self.session == 0 {
             return Holder {
-                who: untied(prepared),
+                who: untied(loose),
                 known: begun.into_iter().collect(),
                 waits: self.waits,
             };
@@ -137,11 +140,16 @@ impl Seen {
     }
 }
 
-/// What is prepared and not known to be tied to a session. InnoDB does not say which of them has the lock.
-fn untied(prepared: &[Prepared]) -> Who {
-    let candidates: Vec<&str> =
-        prepared.iter().filter(|it| it.session.is_none()).map(|it| &*it.id).collect();
-    match &*candidates {
+/// What is prepared and not known to be tied to a session. MySQL sets a branch free when it is prepared,
+/// though the session that did it lives.
+fn loose(product: Product, prepared: &[Prepared]) -> Vec<&str> {
+    let is_loose = |it: &&Prepared| product == Product::MySql || it.session.is_none();
+    prepared.iter().filter(is_loose).map(|it| &*it.id).collect()
+}
+
+/// One of those. InnoDB does not say which of them has the lock.
+fn untied(loose: &[&str]) -> Who {
+    match loose {
         [] => Who::Other("a prepared transaction without a connection".to_owned()),
         [one] => Who::Prepared((*one).to_owned()),
         several => {
@@ -168,12 +176,13 @@ mod tests {
     #[test]
     fn what_is_prepared_without_a_connection_is_named_if_it_can_be_only_one() {
         let tied = prepared("a", Some(7));
-        assert_eq!(untied(&[tied.clone(), prepared("b", None)]), Who::Prepared("b".to_owned()));
-        let several = ["b", "c", "d", "e"].map(|id| prepared(id, None));
+        let two = [tied.clone(), prepared("b", None)];
+        assert_eq!(untied(&loose(Product::MariaDb, &two)), Who::Prepared("b".to_owned()));
+        assert_eq!(loose(Product::MySql, &two), ["a", "b"]);
         let expected =
             "a prepared transaction without a connection, one of \"b\", \"c\", \"d\" and 1 more";
-        assert_eq!(untied(&several), Who::Other(expected.to_owned()));
+        assert_eq!(untied(&["b", "c", "d", "e"]), Who::Other(expected.to_owned()));
         let none = "a prepared transaction without a connection".to_owned();
-        assert_eq!(untied(&[tied]), Who::Other(none));
+        assert_eq!(untied(&loose(Product::MariaDb, &[tied])), Who::Other(none));
     }
 }

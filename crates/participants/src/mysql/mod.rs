@@ -27,6 +27,7 @@
 mod address;
 #[cfg(feature = "servers")]
 mod alone;
+mod bounds;
 mod errno;
 mod examine;
 mod fence;

@@ -10,18 +10,15 @@
 //! after a broken connection is looked up; if that leaves a doubt the vote is lost, and the branch is
 //! rolled back by name.
 
-use std::time::Duration;
-
 use serde_json::Value;
 use tokio::time::timeout;
 use unanimous_core::{Answer, Opaque, Reason};
 
+use super::bounds::{Watch, bounds};
 use super::lexer::{Lexed, lex};
 use super::pool::Lent;
 use super::session::{Broken, NoSession, Product, Ran, Refused, Session, Sql};
-use super::{
-    Inner, Memo, errno, failed, fence, finish, holders, silent, tie, timed_out, unreached, xid,
-};
+use super::{Inner, Memo, errno, failed, fence, finish, silent, tie, timed_out, unreached, xid};
 use crate::guard::{Contact, Heard};
 use crate::lookout::{Lookout, Sight};
 use crate::statement::{self, Statement, StatementResult};
@@ -164,12 +161,11 @@ async fn carry_out(
         Ok(lent) => lent,
         Err(why) => return Ok(unreached_first(&why)),
     };
-    let number = lent.session.number;
-    let lookout = Lookout::post(&inner.at_work, number, call, sight);
-    let look = || holders::look(inner, number);
+    let watch = Watch::over(inner, &lent.session);
+    let lookout = Lookout::post(&inner.at_work, lent.session.number, call, sight);
     if work.only_reads() {
         let reading = read_only(&mut lent.session, &lookout, work, progress);
-        if let Some(answer) = lookout.beside(reading, look).await? {
+        if let Some(answer) = watch.beside(&lookout, reading).await? {
             return Ok(leave(inner, lent, answer).await);
         }
     }
@@ -181,7 +177,7 @@ async fn carry_out(
         return Ok(leave(inner, lent, (Answer::No(reason), Left::Outside)).await);
     }
     let working = branch(&mut lent.session, (call, &lookout), work, progress);
-    let mut answer = lookout.beside(working, look).await?;
+    let mut answer = watch.beside(&lookout, working).await?;
     if let (Answer::No(reason), Left::Outside) = &answer
         && &*reason.kind == NO_FENCE
     {
@@ -191,7 +187,7 @@ async fn carry_out(
         }
         *progress = Progress::default();
         let working = branch(&mut lent.session, (call, &lookout), work, progress);
-        answer = lookout.beside(working, look).await?;
+        answer = watch.beside(&lookout, working).await?;
     }
     if let (Answer::Yes(_), _) = answer {
         // Whoever has to make room is closed, which leaves its branch to any other session.
@@ -220,25 +216,6 @@ pub(super) async fn leave(inner: &Inner, lent: Lent, (answer, left): (Answer, Le
         Left::Inside => lent.into_session().close().await,
     }
     heard(answer)
-}
-
-/// Both end before the call does, so that the server says why; the lock's first. That has whole seconds: it is
-/// rounded up where it stays the first.
-pub(super) fn bounds(product: Product, left: Duration) -> String {
-    let (lock_ms, statement_ms) = (left.as_millis() * 3 / 4, (left.as_millis() * 7 / 8).max(1));
-    let lock_s = match lock_ms.div_ceil(1_000) {
-        up if up * 1_000 < statement_ms => up,
-        _ => lock_ms / 1_000,
-    };
-    let lock_s = lock_s.max(1);
-    let locks = format!("SET innodb_lock_wait_timeout = {lock_s}, lock_wait_timeout = {lock_s}");
-    match product {
-        Product::MariaDb => {
-            let (s, ms) = (statement_ms / 1_000, statement_ms % 1_000);
-            format!("{locks}, max_statement_time = {s}.{ms:03}")
-        }
-        Product::MySql => format!("{locks}, max_execution_time = {statement_ms}"),
-    }
 }
 
 /// Runs the work in a transaction that cannot write. `None` if it wants to.

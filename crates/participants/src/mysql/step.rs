@@ -19,10 +19,11 @@
 use tokio::time::timeout;
 use unanimous_core::{Answer, Opaque, Reason};
 
+use super::bounds::{Watch, bounds};
 use super::lexer::quoted;
-use super::prepare::{Left, Work, bounds, json, leave, no, undo, untouchable, values};
+use super::prepare::{Left, Work, json, leave, no, undo, untouchable, values};
 use super::session::{Broken, Product, Ran, Refused, Session, Sql};
-use super::{Inner, errno, failed, holders, silent, timed_out, unreached, xid};
+use super::{Inner, errno, failed, silent, timed_out, unreached, xid};
 use crate::guard::Heard;
 use crate::kept::{self, Range};
 use crate::limits::{FENCE_KEPT, FENCE_SWEEP};
@@ -97,14 +98,13 @@ async fn ask(inner: &Inner, mut attempt: Attempt<'_>, sight: &Sight) -> Result<H
     {
         attempt.work = Err(reason);
     }
-    let number = session.number;
-    let lookout = Lookout::post(&inner.at_work, number, attempt.call, sight);
-    let look = || holders::look(inner, number);
-    let mut came = lookout.beside(attempt.make(session, &lookout), look).await?;
+    let watch = Watch::over(inner, session);
+    let lookout = Lookout::post(&inner.at_work, session.number, attempt.call, sight);
+    let mut came = watch.beside(&lookout, attempt.make(session, &lookout)).await?;
     if let Came::NoTable = came {
         undo(session, attempt.call).await?;
         let made = session.execute(TABLE).await?;
-        came = lookout.beside(attempt.make(session, &lookout), look).await?;
+        came = watch.beside(&lookout, attempt.make(session, &lookout)).await?;
         if let (Came::NoTable, Err(refused)) = (&came, made) {
             came = Came::To(Answer::No(without_table(&refused)), Left::Inside);
         }

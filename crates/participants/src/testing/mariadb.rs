@@ -1,6 +1,9 @@
 //! A MariaDB server of a test's own.
+//!
+//! Where `UNANIMOUS_MYSQLD` names a `mysqld` of MySQL, that runs in its place, so that every test of the
+//! one is a test of the other.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
 #[cfg(feature = "testing")]
@@ -9,6 +12,15 @@ use super::Certified;
 use super::home::hand_over;
 use super::home::{Home, RunAs, kill, program, said_by};
 use super::{free_port, skip};
+
+/// Names a `mysqld` to be run in place of MariaDB.
+const MYSQLD: &str = "UNANIMOUS_MYSQLD";
+
+const INSTALL: [&str; 2] = ["--auth-root-authentication-method=normal", "--skip-test-db"];
+
+/// Without it MySQL lets its superuser in by the socket only.
+const ROOT: &str = "CREATE USER root@'127.0.0.1'; \
+                    GRANT ALL ON *.* TO root@'127.0.0.1' WITH GRANT OPTION;\n";
 
 /// A server that is killed when this goes.
 pub struct PrivateMariaDb {
@@ -21,7 +33,13 @@ pub struct PrivateMariaDb {
 impl PrivateMariaDb {
     /// Whether one can be started on this machine.
     pub fn is_installed() -> bool {
-        program("mariadbd").is_some() && program("mariadb-install-db").is_some()
+        mysqld().is_some()
+            || program("mariadbd").is_some() && program("mariadb-install-db").is_some()
+    }
+
+    /// Whether it is MySQL that is run.
+    pub fn is_mysql() -> bool {
+        mysqld().is_some()
     }
 
     /// Starts a server with these options, each as `--name=value`, and an empty database `bank`.
@@ -52,10 +70,16 @@ impl PrivateMariaDb {
         home.open_to_nobody()?;
         let options = options.iter().map(|it| (*it).to_owned()).collect();
         let mut server = Self { home, port, options, child: None };
-        let mut install = server.command("mariadb-install-db");
+        let mut install = server.program("mariadb-install-db");
         install.arg("--no-defaults").arg(server.argument("datadir", "data"));
         install.arg(server.argument("tmpdir", ""));
-        install.args(["--auth-root-authentication-method=normal", "--skip-test-db"]);
+        if Self::is_mysql() {
+            let root = server.home.path().join("root.sql");
+            std::fs::write(root, ROOT).map_err(|error| format!("root.sql: {error}"))?;
+            install.arg("--initialize-insecure").arg(server.argument("init-file", "root.sql"));
+        } else {
+            install.args(INSTALL);
+        }
         server.home.run(&mut install)?;
         server.try_up()?;
         server.try_sql("", "CREATE DATABASE bank")?;
@@ -64,6 +88,14 @@ impl PrivateMariaDb {
 
     fn argument(&self, name: &str, file: &str) -> String {
         format!("--{name}={}", self.home.path().join(file).display())
+    }
+
+    /// A program of MariaDB's server; MySQL has one for everything.
+    fn program(&self, name: &str) -> Command {
+        match mysqld() {
+            Some(mysqld) => self.home.command(&mysqld, RunAs::NeverRoot),
+            None => self.command(name),
+        }
     }
 
     fn command(&self, name: &str) -> Command {
@@ -94,12 +126,15 @@ impl PrivateMariaDb {
     }
 
     fn server(&self) -> Command {
-        let mut command = self.command("mariadbd");
+        let mut command = self.program("mariadbd");
         command.arg("--no-defaults").arg(self.argument("datadir", "data"));
         command.arg(self.argument("tmpdir", "")).arg(self.argument("socket", "socket"));
         command.arg(self.argument("pid-file", "pid")).arg(format!("--port={}", self.port));
         command.args(["--bind-address=127.0.0.1", "--skip-name-resolve"]);
         command.args(["--max-connections=300", "--innodb-buffer-pool-size=64M"]);
+        if Self::is_mysql() {
+            command.arg("--mysqlx=OFF");
+        }
         command.args(&self.options);
         command
     }
@@ -161,6 +196,11 @@ impl PrivateMariaDb {
         client.args(["-u", "root", "-N", "-B", "--default-character-set=utf8mb4"]);
         said_by(client.args([&format!("--database={database}"), "-e", statements]))
     }
+}
+
+/// The program of MySQL that is to be run in place of MariaDB's.
+fn mysqld() -> Option<PathBuf> {
+    std::env::var_os(MYSQLD).map(PathBuf::from)
 }
 
 impl Drop for PrivateMariaDb {

@@ -1,5 +1,8 @@
 //! A database with a counter, and short ways to ask it.
+//!
+//! It is one of MariaDB, or of MySQL where that runs in its place.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,7 +27,22 @@ impl Bank {
              INSERT INTO account VALUES (1, 1000), (2, 1000); \
              CREATE USER app@'127.0.0.1'; GRANT ALL ON bank.* TO app@'127.0.0.1'",
         );
-        Some(Self { server })
+        let bank = Self { server };
+        bank.let_list("app@'127.0.0.1'");
+        Some(bank)
+    }
+
+    /// Lets a user ask what is prepared, which anybody may in MariaDB.
+    pub(crate) fn let_list(&self, user: &str) {
+        if PrivateMariaDb::is_mysql() {
+            self.server.sql("", &format!("GRANT XA_RECOVER_ADMIN ON *.* TO {user}"));
+        }
+    }
+
+    /// More rows, of nothing each.
+    pub(crate) fn add_accounts(&self, ids: RangeInclusive<i64>) {
+        let rows: Vec<_> = ids.map(|id| format!("({id}, 0)")).collect();
+        self.server.sql("bank", &format!("INSERT INTO account VALUES {}", rows.join(", ")));
     }
 
     pub(crate) fn number(&self, sql: &str) -> i64 {
@@ -33,12 +51,21 @@ impl Bank {
 
     /// Ends the connections of a user, as an operator does who wants to finish a branch.
     pub(crate) fn disconnect(&self, user: &str) {
-        drop(self.server.try_sql("", &format!("KILL USER {user}@'127.0.0.1'")));
+        let list = format!("SELECT id FROM information_schema.processlist WHERE user = '{user}'");
+        for id in self.server.sql("", &list).lines() {
+            // It may have ended by itself.
+            drop(self.server.try_sql("", &format!("KILL {id}")));
+        }
     }
 }
 
 pub(crate) fn at(url: &str) -> Arc<dyn Resource> {
     open("bank", url, &Settings::default(), Arc::new(Unobserved)).expect("a good url")
+}
+
+/// What the one has, or else the other.
+pub(crate) fn either<T>(mariadb: T, mysql: T) -> T {
+    if PrivateMariaDb::is_mysql() { mysql } else { mariadb }
 }
 
 /// The identifier as the server spells it.

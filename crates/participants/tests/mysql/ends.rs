@@ -21,7 +21,7 @@ fn done() -> Answer {
 #[tokio::test]
 async fn more_branches_than_connections_can_wait_for_their_decisions() {
     let Some(bank) = Bank::start(&[]) else { return };
-    bank.server.sql("bank", "INSERT INTO account SELECT seq, 0 FROM seq_101_to_120");
+    bank.add_accounts(101..=120);
     let resource = at(&format!("{}?connections=2", bank.server.url("app", "bank")));
     let mut prepared = Vec::new();
     for id in 101..=120 {
@@ -44,7 +44,7 @@ async fn more_branches_than_connections_can_wait_for_their_decisions() {
 #[tokio::test]
 async fn a_branch_whose_connection_is_just_ending_is_finished_and_not_only_acknowledged() {
     let Some(bank) = Bank::start(&[]) else { return };
-    bank.server.sql("bank", "INSERT INTO account SELECT seq, 0 FROM seq_101_to_108");
+    bank.add_accounts(101..=108);
     let url = bank.server.url("app", "bank");
     let (first, other) = (fresh_name(), bank.resource());
     let Answer::Yes(came) = prepare(&other, &first, bank.add(0)).await else { panic!("yes") };
@@ -216,7 +216,9 @@ async fn proofs_go_when_they_are_old_and_then_nothing_is_concluded_from_their_ab
 
 #[tokio::test]
 async fn an_examination_names_what_has_to_be_changed() {
-    let Some(bank) = Bank::start(&["--log-bin", "--innodb-flush-log-at-trx-commit=2"]) else {
+    let Some(bank) =
+        Bank::start(&["--log-bin", "--sync-binlog=0", "--innodb-flush-log-at-trx-commit=2"])
+    else {
         return;
     };
     let worst = async |bank: &Bank, query: &str| {

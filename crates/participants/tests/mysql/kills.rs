@@ -75,8 +75,7 @@ async fn work_on(resource: Arc<dyn Resource>, id: i64, stop: Arc<AtomicBool>) ->
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_killed_under_load_keeps_every_promise_and_no_lock() {
     let Some(mut bank) = Bank::start(&["--sync-binlog=1", "--log-bin"]) else { return };
-    let rows = format!("INSERT INTO account SELECT 100 + seq, 0 FROM seq_1_to_{ACCOUNTS}");
-    bank.server.sql("bank", &rows);
+    bank.add_accounts(101..=100 + ACCOUNTS);
     let foreign = bank.prepare_foreign();
     let (resource, stop) = (bank.resource(), Arc::new(AtomicBool::new(false)));
     let workers: Vec<_> = (101..=100 + ACCOUNTS)

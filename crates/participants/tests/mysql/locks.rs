@@ -7,10 +7,10 @@ use serde_json::json;
 use unanimous_core::id::BranchName;
 use unanimous_core::{Answer, Opaque, Verb};
 use unanimous_participants::testing::conformance::{Subject, call, fresh_name};
-use unanimous_participants::testing::until;
+use unanimous_participants::testing::{PrivateMariaDb, until};
 use unanimous_participants::{Call, Resource, returned};
 
-use crate::common::{Bank, at, finish, prepare, sql, work};
+use crate::common::{Bank, at, either, finish, prepare, sql, work};
 
 /// A second and a half until somebody looks, and as long again until the lock timeout.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -21,6 +21,10 @@ const ADD: &str = "UPDATE account SET balance = balance + 1 WHERE id = 1";
 fn start() -> Option<Bank> {
     let bank = Bank::start(&[])?;
     bank.server.sql("", "GRANT PROCESS ON *.* TO app@'127.0.0.1'");
+    if PrivateMariaDb::is_mysql() {
+        let grant = "GRANT SELECT ON performance_schema.data_lock_waits TO app@'127.0.0.1'";
+        bank.server.sql("", grant);
+    }
     Some(bank)
 }
 
@@ -59,7 +63,8 @@ async fn a_prepared_branch_is_named_by_its_identifier_with_its_connection_and_wi
     let (kind, detail) = refused(&resource, bank.add(1)).await;
     assert_eq!(kind, "lock_timeout");
     assert!(detail.starts_with("statement 1: ") && detail.contains("HY000); after "), "{detail}");
-    let expected = format!("ms it waited for {holder}, prepared (connection ");
+    let expected =
+        format!("ms it waited for {holder}, prepared ({}", either("connection ", "begun "));
     assert!(detail.contains(&expected) && detail.contains("begun "), "{detail}");
 
     // Another coordinator knows of it by the server alone.
@@ -146,12 +151,14 @@ async fn a_branch_that_is_answered_soon_is_not_looked_at() {
 async fn the_bounds_of_locks_and_statements_derive_from_what_is_left() {
     let Some(bank) = start() else { return };
     let resource = bank.resource();
-    let bounds = "SELECT @@innodb_lock_wait_timeout AS lock_s, \
-         CAST(@@max_statement_time * 1000 AS SIGNED) AS statement_ms";
+    let statement_ms =
+        either("CAST(@@max_statement_time * 1000 AS SIGNED)", "@@max_execution_time");
+    let bounds =
+        format!("SELECT @@innodb_lock_wait_timeout AS lock_s, {statement_ms} AS statement_ms");
     for patience_ms in [4_000, 8_000, 20_000] {
         let asked = Call {
             patience: Duration::from_millis(patience_ms),
-            ..call(&fresh_name(), Verb::Prepare, sql(bounds))
+            ..call(&fresh_name(), Verb::Prepare, sql(&bounds))
         };
         let Answer::ReadOnly(came) = resource.call(asked).await else { panic!("reads only") };
         let results = returned::results(came.bytes());

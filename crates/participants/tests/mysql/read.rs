@@ -47,7 +47,7 @@ async fn a_function_that_writes_is_refused_by_the_server() {
     bank.server.sql(
         "bank",
         "DELIMITER //\n\
-         CREATE FUNCTION gift() RETURNS int MODIFIES SQL DATA BEGIN \
+         CREATE FUNCTION gift() RETURNS int DETERMINISTIC MODIFIES SQL DATA BEGIN \
          UPDATE account SET balance = balance + 1; RETURN 1; END//\nDELIMITER ;",
     );
     let resource = at(&bank.server.url("app", "bank"));

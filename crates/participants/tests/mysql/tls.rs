@@ -11,7 +11,7 @@ use unanimous_participants::{
     Fitness, Password, Resource, Settings, TlsFiles, Unobserved, open, returned,
 };
 
-use crate::common::{Bank, finish, prepare, work};
+use crate::common::{Bank, either, finish, prepare, work};
 
 const PASSWORD: &str = "s3cret";
 
@@ -25,6 +25,7 @@ fn encrypted(authority: &Authority, rule: &str) -> Option<Bank> {
          GRANT ALL ON bank.* TO safe@'127.0.0.1'"
     );
     bank.server.sql("bank", &user);
+    bank.let_list("safe@'127.0.0.1'");
     Some(bank)
 }
 
@@ -59,8 +60,10 @@ async fn refusal(resource: &Arc<dyn Resource>, bank: &Bank) -> String {
 async fn a_branch_commits_over_tls_and_not_without() {
     let authority = Authority::new();
     let Some(bank) = encrypted(&authority, "REQUIRE SSL") else { return };
-    let cipher = "SELECT variable_value <> '' FROM information_schema.session_status \
-                  WHERE variable_name = 'Ssl_cipher'";
+    let cipher = format!(
+        "SELECT variable_value <> '' FROM {}.session_status WHERE variable_name = 'Ssl_cipher'",
+        either("information_schema", "performance_schema")
+    );
     for mode in ["require", "verify-full"] {
         let resource = at(&bank.server, "localhost", mode, trusting(&authority));
         let name = fresh_name();
@@ -118,7 +121,7 @@ async fn a_server_knows_us_by_our_certificate() {
 
 #[tokio::test]
 async fn a_server_without_tls_is_told_to_switch_it_on() {
-    let Some(bank) = Bank::start(&["--skip-ssl"]) else { return };
+    let Some(bank) = Bank::start(&[either("--skip-ssl", "--tls-version=")]) else { return };
     let authority = Authority::new();
     let resource = at(&bank.server, "localhost", "verify-full", trusting(&authority));
     let seen = refusal(&resource, &bank).await;
