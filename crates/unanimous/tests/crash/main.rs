@@ -14,7 +14,7 @@
 //! | `failing` | its disk reports errors |
 //! | `full` | its disk has no room |
 //! | `banks` | its participants are killed as well |
-//! | `databases` | killed, and databases of three kinds as well |
+//! | `databases` | killed, or cut off from databases of three kinds, which are killed as well |
 //! | `shared` | the same on a journal in a database that is killed as well |
 //! | `quorum` | the same on a journal in etcd, members of which are killed |
 //! | `nodes` | several that share a journal are killed, paused and restarted |

@@ -1,35 +1,43 @@
-//! Three kinds of databases, killed like the coordinator, under transfers between all of them.
+//! Three kinds of databases under transfers between all of them.
 //!
 //! Each transfer leaves its number in every database, so that afterwards the books tell for each one
 //! where it took effect. Something prepared by somebody else lies in two of them all the time.
 
+mod cuts;
+mod kills;
+
 use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::task::{JoinSet, block_in_place};
 use unanimous_participants::testing::{PrivateMariaDb, PrivatePostgres, PrivateRedis};
 
-use crate::chance::Chance;
-use crate::coordinator::{Coordinator, Setup};
+use crate::coordinator::Setup;
 use crate::http::Http;
 use crate::place::{Folder, eventually};
 
-/// Kills of each of the four: the step `crash` makes more of them.
-const KILLS: &str = "UNANIMOUS_DATABASE_KILLS";
-
 const CLIENTS: u64 = 6;
-
-/// Longest time between two kills.
-const LIFE_MS_MAX: u64 = 200;
 
 struct Databases {
     postgres: PrivatePostgres,
     maria: PrivateMariaDb,
     redis: PrivateRedis,
+}
+
+/// A coordinator that reaches each of them at an address.
+fn setup(folder: &Folder, [postgres, maria, redis]: [SocketAddr; 3]) -> Setup {
+    let urls = [
+        ("postgres", format!("postgres://postgres@{postgres}/postgres")),
+        ("maria", format!("mysql://root@{maria}/bank")),
+        ("redis", format!("redis://{redis}")),
+    ];
+    let head = "cluster = \"crash\"\n[limits]\norphan_grace_ms = 1000\ncall_timeout_ms = 2000\n";
+    Setup::with_urls(folder.path(), head, &urls)
 }
 
 /// What the clients were told of transfers by number.
@@ -42,9 +50,14 @@ struct Told {
 
 impl Databases {
     fn start() -> Option<Self> {
-        let postgres = PrivatePostgres::start(&[])?;
-        let maria = PrivateMariaDb::start(&[])?;
-        let redis = PrivateRedis::start(&[])?;
+        Self::start_with(&[], &[], &[])
+    }
+
+    /// With options of the first, the second and the third.
+    fn start_with(postgres: &[&str], maria: &[&str], redis: &[&str]) -> Option<Self> {
+        let postgres = PrivatePostgres::start(postgres)?;
+        let maria = PrivateMariaDb::start(maria)?;
+        let redis = PrivateRedis::start(redis)?;
         let tables = "CREATE TABLE account (id int PRIMARY KEY, balance bigint NOT NULL); \
                       CREATE TABLE entry (number bigint PRIMARY KEY)";
         let rows: Vec<String> = (0..CLIENTS).map(|id| format!("({id}, 0)")).collect();
@@ -60,15 +73,10 @@ impl Databases {
         Some(Self { postgres, maria, redis })
     }
 
-    fn setup(&self, folder: &Folder) -> Setup {
-        let urls = [
-            ("postgres", self.postgres.url("postgres", "postgres")),
-            ("maria", self.maria.url("root", "bank")),
-            ("redis", self.redis.url()),
-        ];
-        let head =
-            "cluster = \"crash\"\n[limits]\norphan_grace_ms = 1000\ncall_timeout_ms = 2000\n";
-        Setup::with_urls(folder.path(), head, &urls)
+    /// Where each of them listens.
+    fn addresses(&self) -> [SocketAddr; 3] {
+        [self.postgres.port(), self.maria.port(), self.redis.port()]
+            .map(|port| (Ipv4Addr::LOCALHOST, port).into())
     }
 
     /// What each of them holds prepared, in its own spelling.
@@ -147,63 +155,57 @@ async fn client(account: u64, http: Http, told: Arc<Told>) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn books_in_three_kinds_of_databases_balance_whatever_is_killed() {
-    let Some(mut databases) = block_in_place(Databases::start) else { return };
-    let kills = std::env::var(KILLS).ok().and_then(|kills| kills.parse().ok()).unwrap_or(3);
-    let mut chance = Chance::new();
-    let folder = Folder::new();
-    let setup = databases.setup(&folder);
-    let mut coordinator = Coordinator::start(&setup).await;
-    let http = Http::new(&setup.server());
-    let told = Arc::new(Told::default());
-    let mut clients = JoinSet::new();
-    for account in 0..CLIENTS {
-        clients.spawn(client(account, http.clone(), Arc::clone(&told)));
+/// Clients that make transfers until they are told to stop.
+struct Load {
+    http: Http,
+    told: Arc<Told>,
+    clients: JoinSet<()>,
+}
+
+impl Load {
+    fn start(http: &Http) -> Self {
+        let told = Arc::new(Told::default());
+        let mut clients = JoinSet::new();
+        for account in 0..CLIENTS {
+            clients.spawn(client(account, http.clone(), Arc::clone(&told)));
+        }
+        Self { http: http.clone(), told, clients }
     }
-    let committed = || told.committed.lock().expect("nobody panics").len();
-    let start = Instant::now();
-    let mut victims: Vec<u64> = (0..4 * kills).map(|number| number % 4).collect();
-    while !victims.is_empty() {
-        let before = committed();
-        eventually("transfers go on", async || match committed() {
+
+    fn committed(&self) -> usize {
+        self.told.committed.lock().expect("nobody panics").len()
+    }
+
+    /// Waits until there were some transfers more.
+    async fn goes_on(&self) {
+        let before = self.committed();
+        eventually("transfers go on", async || match self.committed() {
             now if now > before + 5 => Ok(()),
-            now => Err(format!("{now} committed; {}", log(&http).await)),
+            now => Err(format!("{now} committed; {}", log(&self.http).await)),
         })
         .await;
-        tokio::time::sleep(chance.pause(LIFE_MS_MAX)).await;
-        let victim = victims.swap_remove(chance.below(victims.len() as u64) as usize);
-        match victim {
-            0 => coordinator.kill_and_respawn().await,
-            1 => block_in_place(|| (databases.postgres.kill(), databases.postgres.up())).1,
-            2 => block_in_place(|| (databases.maria.kill(), databases.maria.up())).1,
-            _ => block_in_place(|| (databases.redis.kill(), databases.redis.up())).1,
-        }
     }
-    let killing = start.elapsed();
-    clients.shutdown().await;
-    coordinator.ready().await.expect("it recovers from any kill");
-    eventually("everything has ended", async || {
-        let metrics = http.get("/metrics").await?;
-        match String::from_utf8_lossy(&metrics.body).contains("\nunanimous_in_flight 0\n") {
-            true => Ok(()),
-            false => Err(log(&http).await),
-        }
-    })
-    .await;
-    eventually("nothing of ours is prepared", async || {
-        block_in_place(|| databases.only_foreign_is_held())
-    })
-    .await;
-    let count = committed();
-    block_in_place(|| verdict(&databases, &told));
-    println!(
-        "{} kills of each of 4 in {:.0} s; {count} transfers told committed, {} aborted",
-        kills,
-        killing.as_secs_f64(),
-        told.aborted.lock().expect("nobody panics").len(),
-    );
-    assert_eq!(coordinator.stop().await.status.code(), Some(0));
+
+    /// Stops it, waits until everything has ended, and looks into the books. Says how many transfers were
+    /// told committed and aborted.
+    async fn end(mut self, databases: &Databases) -> String {
+        self.clients.shutdown().await;
+        eventually("everything has ended", async || {
+            let metrics = self.http.get("/metrics").await?;
+            match String::from_utf8_lossy(&metrics.body).contains("\nunanimous_in_flight 0\n") {
+                true => Ok(()),
+                false => Err(log(&self.http).await),
+            }
+        })
+        .await;
+        eventually("nothing of ours is prepared", async || {
+            block_in_place(|| databases.only_foreign_is_held())
+        })
+        .await;
+        block_in_place(|| verdict(databases, &self.told));
+        let aborted = self.told.aborted.lock().expect("nobody panics").len();
+        format!("{} transfers told committed, {aborted} aborted", self.committed())
+    }
 }
 
 fn verdict(databases: &Databases, told: &Told) {
