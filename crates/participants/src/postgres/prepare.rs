@@ -458,10 +458,11 @@ async fn confirm(inner: &Inner, call: &Call) -> Heard {
 async fn number_of(inner: &Inner, call: &Call) -> Result<Option<String>, Heard> {
     let lent = inner.second_phase.lend().await;
     let mut lent = lent.map_err(|why| unreached(&why))?;
-    // The view has the low half of the number; it is not in the future, so the rest is known.
+    // The view has the low half of the number. The whole of it is near the snapshot's end, on either side:
+    // who is behind that, and has not ended, does not move it.
     let sql = format!(
-        "SELECT (now - ((now - low) & 4294967295))::text FROM (SELECT \
-         pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS now, \
+        "SELECT (near + ((low - near + 2147483648) & 4294967295) - 2147483648)::text FROM (SELECT \
+         pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS near, \
          transaction::text::bigint AS low FROM pg_prepared_xacts \
          WHERE gid = '{}' AND database = current_database()) AS held",
         call.name

@@ -1,9 +1,9 @@
 //! What PostgreSQL refuses, and what a branch's vote says of it.
 
 use serde_json::json;
-use unanimous_core::{Answer, Verb};
+use unanimous_core::{Answer, Decision, HeuristicKind, Opaque, Verb};
 use unanimous_participants::testing::conformance::{Subject, call, fresh_name};
-use unanimous_participants::{Settings, Unobserved, returned};
+use unanimous_participants::{Call, Settings, Unobserved, returned};
 
 use crate::common::{Bank, prepare, sql, work};
 
@@ -48,8 +48,7 @@ async fn every_error_that_can_be_provoked_is_a_no_of_its_kind_and_leaves_nothing
         let list = json!([{"sql": statement}, {"sql": "UPDATE account SET balance = 0"}]);
         let name = fresh_name();
         let patience = std::time::Duration::from_secs(1);
-        let asked =
-            unanimous_participants::Call { patience, ..call(&name, Verb::Prepare, work(list)) };
+        let asked = Call { patience, ..call(&name, Verb::Prepare, work(list)) };
         let (found, detail) = refusal(resource.call(asked).await);
         assert_eq!(found, kind, "{statement}: {detail}");
         assert!(detail.contains(named), "{statement}: {detail}");
@@ -91,7 +90,7 @@ async fn conflicts_are_told_apart() {
         ..call(&fresh_name(), Verb::Prepare, bank.add(1))
     };
     assert_eq!(refusal(resource.call(waiting).await).0, "lock_timeout");
-    bank.end_by_hand(&holder, unanimous_core::Decision::Abort);
+    bank.end_by_hand(&holder, Decision::Abort);
 
     let crossed = |first: i32, second: i32| {
         let add = "UPDATE account SET balance = balance + 1 WHERE id = $1";
@@ -138,7 +137,7 @@ async fn values_of_every_kind_arrive_and_come_back() {
             "raw": "\\x00ff", "doc": {"a": [1, "x"]}, "list": "{1,NULL,3}",
             "words": "{\"a,b\",\"c\\\"d\"}", "none": null}]})]
     );
-    bank.end_by_hand(&name, unanimous_core::Decision::Abort);
+    bank.end_by_hand(&name, Decision::Abort);
     let many = sql("SELECT n FROM generate_series(1, 100000) AS n");
     let Answer::ReadOnly(came) = prepare(&resource, &fresh_name(), many).await else {
         panic!("reads only")
@@ -159,16 +158,44 @@ async fn values_of_every_kind_arrive_and_come_back() {
 async fn a_branch_the_application_prepared_is_confirmed_and_one_it_did_not_is_not() {
     let Some(bank) = Bank::start(&[]) else { return };
     let (resource, name) = (bank.resource(), fresh_name());
-    let nothing = unanimous_core::Opaque::default;
+    let nothing = Opaque::default;
     assert!(matches!(prepare(&resource, &name, nothing()).await, Answer::Lost(_)));
     let add = "UPDATE account SET balance = 5 WHERE id = 1";
     bank.server.sql("postgres", &format!("BEGIN; {add}; PREPARE TRANSACTION '{name}'; COMMIT"));
     let Answer::Yes(came) = prepare(&resource, &name, nothing()).await else { panic!("prepared") };
-    bank.end_by_hand(&name, unanimous_core::Decision::Abort);
-    let commit =
-        unanimous_participants::Call { returned: came, ..call(&name, Verb::Commit, nothing()) };
-    let by_hand = Answer::Heuristic(unanimous_core::HeuristicKind::Rollback);
+    bank.end_by_hand(&name, Decision::Abort);
+    let commit = Call { returned: came, ..call(&name, Verb::Commit, nothing()) };
+    let by_hand = Answer::Heuristic(HeuristicKind::Rollback);
     assert_eq!(resource.call(commit).await, by_hand);
+}
+
+/// Transactions with lower numbers that have not ended leave the snapshot's end behind the branch's number.
+#[tokio::test]
+async fn how_a_branch_the_application_prepared_has_ended_is_known_whoever_else_is_at_work() {
+    let Some(bank) = Bank::start(&[]) else { return };
+    let (resource, name) = (bank.resource(), fresh_name());
+    for number in 0..3 {
+        bank.server.sql(
+            "postgres",
+            &format!("BEGIN; CREATE TABLE t{number} (); PREPARE TRANSACTION 'other-{number}'"),
+        );
+    }
+    bank.server.sql(
+        "postgres",
+        &format!(
+            "BEGIN; UPDATE account SET balance = balance - 1 WHERE id = 1; PREPARE TRANSACTION '{name}'"
+        ),
+    );
+    let Answer::Yes(came) = prepare(&resource, &name, Opaque::default()).await else {
+        panic!("it is prepared")
+    };
+    let commit = Call { returned: came, ..call(&name, Verb::Commit, Opaque::default()) };
+    for _ in 0..2 {
+        // As if the first acknowledgement had been lost.
+        let answer = resource.call(commit.clone()).await;
+        assert_eq!(answer, Answer::Done(Opaque::default()));
+    }
+    assert_eq!(bank.counter(), 999);
 }
 
 #[tokio::test]
