@@ -25,6 +25,9 @@ use unanimous_participants::testing::until;
 use crate::mixed::{EARN, Scene};
 use crate::scene::{Coordinator, TAKE, balance, bank, prepared, url};
 
+/// What can be done only outside of any transaction, and leaves nothing.
+const NOT_WITHIN: [&str; 3] = ["XA START 'probe'", "XA END 'probe'", "XA ROLLBACK 'probe'"];
+
 const UNTOUCHED: (&str, &str) = ("1000", "1000");
 
 /// Pools of one connection each: what comes back is what is lent next.
@@ -58,9 +61,13 @@ impl Pools {
 
     /// Whether what is lent next is outside of any transaction.
     async fn are_clean(&self) -> bool {
-        let ledger = query_scalar("SELECT CONCAT(@@in_transaction)").fetch_one(&self.ledger).await;
-        let is_within: String = ledger.expect("it is usable");
-        is_clean(&mut *self.wallet().await).await && is_within == "0"
+        let mut ledger = self.ledger().await;
+        for probe in NOT_WITHIN {
+            if ledger.execute(probe).await.is_err() {
+                return false;
+            }
+        }
+        is_clean(&mut *self.wallet().await).await
     }
 }
 

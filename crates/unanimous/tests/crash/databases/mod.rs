@@ -3,6 +3,7 @@
 //! Each transfer leaves its number in every database, so that afterwards the books tell for each one
 //! where it took effect. Something prepared by somebody else lies in two of them all the time.
 
+mod application;
 mod cuts;
 mod kills;
 
@@ -21,6 +22,7 @@ use crate::coordinator::Setup;
 use crate::http::Http;
 use crate::place::{Folder, eventually};
 
+/// Each has an account of its own; the next one is the application's.
 const CLIENTS: u64 = 6;
 
 struct Databases {
@@ -60,7 +62,7 @@ impl Databases {
         let redis = PrivateRedis::start(redis)?;
         let tables = "CREATE TABLE account (id int PRIMARY KEY, balance bigint NOT NULL); \
                       CREATE TABLE entry (number bigint PRIMARY KEY)";
-        let rows: Vec<String> = (0..CLIENTS).map(|id| format!("({id}, 0)")).collect();
+        let rows: Vec<String> = (0..=CLIENTS).map(|id| format!("({id}, 0)")).collect();
         let rows = format!("INSERT INTO account VALUES {}", rows.join(", "));
         postgres.sql("postgres", &format!("{tables}; {rows}"));
         maria.sql("bank", &format!("{tables}; {rows}"));
@@ -210,17 +212,22 @@ impl Load {
 
 fn verdict(databases: &Databases, told: &Told) {
     let [postgres, maria, redis] = databases.entries();
-    let differ =
-        |other: &BTreeSet<u64>| postgres.symmetric_difference(other).copied().collect::<Vec<_>>();
-    assert_eq!((differ(&maria), differ(&redis)), (vec![], vec![]), "in some but not in all");
+    // The application has nothing in Redis.
+    let of_clients: BTreeSet<u64> = postgres.range(..application::FIRST).copied().collect();
+    let differ = |one: &BTreeSet<u64>, other: &BTreeSet<u64>| {
+        one.symmetric_difference(other).copied().collect::<Vec<_>>()
+    };
+    let differ = (differ(&postgres, &maria), differ(&of_clients, &redis));
+    assert_eq!(differ, (vec![], vec![]), "in some but not in all");
     let committed = told.committed.lock().expect("nobody panics");
     let lost: Vec<_> = committed.difference(&postgres).collect();
     assert!(lost.is_empty(), "told committed, and nowhere: {lost:?}");
     let aborted = told.aborted.lock().expect("nobody panics");
     let undead: Vec<_> = aborted.intersection(&postgres).collect();
     assert!(undead.is_empty(), "told aborted, and everywhere: {undead:?}");
-    let count = i64::try_from(postgres.len()).expect("not that many");
-    assert_eq!(databases.sums(), [-2 * count, count, count]);
+    let count = |set: &BTreeSet<u64>| i64::try_from(set.len()).expect("not that many");
+    let (all, of_clients) = (count(&postgres), count(&of_clients));
+    assert_eq!(databases.sums(), [-2 * all, all, of_clients]);
 }
 
 /// The open transactions, for whoever wonders why something does not happen.
