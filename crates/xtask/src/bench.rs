@@ -11,9 +11,9 @@ pub(crate) const HELP: &str = "  \
 cargo xtask bench [coordinator | http | saga | sql | startup | journals | costs |
                    takeover] [OPTION...]
       Measures decisions a second in one process against two bare loops, transactions over HTTP, sagas
-      (also against others: saga --against NAMES), transfers between two PostgreSQL servers against
-      two-phase commit by hand, and a start with a million transactions in the journal; all of these
-      unless one is named. By name only, because they want etcd: a node on a journal in PostgreSQL and
+      (also against others: saga --against NAMES), transfers between two databases, PostgreSQL and
+      MariaDB too, against two-phase commit by hand, and a start with a million transactions in the
+      journal; all of these unless one is named. By name only, because they want etcd: a node on a journal in PostgreSQL and
       etcd, protocols side by side with their coordinator killed, and a row that is blocked until another node takes over.
       Options go to `unanimous bench NAME`, such as --seconds 5 or --json.";
 

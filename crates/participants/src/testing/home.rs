@@ -129,6 +129,25 @@ pub(super) fn kill(child: &mut Option<Child>) {
     }
 }
 
+/// Processor time that a server has used so far, from `/proc`: its main process and those that this has
+/// started, whether or not they live.
+pub(super) fn cpu(child: &Option<Child>) -> Duration {
+    let Some(main) = child.as_ref().map(Child::id) else { return Duration::ZERO };
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let ticks = processes.filter_map(|process| {
+        let stat = fs::read_to_string(process.path().join("stat")).ok()?;
+        // The name of the program, in brackets, may hold spaces.
+        let (name, rest) = stat.rsplit_once(')')?;
+        let fields: Vec<u64> = rest.split(' ').map(|it| it.parse().unwrap_or(0)).collect();
+        let own = name.split(' ').next()?.parse() == Ok(main);
+        let of_those_that_ended = if own { fields.get(14)? + fields.get(15)? } else { 0 };
+        let ours = own || fields.get(2) == Some(&u64::from(main));
+        ours.then_some(fields.get(12)? + fields.get(13)? + of_those_that_ended)
+    });
+    // Programs see 100 ticks a second on every Linux.
+    Duration::from_millis(ticks.sum::<u64>() * 10)
+}
+
 /// What a server's own client says.
 pub(super) fn said_by(client: &mut Command) -> Result<String, String> {
     let output = client.output().expect("a server comes with its client");

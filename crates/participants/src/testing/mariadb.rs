@@ -5,12 +5,13 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::time::Duration;
 
 #[cfg(feature = "testing")]
 use super::Certified;
 #[cfg(feature = "testing")]
 use super::home::hand_over;
-use super::home::{Home, RunAs, kill, program, said_by};
+use super::home::{Home, RunAs, cpu, kill, program, said_by};
 use super::{free_port, skip};
 
 /// Names a `mysqld` to be run in place of MariaDB.
@@ -137,6 +138,11 @@ impl PrivateMariaDb {
         }
         command.args(&self.options);
         command
+    }
+
+    /// Processor time that it has used so far.
+    pub fn cpu(&self) -> Duration {
+        cpu(&self.child)
     }
 
     /// Kills it as a power failure would.

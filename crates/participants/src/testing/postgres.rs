@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::Certified;
 #[cfg(feature = "testing")]
 use super::home::hand_over;
-use super::home::{Home, RunAs, kill, said_by};
+use super::home::{Home, RunAs, cpu, kill, said_by};
 use super::{free_port, skip};
 
 /// A server that is killed when this goes.
@@ -110,22 +110,9 @@ impl PrivatePostgres {
         ready.status().is_ok_and(|status| status.success())
     }
 
-    /// Processor time that it has used so far, from `/proc`: its main process and those that live.
+    /// Processor time that it has used so far: its main process and those that this has started.
     pub fn cpu(&self) -> Duration {
-        let Some(main) = self.child.as_ref().map(Child::id) else { return Duration::ZERO };
-        let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-        let ticks = processes.filter_map(|process| {
-            let stat = fs::read_to_string(process.path().join("stat")).ok()?;
-            // The name of the program, in brackets, may hold spaces.
-            let (name, rest) = stat.rsplit_once(')')?;
-            let fields: Vec<u64> = rest.split(' ').map(|it| it.parse().unwrap_or(0)).collect();
-            let own = name.split(' ').next()?.parse() == Ok(main);
-            let of_those_that_ended = if own { fields.get(14)? + fields.get(15)? } else { 0 };
-            let ours = own || fields.get(2) == Some(&u64::from(main));
-            ours.then_some(fields.get(12)? + fields.get(13)? + of_those_that_ended)
-        });
-        // Programs see 100 ticks a second on every Linux.
-        Duration::from_millis(ticks.sum::<u64>() * 10)
+        cpu(&self.child)
     }
 
     /// Kills it as a power failure would.

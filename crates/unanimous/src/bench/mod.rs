@@ -61,8 +61,9 @@ enum Bench {
     Journals(journals::JournalsArgs),
     /// Sagas of two steps: over HTTP with two services, and in this process with steps that do nothing.
     Saga(saga::SagaArgs),
-    /// Transfers between two PostgreSQL servers of its own, against two-phase commit by hand.
-    Sql(Shape),
+    /// Transfers between two PostgreSQL servers of its own, and between PostgreSQL and MariaDB: over HTTP,
+    /// by SDK and in process, against two-phase commit by hand.
+    Sql(sql::SqlArgs),
     /// Start-up, recovery after kill -9 and memory, with much history.
     Startup(startup::StartupArgs),
     /// One row that everybody wants, and the node that has it killed: PostgreSQL, and the journal in a
@@ -99,7 +100,7 @@ pub(crate) async fn run(args: BenchArgs, format: Format) -> Result<(), Failure> 
         Bench::Http(shape) => http::run(http::Load::Atomic, &shape, format).await,
         Bench::Journals(args) => journals::run(&args, format).await,
         Bench::Saga(args) => saga::run(&args, format).await,
-        Bench::Sql(shape) => sql::run(&shape, format).await,
+        Bench::Sql(args) => sql::run(&args, format).await,
         Bench::Startup(args) => startup::run(&args, format).await,
         Bench::Takeover(args) => takeover::run(&args, format).await,
         Bench::Service => process::serve_agreeing().await,
