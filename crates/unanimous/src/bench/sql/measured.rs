@@ -5,10 +5,15 @@
 
 use std::time::Duration;
 
+use tokio::task::block_in_place;
+
 use super::ways::{Way, Ways};
 use crate::bench::load::{self, Once};
 use crate::exit::Failure;
 use crate::stats::{cpu_of, median};
+
+/// A session of PostgreSQL tells what it did at the end of a transaction, but at most once a second.
+const TOLD_EVERY: Duration = Duration::from_millis(1_050);
 
 /// One measurement, or the median of several.
 #[derive(Clone, Copy, Debug)]
@@ -36,18 +41,20 @@ impl Measured {
         let before = Spent::so_far(ways, way).await?;
         let load = load::load(transfers, ways.pid(), in_flight, time).await?;
         let after = Spent::so_far(ways, way).await?;
-        tokio::task::block_in_place(|| ways.banks.check())?;
+        let flushes_before = (before.begun, before.server_flushes);
+        let server_flushes = flushes_since(flushes_before, ways, transfers, in_flight).await?;
+        block_in_place(|| ways.banks.check())?;
         let begun = (after.begun - before.begun).max(1) as f64;
         let cpu_us = |after: Duration, before: Duration| {
             after.saturating_sub(before).as_secs_f64() * 1e6 / begun
         };
-        let each = |after: u64, before: u64| after.saturating_sub(before) as f64 / begun;
+        let journal_flushes = after.journal_flushes.saturating_sub(before.journal_flushes);
         Ok(Self {
             load,
             program_cpu_us: cpu_us(after.program, before.program),
             server_cpu_us: cpu_us(after.servers, before.servers),
-            server_flushes: each(after.server_flushes, before.server_flushes),
-            journal_flushes: each(after.journal_flushes, before.journal_flushes),
+            server_flushes,
+            journal_flushes: journal_flushes as f64 / begun,
         })
     }
 
@@ -66,6 +73,24 @@ impl Measured {
     }
 }
 
+/// Flushes of the servers for each transfer, since `(transfers, flushes)`, once all sessions have told
+/// theirs: what one told late would be counted for the way that comes next.
+async fn flushes_since(
+    (begun, flushes): (u64, u64),
+    ways: &Ways,
+    transfers: &Once,
+    in_flight: usize,
+) -> Result<f64, Failure> {
+    tokio::time::sleep(TOLD_EVERY).await;
+    // With one more transfer a session tells of those before, and keeps nothing back.
+    let telling: Vec<_> = (0..in_flight).map(|_| tokio::spawn(transfers())).collect();
+    for told in telling {
+        told.await.expect("transfers do not panic")?;
+    }
+    let flushed = block_in_place(|| ways.banks.flushes())?.saturating_sub(flushes);
+    Ok(flushed as f64 / (ways.banks.begun() - begun).max(1) as f64)
+}
+
 /// What everybody has used since the start.
 struct Spent {
     begun: u64,
@@ -82,7 +107,7 @@ impl Spent {
             begun: banks.begun(),
             program: cpu_of(std::process::id()).unwrap_or_default(),
             servers: banks.cpu(),
-            server_flushes: tokio::task::block_in_place(|| banks.flushes())?,
+            server_flushes: block_in_place(|| banks.flushes())?,
             journal_flushes: ways.journal_flushes(way).await?,
         })
     }
