@@ -22,8 +22,8 @@ use crate::chance;
 use crate::error::Error;
 use crate::events::Events;
 use crate::limits::{
-    CONNECT_TIMEOUT_MS, DEADLINE_MS, DEADLINE_MS_MAX, LAST_ATTEMPT_MS, PAUSE_MS_MAX, PAUSE_MS_MIN,
-    REPLY_TIMEOUT_MS,
+    CONNECT_TIMEOUT_MS, DEADLINE_MS, DEADLINE_MS_MAX, LAST_ATTEMPT_MS, LOOK_MS_MIN, PAUSE_MS_MAX,
+    PAUSE_MS_MIN, REPLY_TIMEOUT_MS,
 };
 use crate::message::Message;
 use crate::saga::{BegunSaga, Saga};
@@ -315,6 +315,12 @@ impl Client {
     pub(crate) fn pauses(&self) -> Pauses {
         let Settings { pause_ms_min, pause_ms_max, .. } = self.inner.settings;
         Pauses { next_ms: pause_ms_min, pause_ms_max }
+    }
+
+    /// Between looks at something that nothing is wrong with.
+    pub(crate) fn looks(&self) -> Pauses {
+        let Pauses { next_ms, pause_ms_max } = self.pauses();
+        Pauses { next_ms: next_ms.min(LOOK_MS_MIN), pause_ms_max }
     }
 
     async fn get<T: DeserializeOwned>(&self, path: String) -> Result<T, Error> {

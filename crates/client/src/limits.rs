@@ -23,6 +23,10 @@ pub const GRACE_MS: u64 = 30_000;
 /// First pause before a request is repeated, in milliseconds; it doubles each time.
 pub const PAUSE_MS_MIN: u64 = 25;
 
+/// First pause before it is looked again how a transaction stands whose end is near, in milliseconds; it
+/// doubles each time. About what a resource takes to commit.
+pub const LOOK_MS_MIN: u64 = 2;
+
 /// Longest pause before a request is repeated, in milliseconds.
 pub const PAUSE_MS_MAX: u64 = 2_000;
 
@@ -149,7 +153,7 @@ pub const WORKER_GRACE_MS: u64 = 25_000;
 /// others end.
 pub const ACCEPT_PAUSE_MS: u64 = 100;
 
-const _: () = assert!(PAUSE_MS_MIN <= PAUSE_MS_MAX);
+const _: () = assert!(PAUSE_MS_MIN <= PAUSE_MS_MAX && LOOK_MS_MIN <= PAUSE_MS_MIN);
 const _: () = assert!(REPLY_TIMEOUT_MS <= DEADLINE_MS);
 const _: () = assert!(RETENTION_MS > 7 * 86_400_000);
 const _: () = assert!(BATCH_LEN_MAX <= QUEUE_LEN_MAX);

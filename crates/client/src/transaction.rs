@@ -267,7 +267,7 @@ impl Transaction {
         until: Instant,
         is_enough: impl Fn(&TransactionView) -> bool,
     ) -> Result<TransactionView, Error> {
-        let mut pauses = self.client.pauses();
+        let mut pauses = self.client.looks();
         let path = format!("/v1/transactions/{}", escape(&view.id));
         loop {
             if is_enough(&view) {
