@@ -23,12 +23,12 @@ pub const GRACE_MS: u64 = 30_000;
 /// First pause before a request is repeated, in milliseconds; it doubles each time.
 pub const PAUSE_MS_MIN: u64 = 25;
 
+/// Longest pause before a request is repeated, in milliseconds.
+pub const PAUSE_MS_MAX: u64 = 2_000;
+
 /// First pause before it is looked again how a transaction stands whose end is near, in milliseconds; it
 /// doubles each time. About what a resource takes to commit.
 pub const LOOK_MS_MIN: u64 = 2;
-
-/// Longest pause before a request is repeated, in milliseconds.
-pub const PAUSE_MS_MAX: u64 = 2_000;
 
 /// Milliseconds that have to be left of a deadline for one attempt more at what had no effect so far.
 pub const LAST_ATTEMPT_MS: u64 = 100;

@@ -66,7 +66,8 @@ impl<'a> Watch<'a> {
         lookout.beside(bounded, || holders::look(self.inner, self.session)).await
     }
 
-    /// The session is not used for anything else before the server has said that it was told.
+    /// The session is not used for anything else before the server has said that it was told. What is not
+    /// heard of, and comes later all the same, meets a commit at worst: that is asked again.
     async fn ended_by<T>(&self, left: Duration, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
         tokio::select! {

@@ -14,6 +14,7 @@
 //! |---|---|
 //! | `prepare` | the first phase |
 //! | `finish`, `fence` | the second phase, what is in doubt, and the proof of a commit |
+//! | `bounds` | how long statements may take, and what ends them |
 //! | `holders` | who holds a lock that a branch waits for |
 //! | `step` | steps of sagas |
 //! | `tie` | which session of the server a branch belongs to |

@@ -203,7 +203,7 @@ fn verdict(databases: &Databases, told: &Told) {
 }
 
 /// The open transactions, for whoever wonders why something does not happen.
-async fn open(http: &Http) -> String {
+pub(crate) async fn open(http: &Http) -> String {
     match http.get("/v1/transactions?limit=5").await {
         Ok(reply) => String::from_utf8_lossy(&reply.body).into_owned(),
         Err(error) => error,

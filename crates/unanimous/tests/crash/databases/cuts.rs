@@ -51,7 +51,7 @@ async fn books_balance_whichever_ways_to_the_databases_are_closed() {
         sleep(chance.pause(CUT_MS_MAX)).await;
         closed.iter().for_each(|&way| ways[way].open());
     }
-    println!("{cuts} partitions; {}", load.end(&databases).await);
+    println!("{cuts} partitions; {}", load.end(&mut coordinator, &databases).await);
     assert_eq!(coordinator.stop().await.status.code(), Some(0));
 }
 
@@ -89,6 +89,6 @@ async fn books_balance_whichever_wires_to_the_databases_are_cut() {
         sleep(chance.pause(CUT_MS_MAX)).await;
         cut.iter().for_each(|&(wire, way)| network.mend(0, wire, way));
     }
-    println!("{cuts} partitions; {}", load.end(&databases).await);
+    println!("{cuts} partitions; {}", load.end(&mut coordinator, &databases).await);
     assert_eq!(coordinator.stop().await.status.code(), Some(0));
 }

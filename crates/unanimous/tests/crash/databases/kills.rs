@@ -44,8 +44,7 @@ async fn books_in_three_kinds_of_databases_balance_whatever_is_killed() {
     }
     let killing = start.elapsed();
     drop(application);
-    coordinator.ready().await.expect("it recovers from any kill");
-    let told = load.end(&databases).await;
+    let told = load.end(&mut coordinator, &databases).await;
     println!("{kills} kills of each of 5 in {:.0} s; {told}", killing.as_secs_f64());
     assert_eq!(coordinator.stop().await.status.code(), Some(0));
 }

@@ -18,9 +18,10 @@ use serde_json::{Value, json};
 use tokio::task::{JoinSet, block_in_place};
 use unanimous_participants::testing::{PrivateMariaDb, PrivatePostgres, PrivateRedis};
 
-use crate::coordinator::Setup;
+use crate::coordinator::{Coordinator, Setup};
 use crate::http::Http;
 use crate::place::{Folder, eventually};
+use crate::steps::{open, settled};
 
 /// Each has an account of its own; the next one is the application's.
 const CLIENTS: u64 = 6;
@@ -183,23 +184,16 @@ impl Load {
         let before = self.committed();
         eventually("transfers go on", async || match self.committed() {
             now if now > before + 5 => Ok(()),
-            now => Err(format!("{now} committed; {}", log(&self.http).await)),
+            now => Err(format!("{now} committed; {}", open(&self.http).await)),
         })
         .await;
     }
 
     /// Stops it, waits until everything has ended, and looks into the books. Says how many transfers were
     /// told committed and aborted.
-    async fn end(mut self, databases: &Databases) -> String {
+    async fn end(mut self, coordinator: &mut Coordinator, databases: &Databases) -> String {
         self.clients.shutdown().await;
-        eventually("everything has ended", async || {
-            let metrics = self.http.get("/metrics").await?;
-            match String::from_utf8_lossy(&metrics.body).contains("\nunanimous_in_flight 0\n") {
-                true => Ok(()),
-                false => Err(log(&self.http).await),
-            }
-        })
-        .await;
+        settled(coordinator, &self.http).await;
         eventually("nothing of ours is prepared", async || {
             block_in_place(|| databases.only_foreign_is_held())
         })
@@ -228,12 +222,4 @@ fn verdict(databases: &Databases, told: &Told) {
     let count = |set: &BTreeSet<u64>| i64::try_from(set.len()).expect("not that many");
     let (all, of_clients) = (count(&postgres), count(&of_clients));
     assert_eq!(databases.sums(), [-2 * all, all, of_clients]);
-}
-
-/// The open transactions, for whoever wonders why something does not happen.
-async fn log(http: &Http) -> String {
-    match http.get("/v1/transactions?limit=5").await {
-        Ok(reply) => String::from_utf8_lossy(&reply.body).into_owned(),
-        Err(error) => error,
-    }
 }
