@@ -1,16 +1,15 @@
 //! The servers of a measurement and the nodes that are killed in it.
 
 use std::any::Any;
-use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::Signal;
 use tokio::task::block_in_place;
 use tokio::time::{Instant, sleep};
 use unanimous_participants::testing::PrivatePostgres;
-use unanimous_participants::{Resource, Settings, Unobserved, open};
 
-use super::crowd::{Crowd, DEADLINE_MS};
+use super::crowd::DEADLINE_MS;
+use super::eye::{Eye, Seen};
 use super::{PATIENCE, Place};
 use crate::bench::etcd::Etcd;
 use crate::bench::fleet::Fleet;
@@ -22,12 +21,18 @@ const LOOK: Duration = Duration::from_millis(20);
 
 const RESOURCES: [&str; 3] = ["wallet", "ledger", "audit"];
 
+/// A node that was killed.
+pub(super) struct Blow {
+    pub(super) at: Instant,
+    /// When what it had prepared in the wallet was gone, and the row with it to be had.
+    pub(super) released: Seen<Instant>,
+}
+
 /// Everything that runs.
 pub(super) struct Cast {
     pub(super) fleet: Fleet,
     books: PrivatePostgres,
-    /// Asked over a connection that is kept.
-    wallet: Arc<dyn Resource>,
+    eye: Eye,
     /// The server of the journal, which ends when this is dropped.
     _journal: Option<Box<dyn Any + Send>>,
     _ports: Ports,
@@ -62,28 +67,24 @@ impl Cast {
         std::fs::write(&config, sections.concat() + &limits)
             .map_err(|error| Failure::not_done(format!("{}: {error}", config.display())))?;
         let fleet = Fleet::start(&url, &config, count, folder.path(), &mut ports).await?;
-        let url = books.url("postgres", RESOURCES[0]);
-        let wallet = open(RESOURCES[0], &url, &Settings::default(), Arc::new(Unobserved));
-        let wallet = wallet.map_err(|error| Failure::not_done(error.to_string()))?;
-        // While there is nothing else to do.
-        wallet.read(vec!["SELECT 1".to_owned()], PATIENCE).await.map_err(Failure::not_done)?;
-        Ok(Self { fleet, books, wallet, _journal: journal, _ports: ports, _folder: folder })
+        let eye = Eye::open(&books.url("postgres", "wallet")).await?;
+        Ok(Self { fleet, books, eye, _journal: journal, _ports: ports, _folder: folder })
     }
 
-    /// Kills a node when a transfer of its own has the row and is prepared, and returns when that was.
-    pub(super) async fn kill(&mut self, index: usize, crowd: &Crowd) -> Result<Instant, Failure> {
+    /// Kills a node when a transfer of its own has the row and is prepared.
+    pub(super) async fn kill(&mut self, index: usize) -> Result<Blow, Failure> {
+        let owners = self.fleet.owners().await?;
         let started = Instant::now();
         loop {
-            let stopped_at = Instant::now();
             self.fleet.signal(index, Signal::STOP);
+            // What it has said to the wallet is done.
             sleep(LOOK).await;
-            // If others got the row meanwhile, it is not this node that has it.
-            let is_blocked =
-                crowd.since(stopped_at + LOOK / 2).is_empty() && self.prepared().await? > 0;
-            if is_blocked && crowd.since(stopped_at + LOOK / 2).is_empty() {
-                let killed_at = Instant::now();
+            let mut prepared = self.eye.prepared().await?;
+            prepared.retain(|branch| owners.of(branch.txn) == index);
+            if !prepared.is_empty() {
+                let blow = Blow { at: Instant::now(), released: self.eye.gone(prepared) };
                 self.fleet.kill(index).await?;
-                return Ok(killed_at);
+                return Ok(blow);
             }
             self.fleet.signal(index, Signal::CONT);
             if started.elapsed() > PATIENCE {
@@ -93,14 +94,6 @@ impl Cast {
             }
             sleep(LOOK).await;
         }
-    }
-
-    /// Branches that the wallet holds prepared.
-    async fn prepared(&self) -> Result<u64, Failure> {
-        let sql = "SELECT count(*) FROM pg_prepared_xacts WHERE database = 'wallet'";
-        let counted = self.wallet.read(vec![sql.to_owned()], PATIENCE).await;
-        let counted = counted.map_err(Failure::not_done)?.pop().flatten().unwrap_or_default();
-        counted.parse().map_err(|_| Failure::not_done(format!("a number was expected: {counted}")))
     }
 
     /// Whether the books agree, and nothing is left prepared.

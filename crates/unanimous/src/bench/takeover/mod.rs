@@ -3,18 +3,20 @@
 //! A merchant's account in one database is in every transfer, so one transfer at a time has it, and all
 //! others wait in line. The node whose transfer has it is killed when its branches are prepared: from
 //! then on nobody gets the row until somebody has found out what became of that transfer. Measured are
-//! the time until the next transfer is committed, and until as many are as before.
+//! the time until the row is let go, until a client is told that the next transfer is committed, and
+//! until as many are told as before.
 
 mod cast;
 mod crowd;
+mod eye;
 
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
-use self::cast::Cast;
+use self::cast::{Blow, Cast};
 use self::crowd::{Crowd, Moment};
 use crate::exit::Failure;
 use crate::output::{self, Format};
@@ -70,8 +72,10 @@ impl Place {
 
 /// What one kill cost, in milliseconds.
 struct Cost {
-    /// Until the next transfer was committed.
+    /// Until the row was let go that the killed transfer had.
     blocked: f64,
+    /// Until somebody was told that the next transfer is committed.
+    told: f64,
     /// Until as many were as before.
     flowing: f64,
 }
@@ -108,8 +112,9 @@ async fn measure(place: Place, args: &TakeoverArgs) -> Result<Measured, Failure>
         sleep(AROUND).await;
         let before = crowd.since(Instant::now() - AROUND);
         rates.push(before.len() as f64 / AROUND.as_secs_f64());
-        let killed_at = cast.kill(kill % nodes, &crowd).await?;
-        let cost = overcome(&crowd, killed_at, &before).await?;
+        let blow = cast.kill(kill % nodes).await?;
+        let killed_at = blow.at;
+        let cost = overcome(&crowd, blow, &before).await?;
         let over = killed_at + Duration::from_secs_f64(cost.flowing / 1e3);
         if place != Place::File {
             cast.fleet.revive(kill % nodes).await?;
@@ -130,23 +135,26 @@ async fn measure(place: Place, args: &TakeoverArgs) -> Result<Measured, Failure>
 }
 
 /// Waits until transfers are committed as before the kill.
-async fn overcome(crowd: &Crowd, killed_at: Instant, before: &[Moment]) -> Result<Cost, Failure> {
+async fn overcome(crowd: &Crowd, blow: Blow, before: &[Moment]) -> Result<Cost, Failure> {
     const WINDOW: Duration = Duration::from_millis(100);
     let wanted = before.len() as f64 * WINDOW.as_secs_f64() / AROUND.as_secs_f64() / 2.0;
-    let ms = |at: Instant| at.duration_since(killed_at).as_secs_f64() * 1e3;
-    while killed_at.elapsed() < PATIENCE {
-        let told = crowd.since(killed_at);
+    let ms = |at: Instant| at.duration_since(blow.at).as_secs_f64() * 1e3;
+    let failed = || Failure::not_done("the row is still blocked a minute after the kill");
+    let released = timeout(PATIENCE, blow.released.hear()).await.map_err(|_| failed())??;
+    while blow.at.elapsed() < PATIENCE {
+        let told = crowd.since(released);
         let since: Vec<Instant> = told.iter().map(|it| it.at).collect();
         let is_flowing = |from: &&Instant| {
             let within = since.iter().filter(|at| (**from..**from + WINDOW).contains(at));
             within.count() as f64 >= wanted.max(1.0)
         };
         if let (Some(&first), Some(&flowing)) = (since.first(), since.iter().find(is_flowing)) {
-            return Ok(Cost { blocked: ms(first), flowing: ms(flowing) });
+            let [blocked, told, flowing] = [released, first, flowing].map(ms);
+            return Ok(Cost { blocked, told, flowing });
         }
         sleep(Duration::from_millis(5)).await;
     }
-    Err(Failure::not_done("the row is still blocked a minute after the kill"))
+    Err(failed())
 }
 
 fn report(all: &[Measured], args: &TakeoverArgs, format: Format) {
@@ -157,6 +165,8 @@ fn report(all: &[Measured], args: &TakeoverArgs, format: Format) {
         "BLOCKED p50",
         "p99",
         "max ms",
+        "TOLD p50",
+        "p99 ms",
         "FLOWING p50",
         "p99 ms",
         "LATENCY p99 before",
@@ -166,13 +176,15 @@ fn report(all: &[Measured], args: &TakeoverArgs, format: Format) {
     ]);
     for it in all {
         let blocked: Vec<f64> = it.costs.iter().map(|cost| cost.blocked).collect();
+        let told: Vec<f64> = it.costs.iter().map(|cost| cost.told).collect();
         let flowing: Vec<f64> = it.costs.iter().map(|cost| cost.flowing).collect();
         let [before, during, after] = it.latencies.each_ref().map(|part| percentile(part, 99.0));
-        let [blocked, flowing] =
-            [blocked, flowing].map(|all| [50.0, 99.0, 100.0].map(|it| percentile(&all, it)));
+        let [blocked, told, flowing] =
+            [blocked, told, flowing].map(|all| [50.0, 99.0, 100.0].map(|it| percentile(&all, it)));
         lines.push(json!({
             "journal": it.place.name(), "kills": it.costs.len(), "waiting": args.waiting,
             "blocked_ms": {"p50": blocked[0], "p99": blocked[1], "max": blocked[2]},
+            "told_ms": {"p50": told[0], "p99": told[1], "max": told[2]},
             "flowing_ms": {"p50": flowing[0], "p99": flowing[1]},
             "latency_p99_ms": {"before": before, "during": during, "after": after},
             "transfers_per_s": it.per_s,
@@ -184,6 +196,8 @@ fn report(all: &[Measured], args: &TakeoverArgs, format: Format) {
             ms(blocked[0]),
             ms(blocked[1]),
             ms(blocked[2]),
+            ms(told[0]),
+            ms(told[1]),
             ms(flowing[0]),
             ms(flowing[1]),
             ms(before),
