@@ -236,6 +236,9 @@ pub enum Verb {
 pub enum Effect {
     /// Call a branch, and report exactly one [`Input::Answered`] for it.
     Call(BranchId, Verb),
+    /// The same with [`Verb::Rollback`], without waiting for the records of this step: if a crash
+    /// takes them back, recovery aborts too. It waits for those of earlier steps.
+    Undo(BranchId),
     /// Tell whoever waits for it, or watches, that the transaction came so far.
     Tell(Stage),
     /// Feed [`Input::Woke`] at this time or later. A newer request replaces an older one.

@@ -142,6 +142,7 @@ impl Conversation {
         for effect in &step.effects {
             let effect = match effect {
                 Effect::Call(branch, verb) => format!("call {branch} {verb:?}"),
+                Effect::Undo(branch) => format!("undo {branch}"),
                 Effect::Tell(stage) => format!("tell {stage:?}"),
                 Effect::WakeAt(at) => format!("wake at {}", at.0),
             };

@@ -21,6 +21,8 @@ pub enum Exhibit {
     LazyCommit,
     /// The abort decision is not forced.
     LazyAbort,
+    /// What its client may still commit after a crash is rolled back before the abort is durable.
+    UndoneEarly,
     /// The branch that decides alone is asked before the journal knows.
     LazyDelegation,
     /// The client gets an identity that a crash forgets.
@@ -105,13 +107,14 @@ pub enum Exhibit {
 
 impl Exhibit {
     /// All of them.
-    pub const ALL: [Self; 46] = [
+    pub const ALL: [Self; 47] = [
         Self::NoGate,
         Self::ReplyBeforeFlush,
         Self::StatusBeforeFlush,
         Self::ReadsOthersEarly,
         Self::LazyCommit,
         Self::LazyAbort,
+        Self::UndoneEarly,
         Self::LazyDelegation,
         Self::LazyBegin,
         Self::LazyEnlist,
@@ -165,6 +168,7 @@ impl Exhibit {
             Self::StatusBeforeFlush => "a status query shows a decision that is not durable",
             Self::LazyCommit => "the commit decision is not forced",
             Self::LazyAbort => "the abort decision is not forced",
+            Self::UndoneEarly => "an active transaction is rolled back before its abort is durable",
             Self::LazyDelegation => {
                 "the branch that decides alone is asked before the journal knows"
             }

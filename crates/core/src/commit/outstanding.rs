@@ -3,7 +3,7 @@
 //! Recovery relies on this: with the volatile state gone, everything the durable state calls for is
 //! due again.
 
-use super::{CommitTxn, Phase};
+use super::{CommitTxn, Mode, Phase};
 use crate::id::{BranchId, Timestamp};
 use crate::limits::RETRY_MS_MAX;
 use crate::step::{Effect, Outcome, Stage, Verb};
@@ -29,6 +29,11 @@ impl CommitTxn {
     }
 
     fn call(&mut self, verb: Verb, now: Timestamp, effects: &mut Vec<Effect>) {
+        // Without the decision it is collecting votes in the journal, or is not there at all. But one
+        // that is still active there may be committed by its client, who was told of no abort, and
+        // one that was delegated by its only branch.
+        let aborts_anyway =
+            self.durable.begun().mode != Mode::Interactive && self.durable.branches().len() > 1;
         for (index, progress) in self.volatile.branches.iter_mut().enumerate() {
             let branch = BranchId(index as u16);
             let wanted = match verb {
@@ -40,7 +45,10 @@ impl CommitTxn {
             };
             if wanted && progress.call.is_due(now, RETRY_MS_MAX) {
                 progress.call = crate::retry::Call::InFlight;
-                effects.push(Effect::Call(branch, verb));
+                effects.push(match verb == Verb::Rollback && aborts_anyway {
+                    true => Effect::Undo(branch),
+                    false => Effect::Call(branch, verb),
+                });
             }
         }
     }

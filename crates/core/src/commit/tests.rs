@@ -122,6 +122,7 @@ fn resolve(outcome: Decision, force: Force) -> Input {
 fn calls(step: &Step<Record>) -> Vec<(BranchId, Verb)> {
     let call = |effect: &Effect| match effect {
         Effect::Call(branch, verb) => Some((*branch, *verb)),
+        Effect::Undo(branch) => Some((*branch, Verb::Rollback)),
         Effect::Tell(_) | Effect::WakeAt(_) => None,
     };
     step.effects.iter().filter_map(call).collect()
@@ -130,7 +131,7 @@ fn calls(step: &Step<Record>) -> Vec<(BranchId, Verb)> {
 fn tells(step: &Step<Record>) -> Vec<Stage> {
     let tell = |effect: &Effect| match effect {
         Effect::Tell(stage) => Some(*stage),
-        Effect::Call(..) | Effect::WakeAt(_) => None,
+        Effect::Call(..) | Effect::Undo(_) | Effect::WakeAt(_) => None,
     };
     step.effects.iter().filter_map(tell).collect()
 }
@@ -138,7 +139,7 @@ fn tells(step: &Step<Record>) -> Vec<Stage> {
 fn woken_at(step: &Step<Record>) -> Option<Timestamp> {
     step.effects.iter().find_map(|effect| match effect {
         Effect::WakeAt(at) => Some(*at),
-        Effect::Call(..) | Effect::Tell(_) => None,
+        Effect::Call(..) | Effect::Undo(_) | Effect::Tell(_) => None,
     })
 }
 

@@ -188,6 +188,7 @@ fn silent() -> Answer {
 fn calls(step: &Step<Record>) -> Vec<(BranchId, Verb)> {
     let call = |effect: &Effect| match effect {
         Effect::Call(step, verb) => Some((*step, *verb)),
+        Effect::Undo(_) => unreachable!("of no saga"),
         Effect::Tell(_) | Effect::WakeAt(_) => None,
     };
     step.effects.iter().filter_map(call).collect()
@@ -196,13 +197,13 @@ fn calls(step: &Step<Record>) -> Vec<(BranchId, Verb)> {
 fn told(step: &Step<Record>) -> Option<Stage> {
     step.effects.iter().find_map(|effect| match effect {
         Effect::Tell(stage) => Some(*stage),
-        Effect::Call(..) | Effect::WakeAt(_) => None,
+        Effect::Call(..) | Effect::Undo(_) | Effect::WakeAt(_) => None,
     })
 }
 
 fn wakes(step: &Step<Record>) -> Option<Timestamp> {
     step.effects.iter().find_map(|effect| match effect {
         Effect::WakeAt(at) => Some(*at),
-        Effect::Call(..) | Effect::Tell(_) => None,
+        Effect::Call(..) | Effect::Undo(_) | Effect::Tell(_) => None,
     })
 }

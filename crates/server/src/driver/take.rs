@@ -68,9 +68,15 @@ impl Driver {
             Ok(forced) => forced,
             Err(error) => return self.lose(txn, error),
         };
+        let undone = step.effects.iter().filter_map(|effect| match effect {
+            Effect::Undo(branch) => Some(Out::Call(txn, *branch, Verb::Rollback)),
+            Effect::Call(..) | Effect::Tell(_) | Effect::WakeAt(_) => None,
+        });
+        self.admit_all(txn, None, undone);
         let (mut told, mut wake_at) = (None, None);
         let calls = step.effects.into_iter().filter_map(|effect| match effect {
             Effect::Call(branch, verb) => Some(Out::Call(txn, branch, verb)),
+            Effect::Undo(_) => None,
             Effect::Tell(stage) => {
                 told = Some(stage);
                 None

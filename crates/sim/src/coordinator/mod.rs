@@ -217,9 +217,18 @@ impl World {
         let out = |effect| match effect {
             Effect::WakeAt(at) => Out::Wake { at, in_ms: at.since_ms(now) },
             Effect::Call(branch, verb) => Out::Call(branch, verb),
+            Effect::Undo(branch) => Out::Call(branch, Verb::Rollback),
             Effect::Tell(stage) => Out::Tell(stage),
         };
-        self.admit(node, slot, forced, step.effects.into_iter().map(out));
+        let hasty = self.exhibit == Some(Exhibit::UndoneEarly);
+        let is_undone = |effect: &Effect| match effect {
+            Effect::Undo(_) => true,
+            Effect::Call(_, verb) => hasty && *verb == Verb::Rollback,
+            Effect::Tell(_) | Effect::WakeAt(_) => false,
+        };
+        let (undone, others): (Vec<_>, Vec<_>) = step.effects.into_iter().partition(is_undone);
+        self.admit(node, slot, rests_on, undone.into_iter().map(out));
+        self.admit(node, slot, forced, others.into_iter().map(out));
         self.check_replay(node, slot);
         let known = self.node(node);
         if known.live(slot).is_some_and(|live| live.machine.durable().phase().ended().is_some()) {

@@ -69,9 +69,13 @@ impl World {
         let out = |effect| match effect {
             Effect::WakeAt(at) => Out::Wake { in_ms: at.since_ms(now) },
             Effect::Call(branch, verb) => Out::Call(branch, verb),
+            Effect::Undo(branch) => Out::Call(branch, Verb::Rollback),
             Effect::Tell(stage) => Out::Tell(stage),
         };
-        self.admit(node, slot, forced, step.effects.into_iter().map(out));
+        let is_undone = |effect: &Effect| matches!(effect, Effect::Undo(_));
+        let (undone, others): (Vec<_>, Vec<_>) = step.effects.into_iter().partition(is_undone);
+        self.admit(node, slot, None, undone.into_iter().map(out));
+        self.admit(node, slot, forced, others.into_iter().map(out));
         let part = self.part_of(slot);
         let Some(held) = self.node(node).held_mut(part) else { return };
         let ended = |live: &Live| live.machine.durable().phase().ended().is_some();

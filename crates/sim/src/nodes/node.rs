@@ -221,6 +221,18 @@ impl Held {
         self.live.contains_key(&slot)
             || self.writer.queue.iter().chain(under_way).any(|entry| entry.slot == slot)
     }
+
+    /// The records of a transaction, with those that are on their way to the journal.
+    pub(super) fn records(&self, slot: Slot, stored: &[Record]) -> Vec<Record> {
+        let mut records = stored.to_vec();
+        let under_way = self.writer.under_way.iter().flat_map(|(batch, _)| &batch.entries);
+        let entries = under_way.chain(&self.writer.queue).filter(|entry| entry.slot == slot);
+        for entry in entries {
+            records.truncate(entry.expected);
+            records.extend_from_slice(&entry.records);
+        }
+        records
+    }
 }
 
 impl Live {

@@ -15,7 +15,7 @@ use super::world::World;
 use crate::event::{BRANCHES, Slot};
 use crate::journal::decided;
 use crate::model::tcommit::{self, Manager};
-use crate::oracle::{Violation, manager_of};
+use crate::oracle::{Violation, manager_of, recovery_aborts};
 
 /// What the oracles remember of a history.
 #[derive(Default)]
@@ -133,9 +133,26 @@ impl World {
             Verb::Prepare => true,
             Verb::Commit => self.store.decision(slot) == Some(Decision::Commit),
             Verb::CommitOnePhase => self.store.is_delegated(slot),
-            Verb::Rollback => self.is_aborted(slot),
+            Verb::Rollback => self.is_aborted(slot) || self.can_only_abort(slot),
             Verb::Act | Verb::Compensate => unreachable!("two phases have no steps"),
         }
+    }
+
+    /// Whether it will abort without a decision in the journal: recovery would not commit it, and whoever
+    /// drives it has decided.
+    fn can_only_abort(&self, slot: Slot) -> bool {
+        let part = self.part_of(slot);
+        let stored = self.store.read(slot);
+        let owner = self.true_owner(part).and_then(|it| self.nodes[usize::from(it)].held(part));
+        let can_only_abort = match owner.filter(|held| held.is_busy_with(slot)) {
+            Some(held) => {
+                let records = held.records(slot, stored);
+                let decision = records.iter().find_map(decided);
+                recovery_aborts(&records) && decision == Some(Decision::Abort)
+            }
+            None => recovery_aborts(stored),
+        };
+        can_only_abort && self.store.decision(slot).is_none()
     }
 
     /// The owner in truth, if it is up and knows that it is.

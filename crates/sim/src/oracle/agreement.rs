@@ -4,9 +4,11 @@
 //! arrives anywhere must rest on a record that no crash can take.
 
 use unanimous_core::barrier::Mark;
+use unanimous_core::commit::{CommitTxn, Mode, Phase, Record};
 use unanimous_core::{Decision, Outcome, Stage, Verb};
 
 use crate::event::Slot;
+use crate::journal::decided;
 use crate::world::World;
 
 impl World {
@@ -20,7 +22,9 @@ impl World {
             Verb::CommitOnePhase => self.journal.durably_delegated(slot),
             // Presumed abort: a transaction without a record has aborted.
             Verb::Rollback => {
-                durable == Some(Decision::Abort) || self.journal.read(slot).is_empty()
+                durable == Some(Decision::Abort)
+                    || self.journal.read(slot).is_empty()
+                    || self.can_only_abort(slot)
             }
         };
         if !rests {
@@ -28,6 +32,16 @@ impl World {
                 format!("b{branch} is told to {verb:?}, but durably decided is {durable:?}")
             });
         }
+    }
+
+    /// Whether it will abort without a durable decision: recovery would not commit it, and whoever
+    /// drives it has decided.
+    fn can_only_abort(&self, slot: Slot) -> bool {
+        let current = self.nodes.iter().filter(|it| it.up && it.epoch == self.journal.epoch());
+        let mut driven = current.filter_map(|it| it.live(slot));
+        recovery_aborts(self.journal.read(slot))
+            && self.journal.decision(slot) != Some(Decision::Commit)
+            && driven.all(|live| live.machine.durable().decision() == Some(Decision::Abort))
     }
 
     /// At the end every branch did what was decided, unless it is not the protocol's fault.
@@ -52,4 +66,14 @@ impl World {
             self.violated("I1", slot, || format!("{outcome:?}, but b{branch} is {mark:?}"));
         }
     }
+}
+
+/// Whether whoever rebuilds it from these records without a decision aborts it, whatever its client asks.
+pub(crate) fn recovery_aborts(records: &[Record]) -> bool {
+    let undecided = records.iter().take_while(|record| decided(record).is_none());
+    CommitTxn::replay(undecided).is_ok_and(|machine| {
+        let known = machine.durable();
+        let is_voting = known.phase() == Phase::Preparing && known.branches().len() > 1;
+        is_voting && known.begun().mode != Mode::Interactive
+    })
 }

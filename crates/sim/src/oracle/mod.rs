@@ -16,6 +16,7 @@ mod replay;
 mod termination;
 mod validity;
 
+pub(crate) use agreement::recovery_aborts;
 pub(crate) use answers::Told;
 pub(crate) use refinement::manager_of;
 

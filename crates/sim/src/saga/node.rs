@@ -167,6 +167,7 @@ impl World {
         let out = |effect| match effect {
             Effect::WakeAt(at) => Out::Wake { in_ms: at.since_ms(now).min(WAKE_MS_MAX) },
             Effect::Call(step, verb) => Out::Call(step, verb),
+            Effect::Undo(_) => unreachable!("of no saga"),
             Effect::Tell(stage) => Out::Tell(stage),
         };
         self.admit(node, slot, forced, step.effects.into_iter().map(out));
