@@ -17,6 +17,9 @@ use crate::http::Http;
 use crate::place::eventually;
 use crate::world::World;
 
+/// How often a node is started whose database is away.
+const STARTS_MAX: usize = 5;
+
 /// Nodes by their numbers. Clients reach one after the other at the address of the world.
 pub(crate) struct Fleet {
     pub(crate) nodes: Vec<Coordinator>,
@@ -67,9 +70,19 @@ impl Fleet {
 
     /// Waits until every node has found its database.
     pub(crate) async fn up(&mut self) {
-        for node in &mut self.nodes {
-            node.alive().await.expect("it starts");
+        for index in 0..self.nodes.len() {
+            self.started(index).await;
         }
+    }
+
+    /// Waits until a node has found its database. One that has not is started again, as its supervisor would.
+    async fn started(&mut self, index: usize) {
+        for _ in 0..STARTS_MAX {
+            let Err(ended) = self.nodes[index].alive().await else { return };
+            assert!(ended.stderr.contains("does not answer"), "{}", ended.stderr);
+            self.nodes[index] = Coordinator::spawn(&self.setups[index], None);
+        }
+        self.nodes[index].alive().await.expect("it starts");
     }
 
     /// Kills a node as a power failure would, and starts its next life.
@@ -87,7 +100,7 @@ impl Fleet {
     /// Asks a node to stop, and starts its next life.
     pub(crate) async fn restart(&mut self, index: usize) {
         // One that has only just been started is killed by what asks others to stop.
-        self.nodes[index].alive().await.expect("it starts");
+        self.started(index).await;
         let ended = self.nodes[index].stop().await;
         assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
         self.nodes[index] = Coordinator::spawn(&self.setups[index], None);

@@ -35,6 +35,16 @@ impl World {
         eventually("over", async || self.over().await).await;
         self.ask_about_all().await;
         self.ask_again_under_keys().await;
+        // A request that was on its way while a wire was cut may have come only now.
+        eventually("all told", async || {
+            self.over().await?;
+            self.ask_about(self.untold()).await;
+            match self.untold().pop() {
+                None => Ok(()),
+                Some(txn) => Err(format!("{txn} has no outcome")),
+            }
+        })
+        .await;
         self.compare();
         self.witness.assert_nothing_wrong();
     }
@@ -51,7 +61,18 @@ impl World {
     /// Has the witness hear of every transaction that anybody knows.
     pub(crate) async fn ask_about_all(self: &Arc<Self>) {
         let mut all: HashSet<String> = self.witness.told().into_keys().collect();
-        all.extend(self.services.iter().flat_map(|service| service.marks().into_keys()));
+        all.extend(self.untold());
+        self.ask_about(all).await;
+    }
+
+    /// What services know and nobody was told the outcome of.
+    fn untold(&self) -> Vec<String> {
+        let told = self.witness.told();
+        let marked = self.services.iter().flat_map(|service| service.marks().into_keys());
+        marked.filter(|txn| !told.contains_key(txn)).collect()
+    }
+
+    async fn ask_about(self: &Arc<Self>, all: impl IntoIterator<Item = String>) {
         self.for_each(all, async |world, txn| {
             let reply = world.http.get(&format!("/v1/transactions/{txn}")).await;
             let reply = reply.expect("nobody is killed any more");
@@ -112,9 +133,6 @@ impl World {
             marks.filter(|mark| *mark == Some(Mark::Committed)).count()
         };
         let told = self.witness.told();
-        for txn in marks.iter().flat_map(HashMap::keys).filter(|txn| !told.contains_key(*txn)) {
-            wrong(format!("{txn} has no outcome"));
-        }
         for (txn, outcome) in told {
             let expected = match outcome {
                 Outcome::Committed => SERVICES.len(),
