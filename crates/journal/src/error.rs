@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use unanimous_core::id::{Epoch, TxnId};
 
 /// Why a journal did not do what it was asked.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum JournalError {
     /// Another coordinator has written to the transaction: reload it and answer with what was
     /// decided.

@@ -123,6 +123,17 @@ pub trait Journal: Send + Sync + 'static {
     /// [`JournalError::Failed`] if the journal cannot be read.
     fn find_key(&self, key: &str) -> Result<Option<TxnId>, JournalError>;
 
+    /// What [`Journal::read`] says of each of these, in their order. A journal in a database asks for all
+    /// of them at once.
+    fn read_all(&self, txns: &[TxnId]) -> Vec<Result<Vec<Stored>, JournalError>> {
+        txns.iter().map(|&txn| self.read(txn)).collect()
+    }
+
+    /// What [`Journal::find_key`] says of each of these, in their order, in the same way.
+    fn find_keys(&self, keys: &[String]) -> Vec<Result<Option<TxnId>, JournalError>> {
+        keys.iter().map(|key| self.find_key(key)).collect()
+    }
+
     /// Transactions that have ended or not, newest first, as far as the filter lets them through.
     ///
     /// # Errors

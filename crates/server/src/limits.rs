@@ -27,6 +27,9 @@ pub const QUEUE_MAX_DEFAULT: usize = 50_000;
 /// Events that a driver takes before it looks at its timers and at the journal again.
 pub const EVENTS_PER_ROUND: usize = 256;
 
+/// Transactions or keys that the journal is asked about at once.
+pub const ASKED_AT_ONCE: usize = 256;
+
 /// Milliseconds a call may take before it counts as unanswered.
 pub const CALL_TIMEOUT_MS_DEFAULT: u64 = 5_000;
 

@@ -1,6 +1,6 @@
 //! The journal's own runtime, for callers that may have another one, or none.
 
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{Receiver, sync_channel};
 
 use tokio::runtime::{Builder, Runtime};
 
@@ -31,11 +31,34 @@ impl Engine {
         &self,
         work: impl Future<Output = Result<T, JournalError>> + Send + 'static,
     ) -> Result<T, JournalError> {
+        heard(&self.begin(work))
+    }
+
+    /// The same for several that are under way at once; what each comes to, in their order.
+    pub(crate) fn run_all<T: Send + 'static, F>(
+        &self,
+        works: impl IntoIterator<Item = F>,
+    ) -> Vec<Result<T, JournalError>>
+    where
+        F: Future<Output = Result<T, JournalError>> + Send + 'static,
+    {
+        let begun: Vec<_> = works.into_iter().map(|work| self.begin(work)).collect();
+        begun.iter().map(heard).collect()
+    }
+
+    fn begin<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, JournalError>> + Send + 'static,
+    ) -> Receiver<Result<T, JournalError>> {
         let (sender, receiver) = sync_channel(1);
         // Nobody gives up waiting.
         self.spawn(async move { drop(sender.send(work.await)) });
-        receiver.recv().unwrap_or_else(|_| Err(JournalError::Failed("it is closed".to_owned())))
+        receiver
     }
+}
+
+fn heard<T>(receiver: &Receiver<Result<T, JournalError>>) -> Result<T, JournalError> {
+    receiver.recv().unwrap_or_else(|_| Err(JournalError::Failed("it is closed".to_owned())))
 }
 
 impl Drop for Engine {

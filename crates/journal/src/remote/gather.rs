@@ -55,7 +55,7 @@ impl<Q, A> Gather<Q, A> {
                     drop(tell.send(Ok(answer)));
                 }),
                 Err(error) => tell.into_iter().for_each(|tell| {
-                    drop(tell.send(Err(shared(&error))));
+                    drop(tell.send(Err(error.clone())));
                 }),
             }
         }
@@ -69,20 +69,6 @@ impl<Q, A> Gather<Q, A> {
 
     fn asked(&self) -> MutexGuard<'_, Vec<Asked<Q, A>>> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What one of many is told of what stopped all of them.
-fn shared(error: &JournalError) -> JournalError {
-    match error {
-        JournalError::Unreachable(why) => JournalError::Unreachable(why.clone()),
-        JournalError::Conflict { .. }
-        | JournalError::Fenced { .. }
-        | JournalError::Full(_)
-        | JournalError::Locked { .. }
-        | JournalError::Damaged { .. }
-        | JournalError::Unusable(_)
-        | JournalError::Failed(_) => JournalError::Failed(error.to_string()),
     }
 }
 

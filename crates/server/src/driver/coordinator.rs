@@ -13,6 +13,7 @@ use unanimous_journal::{Journal, JournalError};
 use super::Census;
 use super::begin::{BeginOrder, Given, SagaOrder};
 use super::clock::Clock;
+use super::desk::Desk;
 use super::ears::Ears;
 use super::event::{AskError, CheckedKey, Enlisted, Event, IfRunning, Order, Waiter, Want, What};
 use super::ids::{Ids, shard_of_key};
@@ -117,6 +118,7 @@ pub struct Coordinator {
     pub(super) shared: Arc<Shared>,
     drivers: Arc<[mpsc::UnboundedSender<Event>]>,
     pub(super) ears: Arc<Ears>,
+    pub(super) desk: Arc<Desk>,
     ids: Arc<Ids>,
     epoch: Epoch,
     open_max: usize,
@@ -179,10 +181,12 @@ impl Coordinator {
                 tokio::spawn(pass_on(Arc::clone(name), returns, Arc::downgrade(&shared), drivers));
             }
         }
+        let desk = Arc::new(Desk::open(&Arc::downgrade(&shared)));
         let ids = Arc::new(Ids::new());
         let epoch = epochs.into_iter().max().unwrap_or_default();
         let (open_max, queue_max) = (options.open_max, options.queue_max);
-        Ok(Self { shared, drivers: senders.into(), ears, ids, epoch, open_max, queue_max })
+        let drivers = senders.into();
+        Ok(Self { shared, drivers, ears, desk, ids, epoch, open_max, queue_max })
     }
 
     /// Begins a transaction, runs it if it has branches, and answers as its `wait` says.

@@ -63,7 +63,7 @@ impl Coordinator {
 
     /// The records of a transaction, as far as no crash can take them back or change what they say.
     async fn records(&self, txn: TxnId) -> Result<Vec<Stored>, JournalError> {
-        let records = self.read_journal(move |journal| journal.read(txn)).await?;
+        let records = self.desk.read(txn).await?;
         let forced = |stored: &&Stored| stored.record.durability() == Durability::Forced;
         if let Some(last) = records.iter().rev().find(forced) {
             self.flushed(last.lsn).await?;
@@ -88,8 +88,7 @@ impl Coordinator {
     ///
     /// [`JournalError::Failed`] if the journal cannot be read.
     pub async fn find_key(&self, key: &str) -> Result<Option<TxnId>, JournalError> {
-        let key = key.to_owned();
-        self.read_journal(move |journal| journal.find_key(&key)).await
+        self.desk.find_key(key).await
     }
 
     /// The fingerprint of the request that began a transaction.
@@ -98,7 +97,7 @@ impl Coordinator {
     ///
     /// [`JournalError::Failed`] if the journal cannot be read.
     pub async fn fingerprint(&self, txn: TxnId) -> Result<Option<[u8; 16]>, JournalError> {
-        let records = self.read_journal(move |journal| journal.read(txn)).await?;
+        let records = self.desk.read(txn).await?;
         let key = records.first().and_then(|stored| stored.record.key());
         Ok(key.map(|key| key.fingerprint))
     }

@@ -9,6 +9,7 @@ mod census;
 mod clock;
 mod closing;
 mod coordinator;
+mod desk;
 mod ears;
 mod event;
 mod ids;
