@@ -51,19 +51,13 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    /// Claims the partition, and resumes what is open in it.
-    pub(super) async fn open(
+    /// Claims the partition, and resumes what is open in it. Waits for the journal's database, so call it
+    /// where waiting is allowed, and where its tasks are to run.
+    pub(super) fn open(
         partition: Partition,
         premises: Premises,
     ) -> Result<Arc<Self>, JournalError> {
-        // Reading the journal waits for its database.
-        let opened = tokio::task::spawn_blocking(move || {
-            let coordinator = claim(partition, &premises)?;
-            Ok((coordinator, premises))
-        });
-        let opened =
-            opened.await.unwrap_or_else(|error| Err(JournalError::Failed(error.to_string())));
-        let (coordinator, premises) = opened?;
+        let coordinator = claim(partition, &premises)?;
         let (quit, quitting) = watch::channel(false);
         let lights = Lights { stopping: premises.stopping, quitting };
         let config = &premises.config;

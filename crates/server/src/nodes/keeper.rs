@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -29,6 +30,8 @@ use crate::serve::StopError;
 pub(super) struct Keeper {
     node: Arc<Node>,
     premises: Premises,
+    /// Where what it holds is driven. It has a thread of its own, and is not late when they are.
+    threads: Handle,
     works: JoinSet<Done>,
     /// What is being claimed or given away.
     busy: BTreeMap<Partition, Doing>,
@@ -66,10 +69,11 @@ struct Loss {
 }
 
 impl Keeper {
-    pub(super) fn new(node: Arc<Node>, premises: Premises) -> Self {
+    pub(super) fn new(node: Arc<Node>, premises: Premises, threads: Handle) -> Self {
         Self {
             node,
             premises,
+            threads,
             works: JoinSet::new(),
             busy: BTreeMap::new(),
             free: BTreeMap::new(),
@@ -255,8 +259,9 @@ impl Keeper {
             return;
         }
         self.offers.remove(&partition);
-        let opening = Held::open(partition, self.premises.clone());
-        self.works.spawn(async move { Done::Claimed(partition, opening.await) });
+        let premises = self.premises.clone();
+        let open = move || Done::Claimed(partition, Held::open(partition, premises));
+        self.works.spawn_blocking_on(open, &self.threads);
     }
 
     /// One at a time, so that what is given away next is decided on what has become of this.
@@ -270,10 +275,11 @@ impl Keeper {
         self.busy.insert(partition, Doing::LettingGo);
         held.leave();
         let patience = Duration::from_millis(self.premises.config.limits.drain_ms);
-        self.works.spawn(async move {
+        let letting_go = async move {
             let closed = held.let_go(patience).await;
             Done::LetGo(partition, Some(to), closed)
-        });
+        };
+        self.works.spawn_on(letting_go, &self.threads);
     }
 
     fn beat(&self) -> Beat {
@@ -311,8 +317,8 @@ impl Keeper {
     async fn close(mut self, patience: Duration) -> Result<(), StopError> {
         for held in self.node.held() {
             let partition = held.partition;
-            self.works
-                .spawn(async move { Done::LetGo(partition, None, held.let_go(patience).await) });
+            let closing = async move { Done::LetGo(partition, None, held.let_go(patience).await) };
+            self.works.spawn_on(closing, &self.threads);
         }
         let mut closed = Ok(());
         while let Some(done) = self.works.join_next().await {

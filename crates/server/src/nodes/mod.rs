@@ -7,7 +7,8 @@
 //! | file | what it is for |
 //! |---|---|
 //! | `partition`, `domains` | the parts of the shards, and whose they are |
-//! | `beat`, `peers`, `pulse` | what nodes tell each other, and who is heard, in time whatever else goes on |
+//! | `beat`, `peers` | what nodes tell each other, and who is heard |
+//! | `threads` | what is in time whatever else goes on |
 //! | `placement` | who should own what |
 //! | `keeper` | claims, gives away, drops |
 //! | `owners` | wakes whoever waits for another owner |
@@ -40,9 +41,9 @@ mod owners;
 mod partition;
 mod peers;
 mod placement;
-mod pulse;
 mod relay;
 mod run;
+mod threads;
 
 pub use config::NodeConfig;
 pub use domains::Domains;

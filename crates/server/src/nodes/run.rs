@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use axum::Router;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use unanimous_core::id::TxnId;
@@ -25,7 +26,7 @@ use super::node::Node;
 use super::owners::Owners;
 use super::partition::Partition;
 use super::peers::{BEATS, Peers};
-use super::pulse::Pulse;
+use super::threads::Threads;
 use crate::Metrics;
 use crate::config::Config;
 use crate::door::Door;
@@ -48,7 +49,8 @@ pub struct Nodes {
 struct Life {
     node: Arc<Node>,
     door: Door,
-    pulse: Pulse,
+    pulse: Threads,
+    doors: Threads,
 }
 
 impl Drop for Life {
@@ -102,8 +104,9 @@ impl Nodes {
             Ok((config, directory, main))
         })
         .await?;
-        let pulse = Pulse::start();
-        let pulse = pulse.map_err(|error| StartError::Listen { address: config.listen, error })?;
+        let threads = Threads::pulse().and_then(|pulse| Ok((pulse, Threads::doors()?)));
+        let failed = |error| StartError::Listen { address: config.listen, error };
+        let (pulse, doors) = threads.map_err(failed)?;
         let changed = watch::Sender::new(());
         let ids = Ids::new();
         let name = config.node.name.clone().unwrap_or_else(|| default_name(port));
@@ -138,7 +141,7 @@ impl Nodes {
         let app = face::router(&node, stopping.subscribe());
         let door = Door::new(app.clone(), node.config.token.as_ref(), Arc::clone(&node.metrics));
         let lookout = Lookout { node: Arc::clone(&node), directory };
-        let life = Life { node, door, pulse };
+        let life = Life { node, door, pulse, doors };
         lookout.agree().await?;
         let (node, directory) = (Arc::clone(&life.node), Arc::clone(&lookout.directory));
         waiting(move || homes::settle(&node.config, main.as_deref(), &directory)).await?;
@@ -174,7 +177,7 @@ impl Nodes {
         let apart = http::Apart { path: BEATS, threads: life.pulse.handle() };
         let metrics = Arc::clone(&node.metrics);
         let serving = http::listen(listener, app, bounds, Some(apart), metrics, quitting);
-        let mut serving = tokio::spawn(serving);
+        let mut serving = life.doors.handle().spawn(serving);
         let (ousted, mut is_ousted) = watch::channel(None);
         // They end with this function.
         let mut tasks = JoinSet::new();
@@ -201,12 +204,16 @@ impl Nodes {
             stopping.send_replace(true);
         });
         let drain = Duration::from_millis(node.config.limits.drain_ms);
-        let keeper = Keeper::new(Arc::clone(&node), premises).run(stopped, drain);
+        let keeper = Keeper::new(Arc::clone(&node), premises, Handle::current());
+        let mut keeping = JoinSet::new();
+        keeping.spawn_on(keeper.run(stopped, drain), &life.pulse.handle());
         let kept = tokio::select! {
-            kept = keeper => kept,
+            Some(kept) = keeping.join_next() => {
+                kept.unwrap_or_else(|error| Err(StopError::Journal(error.to_string())))
+            }
             Ok(why) = is_ousted.wait_for(Option::is_some) => why.clone().map_or(Ok(()), Err),
         };
-        drop((tasks, checking));
+        drop((keeping, tasks, checking));
         if kept.is_ok() {
             lookout.leave().await;
             node.quitting.send_replace(true);
