@@ -9,7 +9,8 @@
 //! 1. Durable state changes only in `Durable::apply`, and `apply` is given nothing but a record.
 //! 2. Recovery is `replay` followed by the ordinary `handle(now, Input::Resumed)`.
 //! 3. No effect is performed before the forced records of its step, and of all earlier steps of the
-//!    same transaction, are durable; see [`gate::Gate`].
+//!    same transaction, are durable; see [`gate::Gate`]. But a rollback that recovery would order too
+//!    ([`Effect::Undo`]) waits only for earlier steps.
 //!
 //! # Where is what
 //!

@@ -2,7 +2,8 @@
 //!
 //! The order is the whole point: records first, then the gate, then the world. Whatever is shown to
 //! somebody is put together when the step is taken and held with its effects, so that a reader never
-//! sees a state that a crash could take back.
+//! sees a state that a crash could take back. Only rollbacks that a crash could not take back do not wait
+//! for the records of their own step.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};

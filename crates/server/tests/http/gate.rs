@@ -74,14 +74,32 @@ async fn a_decision_is_not_told_shown_or_acted_on_before_it_is_durable() {
 
 #[tokio::test]
 async fn a_client_that_waits_hears_of_an_abort_only_when_it_is_durable() {
-    let (coordinator, hand, wallet, _) = held().await;
+    let (coordinator, hand, wallet, ledger) = held().await;
     wallet.answer("prepare", 409, "");
     hand.hold();
     let mut reply = post(coordinator.client(), "/v1/transactions", TWO);
     eventually("decided", async || hand.decisions() == 1).await;
+    // Whoever finds it after a crash does not commit it either.
+    eventually("rolled back meanwhile", async || ledger.count("rollback") == 1).await;
     assert!(tokio::time::timeout(A_WHILE, &mut reply).await.is_err(), "told early");
     hand.let_go();
     assert_eq!(reply.await.expect("no panic").problem(), (409, "UNA0201".into()));
+}
+
+#[tokio::test]
+async fn what_its_client_may_still_commit_is_not_rolled_back_before_the_abort_is_durable() {
+    let (coordinator, hand, wallet, ledger) = held().await;
+    let path = coordinator.begin().await;
+    coordinator.enlist(&path, "wallet").await;
+    coordinator.enlist(&path, "ledger").await;
+    hand.hold();
+    let reply = post(coordinator.client(), &format!("{path}/abort"), "");
+    eventually("decided", async || hand.decisions() == 1).await;
+    tokio::time::sleep(A_WHILE).await;
+    assert_eq!((wallet.count("rollback"), ledger.count("rollback")), (0, 0));
+    hand.let_go();
+    assert_eq!(reply.await.expect("no panic").status, 200);
+    assert_eq!((wallet.count("rollback"), ledger.count("rollback")), (1, 1));
 }
 
 #[tokio::test]
