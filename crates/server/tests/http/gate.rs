@@ -76,8 +76,12 @@ async fn a_decision_is_not_told_shown_or_acted_on_before_it_is_durable() {
 async fn a_client_that_waits_hears_of_an_abort_only_when_it_is_durable() {
     let (coordinator, hand, wallet, ledger) = held().await;
     wallet.answer("prepare", 409, "");
-    hand.hold();
+    wallet.hang();
     let mut reply = post(coordinator.client(), "/v1/transactions", TWO);
+    eventually("asked", async || ledger.count("prepare") == 1).await;
+    tokio::time::sleep(A_WHILE).await;
+    hand.hold();
+    wallet.go_on();
     eventually("decided", async || hand.decisions() == 1).await;
     // Whoever finds it after a crash does not commit it either.
     eventually("rolled back meanwhile", async || ledger.count("rollback") == 1).await;

@@ -352,7 +352,8 @@ async fn a_transaction_that_is_given_up_anywhere_is_all_or_nothing() {
         let expected = (expected.to_string(), (2_000 - expected).to_string());
         until("as decided", async || balances(&scene) == expected).await;
     }
-    assert!(waits > 10, "it waited {waits} times only");
+    // On a busy machine several answers come together, and are one wait.
+    assert!(waits > 5, "it waited {waits} times only");
 }
 
 #[tokio::test]
