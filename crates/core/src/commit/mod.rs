@@ -4,10 +4,11 @@
 //! One record is forced per transaction, [`Record::Decided`]. Votes are not kept: a transaction that
 //! was collecting them when the coordinator crashed has aborted, and one that the journal does not
 //! know has too (presumed abort; Mohan, Lindsay and Obermarck, 1986). An abort is forced only because
-//! somebody is told of it; the branches are rolled back meanwhile ([`Effect::Undo`](crate::Effect)). A transaction of one branch whose resource can do
-//! it commits in one phase: the branch decides, and [`Record::Delegated`] is forced before it is
-//! asked, because from then on only the branch knows. Try, confirm and cancel (TCC) are the same
-//! two phases under other names ([`Shape`]).
+//! somebody is told of it; the branches are rolled back meanwhile ([`crate::Effect::Undo`]).
+//!
+//! A transaction of one branch whose resource can do it commits in one phase: the branch decides, and
+//! [`Record::Delegated`] is forced before it is asked, because from then on only the branch knows. Try,
+//! confirm and cancel (TCC) are the same two phases under other names ([`Shape`]).
 //!
 //! ```text
 //!                          all yes                  all acked

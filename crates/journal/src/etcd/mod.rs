@@ -166,24 +166,6 @@ impl EtcdJournal {
         self.engine.run(question(Arc::clone(&self.readers)))
     }
 
-    /// The same about several at once, if it can be asked at all; an answer about each, in their order.
-    fn ask_each<Q: Clone, T: Send + 'static, F>(
-        &self,
-        ready: Result<(), JournalError>,
-        about: &[Q],
-        question: impl Fn(Arc<Readers>, Arc<Shared>, Q) -> F,
-    ) -> Vec<Result<T, JournalError>>
-    where
-        F: Future<Output = Result<T, JournalError>> + Send + 'static,
-    {
-        if let Err(error) = ready.and_then(|()| self.shared.reachable()) {
-            return about.iter().map(|_| Err(error.clone())).collect();
-        }
-        let ask =
-            |it: &Q| question(Arc::clone(&self.readers), Arc::clone(&self.shared), it.clone());
-        self.engine.run_all(about.iter().map(ask))
-    }
-
     /// Whoever owned the shards writes nothing more once their epochs are raised; what it left open
     /// is read after that.
     fn take_over(&self, shards: &[ShardId]) -> Result<Vec<Epoch>, JournalError> {
@@ -259,14 +241,19 @@ impl Journal for EtcdJournal {
     fn read_all(&self, txns: &[TxnId]) -> Vec<Result<Vec<Stored>, JournalError>> {
         let last = txns.iter().map(|&txn| self.shared.last_of(txn)).max();
         let flushed = last.map_or(Ok(()), |last| self.shared.wait_flushed(last));
-        self.ask_each(flushed, txns, |readers, shared, txn| async move {
-            let stored = readers.records(txn).await?;
-            if stored.is_empty() {
-                // Absent means something only if nobody else can have begun it.
-                shared.absent(txn.shard(), readers.epoch(txn.shard()).await?)?;
+        self.engine.run_all(txns.iter().map(|&txn| {
+            let (shared, readers) = (Arc::clone(&self.shared), Arc::clone(&self.readers));
+            let ready = flushed.clone().and_then(|()| shared.reachable());
+            async move {
+                ready?;
+                let stored = readers.records(txn).await?;
+                if stored.is_empty() {
+                    // Absent means something only if nobody else can have begun it.
+                    shared.absent(txn.shard(), readers.epoch(txn.shard()).await?)?;
+                }
+                Ok(shared.placed(stored))
             }
-            Ok(shared.placed(stored))
-        })
+        }))
     }
 
     fn find_key(&self, key: &str) -> Result<Option<TxnId>, JournalError> {
@@ -274,12 +261,17 @@ impl Journal for EtcdJournal {
     }
 
     fn find_keys(&self, keys: &[String]) -> Vec<Result<Option<TxnId>, JournalError>> {
-        self.ask_each(Ok(()), keys, |readers, shared, key| async move {
-            match shared.find_key(&key) {
-                Some(txn) => Ok(Some(txn)),
-                None => readers.find_key(&key).await,
+        self.engine.run_all(keys.iter().cloned().map(|key| {
+            let (shared, readers) = (Arc::clone(&self.shared), Arc::clone(&self.readers));
+            async move {
+                // What is open is known also while the database is away.
+                if let Some(txn) = shared.find_key(&key) {
+                    return Ok(Some(txn));
+                }
+                shared.reachable()?;
+                readers.find_key(&key).await
             }
-        })
+        }))
     }
 
     fn query(&self, filter: &Filter) -> Result<Page, JournalError> {

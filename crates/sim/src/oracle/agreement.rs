@@ -1,7 +1,8 @@
 //! I1: the branches of a transaction end one way, and it is the way the journal says.
 //!
 //! Participants learn outcomes only from the journal: an order to commit or to roll back that
-//! arrives anywhere must rest on a record that no crash can take.
+//! arrives anywhere must rest on a record that no crash can take. A rollback may also rest on there
+//! being nobody left who could commit.
 
 use unanimous_core::barrier::Mark;
 use unanimous_core::commit::{CommitTxn, Mode, Phase, Record};
