@@ -13,7 +13,7 @@ use http::{Request, Response};
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep};
 use unanimous_api::{
-    AbortRequest, BranchInDoubt, InvariantView, InvariantsView, Kind, LogView, NodesView, Problem,
+    AbortRequest, BranchInDoubt, InvariantView, InvariantsView, Kind, LogView, NodesView,
     ResolveRequest, ResourceCheck, ResourcesView, StatusWord, TransactionList, TransactionView,
     Wait, header,
 };
@@ -22,13 +22,14 @@ use crate::chance;
 use crate::error::Error;
 use crate::events::Events;
 use crate::limits::{
-    CONNECT_TIMEOUT_MS, DEADLINE_MS, DEADLINE_MS_MAX, LAST_ATTEMPT_MS, LOOK_MS_MIN, PAUSE_MS_MAX,
-    PAUSE_MS_MIN, REPLY_TIMEOUT_MS,
+    CONNECT_TIMEOUT_MS, DEADLINE_MS, DEADLINE_MS_MAX, LOOK_MS_MIN, PAUSE_MS_MAX, PAUSE_MS_MIN,
+    REPLY_TIMEOUT_MS,
 };
 use crate::message::Message;
+use crate::repeat::{Pauses, Repeat, Seen};
 use crate::saga::{BegunSaga, Saga};
 use crate::transaction::Transaction;
-use crate::transport::{Call, Heard, Meaning, Transport, escape};
+use crate::transport::{Call, Heard, Meaning, Transport, Version, escape};
 
 /// A coordinator of one or several nodes. Cheap to clone; clones share their connections, and which
 /// node is asked.
@@ -69,6 +70,7 @@ impl Default for Settings {
 pub struct ClientBuilder {
     servers: String,
     token: Option<String>,
+    version: Version,
     settings: Settings,
 }
 
@@ -106,8 +108,12 @@ impl Client {
 
     /// The same, with settings.
     pub fn builder(servers: &str) -> ClientBuilder {
-        let settings = Settings::default();
-        ClientBuilder { servers: servers.to_owned(), token: None, settings }
+        ClientBuilder {
+            servers: servers.to_owned(),
+            token: None,
+            version: Version::default(),
+            settings: Settings::default(),
+        }
     }
 
     /// A coordinator in this process: `answer` gets what would otherwise be sent.
@@ -314,13 +320,13 @@ impl Client {
 
     pub(crate) fn pauses(&self) -> Pauses {
         let Settings { pause_ms_min, pause_ms_max, .. } = self.inner.settings;
-        Pauses { next_ms: pause_ms_min, pause_ms_max }
+        Pauses::new(pause_ms_min, pause_ms_max)
     }
 
     /// Between looks at something that nothing is wrong with.
     pub(crate) fn looks(&self) -> Pauses {
-        let Pauses { next_ms, pause_ms_max } = self.pauses();
-        Pauses { next_ms: next_ms.min(LOOK_MS_MIN), pause_ms_max }
+        let Settings { pause_ms_min, pause_ms_max, .. } = self.inner.settings;
+        Pauses::new(pause_ms_min.min(LOOK_MS_MIN), pause_ms_max)
     }
 
     async fn get<T: DeserializeOwned>(&self, path: String) -> Result<T, Error> {
@@ -420,78 +426,19 @@ pub(crate) fn in_ms(ms: u64) -> Instant {
     Instant::now() + Duration::from_millis(ms.min(DEADLINE_MS_MAX))
 }
 
-/// Why a call may be sent again.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Repeat<'a> {
-    /// It only reads.
-    Reading,
-    /// It carries this key.
-    Keyed(&'a str),
-}
-
-/// What the attempts of one call came to so far.
-#[derive(Debug)]
-enum Seen {
-    /// None was sent.
-    Nothing(String),
-    /// None was taken on.
-    TurnedAway(Problem),
-    /// One may have been carried out.
-    Maybe(String),
-}
-
-impl Seen {
-    /// One attempt more. What may have been carried out once stays so.
-    fn then(self, newer: Self) -> Self {
-        match (self, newer) {
-            (_, newer @ Self::Maybe(_)) => newer,
-            (Self::Maybe(_), Self::Nothing(cause)) => Self::Maybe(cause),
-            (Self::Maybe(_), Self::TurnedAway(problem)) => Self::Maybe(problem.detail),
-            (Self::Nothing(_) | Self::TurnedAway(_), newer) => newer,
-        }
-    }
-
-    /// How much time one attempt more is not begun without: cut off by the deadline it would make
-    /// unknown what is known to have had no effect.
-    fn worth(&self) -> Duration {
-        match self {
-            Self::Nothing(_) | Self::TurnedAway(_) => Duration::from_millis(LAST_ATTEMPT_MS),
-            Self::Maybe(_) => Duration::ZERO,
-        }
-    }
-
-    fn into_error(self, repeat: Repeat<'_>, server: &str) -> Error {
-        match (self, repeat) {
-            (Self::TurnedAway(problem), _) => Error::Busy(Box::new(problem)),
-            (Self::Maybe(cause), Repeat::Keyed(key)) => {
-                Error::Unknown { key: key.to_owned(), id: None, cause }
-            }
-            (Self::Nothing(cause), _) | (Self::Maybe(cause), Repeat::Reading) => {
-                Error::Unreachable { server: server.to_owned(), cause }
-            }
-        }
-    }
-}
-
-/// Pauses that double up to a cap, with chance in them.
-#[derive(Debug)]
-pub(crate) struct Pauses {
-    next_ms: u64,
-    pause_ms_max: u64,
-}
-
-impl Pauses {
-    pub(crate) fn next(&mut self) -> Duration {
-        let pause = Duration::from_millis(chance::jitter(self.next_ms));
-        self.next_ms = (self.next_ms * 2).min(self.pause_ms_max);
-        pause
-    }
-}
-
 impl ClientBuilder {
     /// The token that the coordinator is configured with.
     pub fn token(mut self, token: &str) -> Self {
         self.token = Some(token.to_owned());
+        self
+    }
+
+    /// Speaks HTTP/2 without asking first: all requests to a coordinator share one connection. For
+    /// applications of which hundreds of requests wait at once; a connection for each of them costs both
+    /// sides memory and files, and thousands of new ones when a node dies. A proxy in between has to
+    /// speak HTTP/2 without TLS too, or pass connections on as they are.
+    pub fn http2_prior_knowledge(mut self) -> Self {
+        self.version = Version::Http2;
         self
     }
 
@@ -529,8 +476,9 @@ impl ClientBuilder {
     /// [`Error::Usage`] if the address or the token cannot be used.
     pub fn build(self) -> Result<Client, Error> {
         let connect_timeout = Duration::from_millis(self.settings.connect_timeout_ms);
-        let transport = Transport::new(&self.servers, self.token.as_deref(), connect_timeout)?;
-        Ok(Client { inner: Arc::new(Inner { transport, settings: self.settings }) })
+        let Self { servers, token, version, settings } = self;
+        let transport = Transport::new(&servers, token.as_deref(), connect_timeout, version)?;
+        Ok(Client { inner: Arc::new(Inner { transport, settings }) })
     }
 }
 
@@ -580,14 +528,5 @@ mod tests {
             ..Filter::default()
         };
         assert_eq!(filter.query(), "?kind=tcc&status=ABORTED&resource=a%20b&limit=7");
-    }
-
-    #[test]
-    fn what_may_have_been_carried_out_once_stays_unknown() {
-        let lost = Seen::Maybe("reset".into()).then(Seen::Nothing("refused".into()));
-        let error = lost.into_error(Repeat::Keyed("k"), "here");
-        assert!(matches!(error, Error::Unknown { key, .. } if key == "k"));
-        let never = Seen::Nothing("refused".into()).into_error(Repeat::Keyed("k"), "here");
-        assert!(matches!(never, Error::Unreachable { .. }));
     }
 }

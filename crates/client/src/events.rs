@@ -8,9 +8,10 @@ use http_body_util::{BodyExt, Limited};
 use tokio::time::{Instant, sleep, timeout};
 use unanimous_api::{Code, EventView};
 
-use crate::client::{Client, Pauses};
+use crate::client::Client;
 use crate::error::Error;
 use crate::limits::{EVENT_BYTES_MAX, REPLY_BYTES_MAX};
+use crate::repeat::Pauses;
 use crate::transport::{Call, Heard, Meaning, Reply, Server, escape};
 
 /// Changes of state, from [`crate::Client::events`].

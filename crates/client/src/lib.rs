@@ -149,6 +149,7 @@ mod own;
 pub mod participant;
 #[cfg(any(feature = "redis", feature = "tokio-postgres"))]
 mod pool;
+mod repeat;
 mod saga;
 mod task;
 #[cfg(feature = "testing")]

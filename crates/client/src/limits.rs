@@ -1,5 +1,7 @@
 //! Every bound and default of the SDK, with its reason.
 
+use std::time::Duration;
+
 /// Milliseconds that opening a connection may take.
 pub const CONNECT_TIMEOUT_MS: u64 = 2_000;
 
@@ -48,6 +50,20 @@ pub const EVENT_BYTES_MAX: usize = 64 * 1024;
 
 /// Connections kept open to a coordinator while they are idle.
 pub const IDLE_CONNECTIONS_MAX: usize = 256;
+
+/// Requests that may be under way at once on one connection of HTTP/2, if the coordinator takes as many;
+/// more wait for a place.
+pub const REQUESTS_AT_ONCE: u32 = 16_384;
+
+/// Bytes of a reply on a connection of HTTP/2 that may come before they are read.
+pub const UNREAD_BYTES_MAX: u32 = 64 * 1024;
+
+/// How often a coordinator is asked whether it is still there, while requests wait on a connection of
+/// HTTP/2.
+pub const PING: Duration = Duration::from_secs(5);
+
+/// How long it may take to say so. Then what waits there is asked again elsewhere.
+pub const PING_WAIT: Duration = Duration::from_secs(10);
 
 /// Bytes of the body of a call to a participant. Well above what a coordinator takes on unless it
 /// is configured otherwise.

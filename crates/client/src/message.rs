@@ -14,8 +14,9 @@ use unanimous_api::{
 };
 
 use crate::chance;
-use crate::client::{Client, Repeat};
+use crate::client::Client;
 use crate::error::Error;
+use crate::repeat::Repeat;
 use crate::saga::Step;
 use crate::transaction::{Transaction, view_of};
 use crate::transport::escape;

@@ -14,9 +14,10 @@ use unanimous_api::{
 };
 
 use crate::chance;
-use crate::client::{Client, Repeat, in_ms};
+use crate::client::{Client, in_ms};
 use crate::error::Error;
 use crate::limits::{ABORT_PATIENCE_MS, GRACE_MS};
+use crate::repeat::Repeat;
 use crate::transport::{Call, escape};
 
 /// A transaction that has not begun. Settings first; then either branches and [`Run::run`], or

@@ -24,7 +24,10 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use unanimous_api::{Code, Problem};
 
 use crate::error::{Error, chain};
-use crate::limits::{IDLE_CONNECTIONS_MAX, REPLY_BYTES_MAX, SERVERS_MAX};
+use crate::limits::{
+    IDLE_CONNECTIONS_MAX, PING, PING_WAIT, REPLY_BYTES_MAX, REQUESTS_AT_ONCE, SERVERS_MAX,
+    UNREAD_BYTES_MAX,
+};
 
 /// Answers requests in this process.
 pub(crate) type Within =
@@ -62,6 +65,16 @@ impl fmt::Debug for Way {
 /// One of the coordinators.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Server(usize);
+
+/// Which protocol is spoken.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) enum Version {
+    /// A connection for each request under way.
+    #[default]
+    Http1,
+    /// One connection to each coordinator.
+    Http2,
+}
 
 /// A request that can be sent more than once.
 #[derive(Clone, Debug)]
@@ -141,14 +154,8 @@ impl Transport {
         servers: &str,
         token: Option<&str>,
         connect_timeout: Duration,
+        version: Version,
     ) -> Result<Self, Error> {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(connect_timeout));
-        let pool = Pool::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
-            .build(connector);
         let authorization = token.map(|token| {
             let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| {
                 Error::Usage("the token has characters that no header takes".into())
@@ -158,7 +165,7 @@ impl Transport {
         });
         let (servers, asked) = (addresses(servers)?, AtomicUsize::new(0));
         Ok(Self {
-            way: Way::Network(Box::new(pool)),
+            way: Way::Network(Box::new(pool(connect_timeout, version))),
             servers,
             asked,
             authorization: authorization.transpose()?,
@@ -274,6 +281,26 @@ impl Transport {
         });
         Ok(answer?.map(Body::new))
     }
+}
+
+fn pool(connect_timeout: Duration, version: Version) -> Pool<HttpConnector, Full<Bytes>> {
+    let mut connector = HttpConnector::new();
+    connector.set_nodelay(true);
+    connector.set_connect_timeout(Some(connect_timeout));
+    let mut pool = Pool::builder(TokioExecutor::new());
+    pool.pool_timer(TokioTimer::new()).pool_max_idle_per_host(IDLE_CONNECTIONS_MAX);
+    if version == Version::Http2 {
+        // No reply that nobody reads is in the way of another, and thousands may be given up at once.
+        pool.http2_only(true)
+            .timer(TokioTimer::new())
+            .http2_initial_stream_window_size(UNREAD_BYTES_MAX)
+            .http2_initial_connection_window_size(UNREAD_BYTES_MAX * REQUESTS_AT_ONCE)
+            .http2_max_concurrent_reset_streams(REQUESTS_AT_ONCE as usize)
+            .http2_max_local_error_reset_streams(None)
+            .http2_keep_alive_interval(PING)
+            .http2_keep_alive_timeout(PING_WAIT);
+    }
+    pool.build(connector)
 }
 
 impl Heard {
@@ -418,7 +445,8 @@ mod tests {
     #[test]
     fn who_was_left_by_somebody_else_is_not_left_twice() {
         let wait = Duration::from_secs(1);
-        let transport = Transport::new("http://a:1,http://b:1", None, wait).expect("fine");
+        let transport = Transport::new("http://a:1,http://b:1", None, wait, Version::Http1);
+        let transport = transport.expect("fine");
         let (first, name) = (transport.server(), |it| transport.name(it).to_owned());
         transport.leave(first);
         transport.leave(first);

@@ -64,6 +64,24 @@ async fn what_may_have_been_begun_at_one_node_is_begun_at_the_next_under_the_sam
 }
 
 #[tokio::test]
+async fn requests_under_way_at_once_share_a_connection_where_that_is_wanted() {
+    const AT_ONCE: usize = 100;
+    for shares in [false, true] {
+        let nodes =
+            [Coordinator::playing([Act::Stall]).await, Coordinator::playing([committed()]).await];
+        let client = client(&[nodes[0].address, nodes[1].address]).reply_timeout_ms(1_000);
+        let client = if shares { client.http2_prior_knowledge() } else { client };
+        let client = client.build().expect("addresses");
+        let all = (0..AT_ONCE).map(|_| transfer(&client).run());
+        let all = futures_util::future::join_all(all).await;
+        assert!(all.iter().all(Result::is_ok), "{all:?}");
+        assert_eq!(nodes.each_ref().map(|node| node.asked().len()), [AT_ONCE; 2]);
+        let connections = if shares { 1 } else { AT_ONCE };
+        assert_eq!(nodes[0].connections(), connections);
+    }
+}
+
+#[tokio::test]
 async fn a_node_that_has_too_much_to_do_is_not_left() {
     let busy = Coordinator::playing([problem(Code::Overloaded), committed()]).await;
     let other = Coordinator::playing([committed()]).await;

@@ -16,8 +16,9 @@ use unanimous_api::{
 
 pub use self::step::Step;
 use crate::chance;
-use crate::client::{Client, Repeat};
+use crate::client::Client;
 use crate::error::Error;
+use crate::repeat::Repeat;
 use crate::transaction::{Transaction, view_of};
 use crate::transport::{Call, escape};
 

@@ -2,12 +2,14 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use axum::serve::ListenerExt;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
@@ -50,6 +52,7 @@ impl Asked {
 struct Script {
     acts: Arc<Mutex<VecDeque<Act>>>,
     asked: Arc<Mutex<Vec<Asked>>>,
+    connections: Arc<AtomicUsize>,
 }
 
 /// Serves until it is dropped.
@@ -65,6 +68,8 @@ impl Coordinator {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let script = Script::default();
+        let connections = Arc::clone(&script.connections);
+        let listener = listener.tap_io(move |_| drop(connections.fetch_add(1, Ordering::Relaxed)));
         let app = Router::new().fallback(play).with_state(script.clone());
         let serving = tokio::spawn(async move {
             axum::serve(listener, app).await.expect("serves");
@@ -87,6 +92,11 @@ impl Coordinator {
             .deadline_ms(5_000)
             .build()
             .expect("an address")
+    }
+
+    /// How many connections were opened so far.
+    pub(crate) fn connections(&self) -> usize {
+        self.script.connections.load(Ordering::Relaxed)
     }
 
     /// Every request so far.

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use unanimous_client::api::{TransactionView, Wait};
-use unanimous_client::{Client, Error, Filter};
+use unanimous_client::{Client, ClientBuilder, Error, Filter};
 
 use crate::chance::Chance;
 use crate::coordinator::TOKEN;
@@ -24,6 +24,9 @@ use crate::world::{SERVICES, World};
 const WITH_SDK: usize = 6;
 const WITHOUT_SDK: usize = 6;
 const TWINS: usize = 2;
+
+/// Of ten clients of each kind, those that share their connections with each other.
+const SHARE: [char; 5] = ['1', '3', '5', '7', '9'];
 
 /// Longest pause of a client between two transactions.
 const PAUSE_MS_MAX: u64 = 4;
@@ -63,9 +66,15 @@ impl Crowd {
         let (stop, stopped) = watch::channel(false);
         let tally = Arc::new(Tally::default());
         let mut clients = JoinSet::new();
+        let server = world.setup.server();
+        let shared = patience(&server).http2_prior_knowledge().build();
+        let shared = shared.expect("the address is one");
         let mut one = |name: String| One {
             world: Arc::clone(world),
-            client: patient(&world.setup.server()),
+            client: match name.ends_with(SHARE) {
+                true => shared.clone(),
+                false => patient(&server),
+            },
             tally: Arc::clone(&tally),
             stop: stopped.clone(),
             chance: chance.fork(),
@@ -97,8 +106,11 @@ impl Crowd {
 
 /// A client that asks again soon, and for long.
 pub(crate) fn patient(server: &str) -> Client {
-    let client = Client::builder(server).token(TOKEN).pauses_ms(2, 40).deadline_ms(DEADLINE_MS);
-    client.build().expect("the address is one")
+    patience(server).build().expect("the address is one")
+}
+
+fn patience(server: &str) -> ClientBuilder {
+    Client::builder(server).token(TOKEN).pauses_ms(2, 40).deadline_ms(DEADLINE_MS)
 }
 
 impl One {

@@ -37,8 +37,8 @@ impl Crowd {
         let lists = lists(servers);
         let all = lists.iter().map(|servers| {
             // Whoever is last in a long line does not ask again and again where it stands.
-            let client = Client::builder(servers).pauses_ms(5, 50).reply_timeout_ms(DEADLINE_MS);
-            client.deadline_ms(DEADLINE_MS).build()
+            let client = Client::builder(servers).http2_prior_knowledge().pauses_ms(5, 50);
+            client.reply_timeout_ms(DEADLINE_MS).deadline_ms(DEADLINE_MS).build()
         });
         let all = all.collect::<Result<Vec<_>, _>>()?;
         for client in all.iter().cycle().take(count) {
