@@ -79,7 +79,8 @@ impl Fleet {
     async fn started(&mut self, index: usize) {
         for _ in 0..STARTS_MAX {
             let Err(ended) = self.nodes[index].alive().await else { return };
-            assert!(ended.stderr.contains("does not answer"), "{}", ended.stderr);
+            let away = ["does not answer", "is it running"];
+            assert!(away.iter().any(|it| ended.stderr.contains(it)), "{}", ended.stderr);
             self.nodes[index] = Coordinator::spawn(&self.setups[index], None);
         }
         self.nodes[index].alive().await.expect("it starts");
