@@ -36,7 +36,7 @@ impl EtcdDirectory {
         let client =
             client.map_err(|why| JournalError::Unusable(format!("{}: {why}", address.shown)))?;
         let engine = Engine::start("directory")?;
-        let readers = Arc::new(Readers { client, keys });
+        let readers = Arc::new(Readers::new(client, keys));
         let asked = Arc::clone(&readers);
         engine.run(async move {
             let looked = opening::look(&address, &asked.client, &asked.keys).await;

@@ -34,8 +34,17 @@ pub(super) const WINDOWS: [u32; 2] = [8 << 20, 4 << 20];
 /// Bytes of one answer that are read: a page of values, each as long as a request lets it be.
 pub(super) const ANSWER_BYTES_MAX: usize = 512 << 20;
 
-/// Keys in one answer.
-pub(super) const PAGE: u64 = 256;
+/// Keys in one answer of a scan: in the first, and at most.
+pub(super) const PAGES: [u64; 2] = [256, 4_096];
+
+/// Bytes of values in one answer of a scan, from which on the next has few keys again.
+pub(super) const PAGE_BYTES: usize = 2 << 20;
+
+/// What is read at once for all who ask the same. The server's default bound of a transaction is 128.
+pub(super) const READS: usize = 120;
+
+/// Of that, what is read for each transaction: while it is open, and when it has ended.
+pub(super) const READS_OF_ONE: usize = 2;
 
 /// Keys read for one part of a list. Beyond that the part is short, and the next one goes on.
 pub(super) const SCAN_MAX: usize = 50_000;

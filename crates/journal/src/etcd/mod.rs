@@ -130,7 +130,7 @@ impl EtcdJournal {
         let (Opened { instance, base }, client) = engine.run(opening)?;
         let shared = Arc::new(Shared::new(base, BATCHES));
         let (figures, claims) = (Arc::<Figures>::default(), Arc::new(Claims::new(salt())));
-        let readers = Arc::new(Readers { client: reading, keys: keys.clone() });
+        let readers = Arc::new(Readers::new(reading, keys.clone()));
         let writer = Writer {
             shared: Arc::clone(&shared),
             client,

@@ -9,34 +9,56 @@ use unanimous_core::id::{Epoch, ShardId, TxnId};
 use super::claims::{Claim, Claims};
 use super::client::{Client, Trouble};
 use super::keys::{Keys, Room, Span};
-use super::limits::PAGE;
+use super::limits::{PAGE_BYTES, PAGES, READS, READS_OF_ONE};
 use super::proto::{Compare, KeyValue, More, Op, Range, Ranged, Txn, TxnDone, Want, Way};
 use super::value::Value;
 use super::writer::Head;
 use crate::entry::{OpenTxn, Stored};
 use crate::error::JournalError;
 use crate::file::layout;
+use crate::remote::gather::Gather;
 use crate::remote::limits::{AGAIN, PATIENCE};
 
 /// Asks for what is there.
 pub(super) struct Readers {
     pub(super) client: Client,
     pub(super) keys: Keys,
+    logs: Gather<TxnId, Vec<Vec<u8>>>,
+    begun: Gather<String, Option<Vec<u8>>>,
+    epochs: Gather<ShardId, Epoch>,
 }
 
 impl Readers {
+    pub(super) fn new(client: Client, keys: Keys) -> Self {
+        let (logs, begun) = (Gather::new(READS / READS_OF_ONE), Gather::new(READS));
+        Self { client, keys, logs, begun, epochs: Gather::new(READS) }
+    }
+
     /// All records of a transaction.
     pub(super) async fn records(&self, txn: TxnId) -> Result<Vec<Stored>, JournalError> {
-        let then = vec![
-            Op::Range(Range::one(self.keys.ended(txn))),
-            Op::Range(Range::all(self.keys.open(txn))),
-        ];
-        let read = Txn { then, ..Txn::default() };
-        let ranges = self.txn(&read).await?.into_ranges();
-        let values = ranges.into_iter().flat_map(|ranged| ranged.found);
-        let entries = self.entries(txn, values.map(|it| it.value)).await?;
+        let values = self.logs.ask(txn, |txns| self.logs_of(txns)).await?;
+        let entries = self.entries(txn, values.into_iter()).await?;
         let stored = entries.and_then(|entries| checked(&entries));
         stored.map_err(|why| JournalError::Failed(format!("transaction {txn}: {why}")))
+    }
+
+    /// The values of each transaction.
+    async fn logs_of(&self, txns: Vec<TxnId>) -> Result<Vec<Vec<Vec<u8>>>, JournalError> {
+        let ranges = txns
+            .into_iter()
+            .flat_map(|txn| [Range::one(self.keys.ended(txn)), Range::all(self.keys.open(txn))]);
+        let values = self.ranges(ranges).await?;
+        Ok(values.chunks(READS_OF_ONE).map(<[_]>::concat).collect())
+    }
+
+    /// The values in each of these spans, all of them as of one moment.
+    async fn ranges(
+        &self,
+        ranges: impl Iterator<Item = Range>,
+    ) -> Result<Vec<Vec<Vec<u8>>>, JournalError> {
+        let read = Txn { then: ranges.map(Op::Range).collect(), ..Txn::default() };
+        let ranges = self.txn(&read).await?.into_ranges().into_iter();
+        Ok(ranges.map(|it| it.found.into_iter().map(|it| it.value).collect()).collect())
     }
 
     /// What the values of one transaction say, or why they cannot be read.
@@ -63,18 +85,34 @@ impl Readers {
     }
 
     pub(super) async fn epoch(&self, shard: ShardId) -> Result<Epoch, JournalError> {
-        let found = self.range(&Range::one(self.keys.shard(shard))).await?;
-        Ok(Claim::read(found.into_value().unwrap_or_default()).epoch)
+        self.epochs.ask(shard, |shards| self.epochs_of(shards)).await
+    }
+
+    async fn epochs_of(&self, shards: Vec<ShardId>) -> Result<Vec<Epoch>, JournalError> {
+        let found = self.scan_all(self.keys.shards()).await?.into_iter();
+        let claims: BTreeMap<ShardId, Claim> = found.filter_map(|it| self.claim_in(it)).collect();
+        let epoch = |shard| claims.get(shard).map(|it| it.epoch).unwrap_or_default();
+        Ok(shards.iter().map(epoch).collect())
+    }
+
+    fn claim_in(&self, KeyValue { key, value }: KeyValue) -> Option<(ShardId, Claim)> {
+        Some((self.keys.to_shard(&key)?, Claim::read(value)))
     }
 
     /// The newest transaction begun under a key.
     pub(super) async fn find_key(&self, key: &str) -> Result<Option<TxnId>, JournalError> {
-        let found = self.range(&Range::one(self.keys.idempotency(key))).await?;
-        let Some(value) = found.into_value() else { return Ok(None) };
+        let found = self.begun.ask(key.to_owned(), |keys| self.begun_under(keys)).await?;
+        let Some(value) = found else { return Ok(None) };
         let text = String::from_utf8_lossy(&value).into_owned();
         text.parse().map(Some).map_err(|_| {
             JournalError::Failed(format!("idempotency key {key:?} names no transaction: {text:?}"))
         })
+    }
+
+    /// What stands under each key.
+    async fn begun_under(&self, keys: Vec<String>) -> Result<Vec<Option<Vec<u8>>>, JournalError> {
+        let ranges = keys.iter().map(|key| Range::one(self.keys.idempotency(key)));
+        Ok(self.ranges(ranges).await?.into_iter().map(|mut found| found.pop()).collect())
     }
 
     /// The transactions that have not ended, oldest first; of these shards, if some are named.
@@ -161,8 +199,7 @@ impl Readers {
         let revision = done.revision;
         let mut found = done.into_ranges().into_iter();
         let mut next = || found.next().unwrap_or_default().found.into_iter();
-        let claim = |it: KeyValue| Some((self.keys.to_shard(&it.key)?, Claim::read(it.value)));
-        let claims = next().filter_map(claim).collect();
+        let claims = next().filter_map(|it| self.claim_in(it)).collect();
         Ok(Standing { revision, claims, heads: next().map(|it| it.key).collect() })
     }
 
@@ -204,7 +241,7 @@ impl Readers {
     /// as of now, behind the last transaction that it gave.
     async fn fetch(&self, scan: &mut Scan) -> Result<(), JournalError> {
         let span = scan.rest.clone();
-        let range = Range { span, limit: PAGE, revision: scan.revision, want: Want::Values };
+        let range = Range { span, limit: scan.page, revision: scan.revision, want: Want::Values };
         let Some(ranged) = self.ask(|| self.client.range(&range)).await? else {
             scan.held = None;
             scan.rest = self.keys.all(scan.room, scan.after);
@@ -217,6 +254,11 @@ impl Readers {
         if scan.revision == 0 {
             scan.revision = ranged.revision;
         }
+        let bytes: usize = ranged.found.iter().map(|it| it.value.len()).sum();
+        scan.page = match bytes < PAGE_BYTES {
+            true => PAGES[1].min(scan.page * 2),
+            false => PAGES[0],
+        };
         scan.keys += ranged.found.len();
         scan.more = ranged.more;
         scan.ahead.extend(ranged.found);
@@ -285,6 +327,8 @@ pub(super) struct Scan {
     /// What may have more values than were read so far.
     held: Option<(TxnId, Vec<Vec<u8>>)>,
     more: More,
+    /// Keys that are read next: more and more, as long as they are small.
+    page: u64,
     /// The moment as of which it reads.
     revision: u64,
     /// The last transaction that was given.
@@ -302,6 +346,7 @@ impl Scan {
             ahead: VecDeque::new(),
             held: None,
             more: More::Yes,
+            page: PAGES[0],
             revision: 0,
             after,
             keys: 0,

@@ -28,7 +28,7 @@ use crate::summary::{Scope, summarize};
 const RECORDS: &str = "SELECT txn_id, lsn, at, record FROM txn_log WHERE txn_id = ANY($1)
     ORDER BY txn_id, seq";
 
-const EPOCH: &str = "SELECT epoch FROM shard WHERE shard = $1";
+const EPOCHS: &str = "SELECT shard, epoch FROM shard WHERE shard = ANY($1)";
 
 const OPEN: &str = "SELECT txn_id, lsn, at, record FROM txn_log
     JOIN distributed_txn USING (txn_id)
@@ -70,6 +70,7 @@ pub(super) struct Readers {
     places: Semaphore,
     logs: Gather<TxnId, Log>,
     keys: Gather<String, Option<TxnId>>,
+    epochs: Gather<ShardId, Epoch>,
 }
 
 /// What is there of a transaction, or why it cannot be read.
@@ -85,6 +86,7 @@ impl Readers {
             places: Semaphore::new(READERS),
             logs: Gather::new(LOGS),
             keys: Gather::new(KEYS),
+            epochs: Gather::new(KEYS),
         }
     }
 
@@ -119,8 +121,14 @@ impl Readers {
     }
 
     pub(super) async fn epoch(&self, shard: ShardId) -> Result<Epoch, JournalError> {
-        let rows = self.ask(EPOCH, &[Box::new(index(shard.index()))]).await?;
-        Ok(rows.first().map(|row| epoch_of(row.get(0))).unwrap_or_default())
+        self.epochs.ask(shard, |shards| self.epochs_of(shards)).await
+    }
+
+    async fn epochs_of(&self, shards: Vec<ShardId>) -> Result<Vec<Epoch>, JournalError> {
+        let rows = self.ask(EPOCHS, &[Box::new(numbers(&shards))]).await?;
+        let epochs = by_shard(&rows);
+        let epoch = |shard: &ShardId| epochs.get(&shard.index()).copied().unwrap_or_default();
+        Ok(shards.iter().map(epoch).collect())
     }
 
     /// The transactions of these shards that have not ended, oldest first.
@@ -138,11 +146,7 @@ impl Readers {
     ) -> Result<BTreeMap<usize, Epoch>, JournalError> {
         let rows =
             self.ask(CLAIM, &[Box::new(numbers(shards)), Box::new(owner.to_owned())]).await?;
-        let claimed = rows.iter().map(|row| {
-            let shard = usize::try_from(row.get::<_, i32>(0)).unwrap_or_default();
-            (shard, epoch_of(row.get(1)))
-        });
-        Ok(claimed.collect())
+        Ok(by_shard(&rows))
     }
 
     /// Removes transactions of these shards that ended before this time.
@@ -267,6 +271,12 @@ fn listing(filter: &Filter) -> (String, Vec<Param>) {
 
 pub(super) fn numbers(shards: &[ShardId]) -> Vec<i32> {
     shards.iter().map(|shard| index(shard.index())).collect()
+}
+
+/// Of rows with a shard and its epoch.
+fn by_shard(rows: &[Row]) -> BTreeMap<usize, Epoch> {
+    let shard = |row: &Row| usize::try_from(row.get::<_, i32>(0)).unwrap_or_default();
+    rows.iter().map(|row| (shard(row), epoch_of(row.get(1)))).collect()
 }
 
 /// Rows of one transaction stand together.
