@@ -27,7 +27,7 @@ pub type Open<'a> = dyn Fn(Arc<dyn Listener>) -> Box<dyn Journal> + 'a;
 ///
 /// If one fails.
 pub fn suite(open: &Open<'_>) {
-    let checks: [Check; 13] = [
+    let checks: [Check; 14] = [
         ("a forced record is reported durable by itself", forced_is_flushed),
         ("a lazy record is reported durable after a while", lazy_is_flushed),
         ("records come back in order, whether or not they are durable", reads_what_was_appended),
@@ -38,6 +38,7 @@ pub fn suite(open: &Open<'_>) {
         ("what is open in a shard that was not claimed is not loaded", loads_its_own),
         ("an ended transaction is read after an opening", reads_the_end),
         ("a transaction is found by its key, before and after its end", finds_keys),
+        ("each of many that are asked about at once gets its own answer", answers_many),
         ("a list shows each transaction as it stands", lists_states),
         ("a list is paged from the newest to the oldest", pages),
         ("nothing is taken after a close", closes),
@@ -350,6 +351,40 @@ fn finds_keys(bench: &mut Bench<'_>) {
     bench.reopen();
     assert_eq!(found(bench), Some(txn));
     assert_eq!(bench.journal().find_key(&format!("{key}!")).expect("readable"), None);
+}
+
+fn answers_many(bench: &mut Bench<'_>) {
+    // More than any server is asked about in one request, a third of them never begun.
+    let txns: [TxnId; 400] = std::array::from_fn(|_| mint(bench.shard));
+    let keys = txns.each_ref().map(|txn| format!("key of {txn}"));
+    let mut last = Lsn::default();
+    for (index, (&txn, key)) in txns.iter().zip(&keys).enumerate() {
+        let begun = begun("wallet", Some(key));
+        last = last.max(match index % 3 {
+            0 => Lsn::default(),
+            1 => bench.must(
+                txn,
+                0,
+                &[Record::Commit(commit::Record::Begun(begun.into()))],
+                End::Open,
+            ),
+            _ => bench.whole(txn, begun, Decision::Commit),
+        });
+    }
+    let answered = |bench: &Bench<'_>| {
+        let found = bench.journal().find_keys(&keys);
+        let read = bench.journal().read_all(&txns);
+        assert_eq!((found.len(), read.len()), (txns.len(), txns.len()));
+        for (index, (found, read)) in found.into_iter().zip(read).enumerate() {
+            let (found, read) = (found.expect("readable"), read.expect("readable"));
+            assert_eq!(found, (index % 3 > 0).then_some(txns[index]), "{index}");
+            assert_eq!(read.len(), [0, 1, 3][index % 3], "{index}");
+        }
+    };
+    answered(bench);
+    bench.ear.wait_flushed(last);
+    bench.reopen();
+    answered(bench);
 }
 
 fn lists_states(bench: &mut Bench<'_>) {

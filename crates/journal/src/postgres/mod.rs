@@ -239,7 +239,7 @@ impl Journal for PostgresJournal {
         self.engine.run_all(keys.iter().cloned().map(|key| {
             let (shared, readers) = (Arc::clone(&self.shared), Arc::clone(&self.readers));
             async move {
-                // What is open is known also while the database is away.
+                // What is not durable yet is known here only.
                 if let Some(txn) = shared.find_key(&key) {
                     return Ok(Some(txn));
                 }
