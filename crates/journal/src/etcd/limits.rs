@@ -35,10 +35,10 @@ pub(super) const WINDOWS: [u32; 2] = [8 << 20, 4 << 20];
 pub(super) const ANSWER_BYTES_MAX: usize = 512 << 20;
 
 /// Keys in one answer of a scan: in the first, and at most.
-pub(super) const PAGES: [u64; 2] = [256, 4_096];
+pub(super) const PAGES: [u64; 2] = [256, 16_384];
 
-/// Bytes of values in one answer of a scan, from which on the next has few keys again.
-pub(super) const PAGE_BYTES: usize = 2 << 20;
+/// Bytes of values in one answer of a scan, if they are as long as those before.
+pub(super) const PAGE_BYTES: usize = 8 << 20;
 
 /// What is read at once for all who ask the same. The server's default bound of a transaction is 128.
 pub(super) const READS: usize = 120;

@@ -255,10 +255,8 @@ impl Readers {
             scan.revision = ranged.revision;
         }
         let bytes: usize = ranged.found.iter().map(|it| it.value.len()).sum();
-        scan.page = match bytes < PAGE_BYTES {
-            true => PAGES[1].min(scan.page * 2),
-            false => PAGES[0],
-        };
+        let each = bytes / ranged.found.len().max(1);
+        scan.page = ((PAGE_BYTES / each.max(1)) as u64).clamp(PAGES[0], PAGES[1]);
         scan.keys += ranged.found.len();
         scan.more = ranged.more;
         scan.ahead.extend(ranged.found);
@@ -327,7 +325,8 @@ pub(super) struct Scan {
     /// What may have more values than were read so far.
     held: Option<(TxnId, Vec<Vec<u8>>)>,
     more: More,
-    /// Keys that are read next: more and more, as long as they are small.
+    /// Keys that are read next: as many as have few bytes, going by those before. The server goes through
+    /// the whole rest of a span for each answer, however few keys are asked for.
     page: u64,
     /// The moment as of which it reads.
     revision: u64,
