@@ -69,7 +69,9 @@ impl Coordinator {
         let address = listener.local_addr().expect("bound");
         let script = Script::default();
         let connections = Arc::clone(&script.connections);
-        let listener = listener.tap_io(move |_| drop(connections.fetch_add(1, Ordering::Relaxed)));
+        let listener = listener.tap_io(move |_| {
+            connections.fetch_add(1, Ordering::Relaxed);
+        });
         let app = Router::new().fallback(play).with_state(script.clone());
         let serving = tokio::spawn(async move {
             axum::serve(listener, app).await.expect("serves");
