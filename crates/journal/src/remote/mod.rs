@@ -3,7 +3,6 @@
 //! A journal on a server adds a [`scribe::Scribe`], which makes batches durable, and readers.
 
 pub(crate) mod engine;
-#[cfg(feature = "postgres")]
 pub(crate) mod gather;
 pub(crate) mod limits;
 pub(crate) mod scribe;
