@@ -16,11 +16,11 @@ cargo xtask test [--quick | --full] [STEP...]
       Installs what is missing, builds, and runs every check, or only the steps named.
       --quick  leaves out what takes long or needs another program
       --full   also asks the advisory database, which is on the network, and checks the library alone
-      STEP     fmt, tidy, clippy, doc, deny, advisories, library, test, simulator, crash, demo or gate";
+      STEP     fmt, tidy, clippy, doc, deny, advisories, library, journals, test, simulator, crash, demo or gate";
 
 /// The steps in the order they run. A test that takes long is `#[ignore]`d with its reason: the
 /// step `crash` runs it.
-const STEPS: [Step; 12] = [
+const STEPS: [Step; 13] = [
     Step { needs: &[RUSTFMT], args: &["fmt", "--all", "--", "--check"], ..check("fmt") },
     Step { args: &["test", "--package", "xtask"], ..tests("tidy") },
     Step {
@@ -59,6 +59,20 @@ const STEPS: [Step; 12] = [
         needs: &[C_COMPILER],
         args: &["check", "--package", "unanimous", "--lib", "--no-default-features"],
         ..check("library")
+    },
+    // What both journals on a server share is there for each of them alone. All else builds both.
+    Step {
+        depth: Depth::Usual,
+        needs: &[C_COMPILER],
+        args: &[
+            "check",
+            "--package",
+            "unanimous-journal",
+            "--no-default-features",
+            "--features",
+            "etcd",
+        ],
+        ..check("journals")
     },
     Step {
         needs: &[C_COMPILER],
