@@ -48,7 +48,7 @@ use crate::file::recover::salt;
 use crate::query::{Filter, Page};
 use crate::remote::engine::Engine;
 use crate::remote::state::Shared;
-use crate::remote::{Figures, scribe, this_process};
+use crate::remote::{Figures, questions, scribe, this_process};
 use crate::{Journal, Listener, Stats};
 use address::Address;
 use book::Books;
@@ -239,21 +239,7 @@ impl Journal for EtcdJournal {
     }
 
     fn read_all(&self, txns: &[TxnId]) -> Vec<Result<Vec<Stored>, JournalError>> {
-        let last = txns.iter().map(|&txn| self.shared.last_of(txn)).max();
-        let flushed = last.map_or(Ok(()), |last| self.shared.wait_flushed(last));
-        self.engine.run_all(txns.iter().map(|&txn| {
-            let (shared, readers) = (Arc::clone(&self.shared), Arc::clone(&self.readers));
-            let ready = flushed.clone().and_then(|()| shared.reachable());
-            async move {
-                ready?;
-                let stored = readers.records(txn).await?;
-                if stored.is_empty() {
-                    // Absent means something only if nobody else can have begun it.
-                    shared.absent(txn.shard(), readers.epoch(txn.shard()).await?)?;
-                }
-                Ok(shared.placed(stored))
-            }
-        }))
+        questions::read_all(&self.engine, &self.shared, &self.readers, txns)
     }
 
     fn find_key(&self, key: &str) -> Result<Option<TxnId>, JournalError> {
@@ -261,17 +247,7 @@ impl Journal for EtcdJournal {
     }
 
     fn find_keys(&self, keys: &[String]) -> Vec<Result<Option<TxnId>, JournalError>> {
-        self.engine.run_all(keys.iter().cloned().map(|key| {
-            let (shared, readers) = (Arc::clone(&self.shared), Arc::clone(&self.readers));
-            async move {
-                // What is not durable yet is known here only.
-                if let Some(txn) = shared.find_key(&key) {
-                    return Ok(Some(txn));
-                }
-                shared.reachable()?;
-                readers.find_key(&key).await
-            }
-        }))
+        questions::find_keys(&self.engine, &self.shared, &self.readers, keys)
     }
 
     fn query(&self, filter: &Filter) -> Result<Page, JournalError> {

@@ -18,6 +18,7 @@ use crate::error::JournalError;
 use crate::file::layout;
 use crate::remote::gather::Gather;
 use crate::remote::limits::{AGAIN, PATIENCE};
+use crate::remote::questions::Answers;
 
 /// Asks for what is there.
 pub(super) struct Readers {
@@ -28,18 +29,32 @@ pub(super) struct Readers {
     epochs: Gather<ShardId, Epoch>,
 }
 
-impl Readers {
-    pub(super) fn new(client: Client, keys: Keys) -> Self {
-        let (logs, begun) = (Gather::new(READS / READS_OF_ONE), Gather::new(READS));
-        Self { client, keys, logs, begun, epochs: Gather::new(READS) }
-    }
-
-    /// All records of a transaction.
-    pub(super) async fn records(&self, txn: TxnId) -> Result<Vec<Stored>, JournalError> {
+impl Answers for Readers {
+    async fn records(&self, txn: TxnId) -> Result<Vec<Stored>, JournalError> {
         let values = self.logs.ask(txn, |txns| self.logs_of(txns)).await?;
         let entries = self.entries(txn, values.into_iter()).await?;
         let stored = entries.and_then(|entries| checked(&entries));
         stored.map_err(|why| JournalError::Failed(format!("transaction {txn}: {why}")))
+    }
+
+    async fn epoch(&self, shard: ShardId) -> Result<Epoch, JournalError> {
+        self.epochs.ask(shard, |shards| self.epochs_of(shards)).await
+    }
+
+    async fn find_key(&self, key: &str) -> Result<Option<TxnId>, JournalError> {
+        let found = self.begun.ask(key.to_owned(), |keys| self.begun_under(keys)).await?;
+        let Some(value) = found else { return Ok(None) };
+        let text = String::from_utf8_lossy(&value).into_owned();
+        text.parse().map(Some).map_err(|_| {
+            JournalError::Failed(format!("idempotency key {key:?} names no transaction: {text:?}"))
+        })
+    }
+}
+
+impl Readers {
+    pub(super) fn new(client: Client, keys: Keys) -> Self {
+        let (logs, begun) = (Gather::new(READS / READS_OF_ONE), Gather::new(READS));
+        Self { client, keys, logs, begun, epochs: Gather::new(READS) }
     }
 
     /// The values of each transaction.
@@ -84,10 +99,6 @@ impl Readers {
         Ok(Ok(entries))
     }
 
-    pub(super) async fn epoch(&self, shard: ShardId) -> Result<Epoch, JournalError> {
-        self.epochs.ask(shard, |shards| self.epochs_of(shards)).await
-    }
-
     async fn epochs_of(&self, shards: Vec<ShardId>) -> Result<Vec<Epoch>, JournalError> {
         let found = self.scan_all(self.keys.shards()).await?.into_iter();
         let claims: BTreeMap<ShardId, Claim> = found.filter_map(|it| self.claim_in(it)).collect();
@@ -97,16 +108,6 @@ impl Readers {
 
     fn claim_in(&self, KeyValue { key, value }: KeyValue) -> Option<(ShardId, Claim)> {
         Some((self.keys.to_shard(&key)?, Claim::read(value)))
-    }
-
-    /// The newest transaction begun under a key.
-    pub(super) async fn find_key(&self, key: &str) -> Result<Option<TxnId>, JournalError> {
-        let found = self.begun.ask(key.to_owned(), |keys| self.begun_under(keys)).await?;
-        let Some(value) = found else { return Ok(None) };
-        let text = String::from_utf8_lossy(&value).into_owned();
-        text.parse().map(Some).map_err(|_| {
-            JournalError::Failed(format!("idempotency key {key:?} names no transaction: {text:?}"))
-        })
     }
 
     /// What stands under each key.

@@ -27,6 +27,7 @@ use super::readers::Readers;
 use crate::entry::Stored;
 use crate::error::JournalError;
 use crate::remote::limits::AGAIN;
+use crate::remote::questions::Answers;
 use crate::remote::scribe::{Scribe, Stop, bear};
 use crate::remote::state::{Queued, Shared};
 

@@ -23,6 +23,7 @@ use crate::error::JournalError;
 use crate::query::{Filter, Page};
 use crate::remote::gather::Gather;
 use crate::remote::limits::{AGAIN, PATIENCE};
+use crate::remote::questions::Answers;
 use crate::summary::{Scope, summarize};
 
 const RECORDS: &str = "SELECT txn_id, lsn, at, record FROM txn_log WHERE txn_id = ANY($1)
@@ -78,6 +79,21 @@ type Log = Result<Vec<Stored>, String>;
 
 pub(super) type Param = Box<dyn ToSql + Sync + Send>;
 
+impl Answers for Readers {
+    async fn records(&self, txn: TxnId) -> Result<Vec<Stored>, JournalError> {
+        let stored = self.logs.ask(txn, |txns| self.logs_of(txns)).await?;
+        stored.map_err(|why| JournalError::Failed(format!("transaction {txn}: {why}")))
+    }
+
+    async fn epoch(&self, shard: ShardId) -> Result<Epoch, JournalError> {
+        self.epochs.ask(shard, |shards| self.epochs_of(shards)).await
+    }
+
+    async fn find_key(&self, key: &str) -> Result<Option<TxnId>, JournalError> {
+        self.keys.ask(words::storable(key), |keys| self.newest_of(keys)).await
+    }
+}
+
 impl Readers {
     pub(super) fn new(address: Address) -> Self {
         Self {
@@ -90,12 +106,6 @@ impl Readers {
         }
     }
 
-    /// All records of a transaction.
-    pub(super) async fn records(&self, txn: TxnId) -> Result<Vec<Stored>, JournalError> {
-        let stored = self.logs.ask(txn, |txns| self.logs_of(txns)).await?;
-        stored.map_err(|why| JournalError::Failed(format!("transaction {txn}: {why}")))
-    }
-
     async fn logs_of(&self, txns: Vec<TxnId>) -> Result<Vec<Log>, JournalError> {
         let ids: Vec<Id> = txns.iter().copied().map(Id).collect();
         let rows = self.ask(RECORDS, &[Box::new(ids)]).await?;
@@ -106,11 +116,6 @@ impl Readers {
             .collect())
     }
 
-    /// The newest transaction begun under a key.
-    pub(super) async fn find_key(&self, key: &str) -> Result<Option<TxnId>, JournalError> {
-        self.keys.ask(words::storable(key), |keys| self.newest_of(keys)).await
-    }
-
     async fn newest_of(&self, keys: Vec<String>) -> Result<Vec<Option<TxnId>>, JournalError> {
         let mut newest = vec![None; keys.len()];
         for row in self.ask(NEWEST, &[Box::new(keys)]).await? {
@@ -118,10 +123,6 @@ impl Readers {
             newest[place - 1] = Some(row.get::<_, Id>(1).0);
         }
         Ok(newest)
-    }
-
-    pub(super) async fn epoch(&self, shard: ShardId) -> Result<Epoch, JournalError> {
-        self.epochs.ask(shard, |shards| self.epochs_of(shards)).await
     }
 
     async fn epochs_of(&self, shards: Vec<ShardId>) -> Result<Vec<Epoch>, JournalError> {

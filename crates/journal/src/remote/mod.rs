@@ -5,6 +5,7 @@
 pub(crate) mod engine;
 pub(crate) mod gather;
 pub(crate) mod limits;
+pub(crate) mod questions;
 pub(crate) mod scribe;
 pub(crate) mod state;
 pub(crate) mod tls;
