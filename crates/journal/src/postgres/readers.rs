@@ -67,11 +67,23 @@ RETURNING 1";
 /// Connections for readers, made as they are needed.
 pub(super) struct Readers {
     address: Address,
-    idle: Mutex<Vec<Session>>,
+    idle: Idle,
+    /// Of lists.
+    free: Idle,
     places: Semaphore,
     logs: Gather<TxnId, Log>,
     keys: Gather<String, Option<TxnId>>,
     epochs: Gather<ShardId, Epoch>,
+}
+
+/// Connections that nobody uses just now.
+type Idle = Mutex<Vec<Session>>;
+
+/// How the server finds what it is asked for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Plan {
+    ByKeys,
+    Freely,
 }
 
 /// What is there of a transaction, or why it cannot be read.
@@ -98,7 +110,8 @@ impl Readers {
     pub(super) fn new(address: Address) -> Self {
         Self {
             address,
-            idle: Mutex::default(),
+            idle: Idle::default(),
+            free: Idle::default(),
             places: Semaphore::new(READERS),
             logs: Gather::new(LOGS),
             keys: Gather::new(KEYS),
@@ -167,7 +180,7 @@ impl Readers {
     /// Part of a list: the newest that the filter shows.
     pub(super) async fn page(&self, filter: &Filter) -> Result<Page, JournalError> {
         let (sql, params) = listing(filter);
-        let rows = self.ask(&sql, &params).await?;
+        let rows = self.ask_by(Plan::Freely, &sql, &params).await?;
         let mut rows: Vec<_> = by_txn(&rows)
             .into_iter()
             .filter_map(|(txn, rows)| summarize(txn, &stored(rows).ok()?))
@@ -182,6 +195,15 @@ impl Readers {
     /// Runs one statement, on another connection if the first one breaks. One that writes may be
     /// done twice.
     pub(super) async fn ask(&self, sql: &str, params: &[Param]) -> Result<Vec<Row>, JournalError> {
+        self.ask_by(Plan::ByKeys, sql, params).await
+    }
+
+    async fn ask_by(
+        &self,
+        plan: Plan,
+        sql: &str,
+        params: &[Param],
+    ) -> Result<Vec<Row>, JournalError> {
         let deadline = Instant::now() + PATIENCE;
         let mut seen = "it is slow".to_owned();
         let asking = async {
@@ -189,7 +211,7 @@ impl Readers {
             let params: Vec<&(dyn ToSql + Sync)> = params.iter().map(|it| &**it as _).collect();
             let mut pause = Duration::ZERO;
             loop {
-                match self.ask_once(sql, &params).await {
+                match self.ask_once(plan, sql, &params).await {
                     Ok(rows) => return Ok(rows),
                     Err(Trouble::Again(text)) => seen = text,
                     Err(trouble) => return Err(JournalError::Failed(trouble.text())),
@@ -206,19 +228,28 @@ impl Readers {
 
     async fn ask_once(
         &self,
+        plan: Plan,
         sql: &str,
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, Trouble> {
-        let idle = self.idle.lock().expect("a push does not panic").pop();
-        let session = match idle {
+        let idle = match plan {
+            Plan::ByKeys => &self.idle,
+            Plan::Freely => &self.free,
+        };
+        let kept = idle.lock().expect("a push does not panic").pop();
+        let session = match kept {
             Some(session) if !session.is_closed() => session,
             Some(_) | None => {
                 let opened = Session::open(&self.address).await;
-                opened.map_err(|error| Trouble::Again(described(&error)))?
+                let opened = opened.map_err(|error| Trouble::Again(described(&error)))?;
+                if plan == Plan::Freely {
+                    opened.plan_freely().await?;
+                }
+                opened
             }
         };
         let rows = session.read(sql, params).await?;
-        self.give_back(session);
+        idle.lock().expect("a push does not panic").push(session);
         Ok(rows)
     }
 

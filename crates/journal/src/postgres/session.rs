@@ -19,6 +19,16 @@ use super::limits::SERVER_LOOKS_EVERY;
 const DURABLE: &str = "SELECT set_config('synchronous_commit', 'on', false)
     WHERE current_setting('synchronous_commit') NOT IN ('on', 'remote_apply')";
 
+/// Every statement goes by keys, whatever the planner thinks of a table that was empty when it planned, or
+/// of which it knows nothing yet: it would read all that has ended to find what is open.
+const BY_KEYS: &str =
+    "SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_hashjoin = off;
+    SET enable_mergejoin = off; SET plan_cache_mode = force_generic_plan";
+
+/// The same for lists, which ask for whatever anybody wants to see.
+const FREELY: &str = "RESET enable_seqscan; RESET enable_bitmapscan; RESET enable_hashjoin;
+    RESET enable_mergejoin; RESET plan_cache_mode";
+
 /// A connection.
 pub(super) struct Session {
     client: Client,
@@ -90,7 +100,7 @@ impl Session {
                 client
             }
         };
-        client.batch_execute(DURABLE).await?;
+        client.batch_execute(&format!("{BY_KEYS}; {DURABLE}")).await?;
         // Not before version 14. Where the server's system cannot tell, setting it is refused, and nothing
         // is lost.
         let looks = SERVER_LOOKS_EVERY.as_millis();
@@ -100,6 +110,11 @@ impl Session {
         );
         drop(client.batch_execute(&be_looked_after).await);
         Ok(Self { client, warned, prepared: Mutex::default() })
+    }
+
+    /// Leaves it to the server from now on how it finds what is asked for.
+    pub(super) async fn plan_freely(&self) -> Result<(), Trouble> {
+        self.run(FREELY).await
     }
 
     pub(super) fn is_closed(&self) -> bool {

@@ -26,11 +26,6 @@ use crate::remote::limits::AGAIN;
 use crate::remote::scribe::{Scribe, Stop, bear};
 use crate::remote::state::{Queued, Shared};
 
-/// Every statement of the writer goes by keys, whatever the planner thinks of a table that was
-/// empty when it planned.
-const BY_KEYS: &str = "SET enable_seqscan = off; SET enable_hashjoin = off;
-    SET enable_mergejoin = off; SET plan_cache_mode = force_generic_plan";
-
 /// Waits for whatever may still be writing under our epochs, and for a synchronous standby to have
 /// all of that: what a reader sees may not be there yet.
 const PROVE: &str = "UPDATE shard SET proved_at = now()
@@ -168,7 +163,6 @@ impl Writer {
 impl Desk {
     /// Makes a connection that can write.
     pub(super) async fn of(session: Session) -> Result<Self, Trouble> {
-        session.run(BY_KEYS).await?;
         let (write, prove) = (session.prepare(WRITE).await?, session.prepare(PROVE).await?);
         Ok(Self { session, write, prove })
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use unanimous_core::id::BranchId;
+use unanimous_core::id::{BranchId, ShardId};
 use unanimous_core::txn::Record;
 use unanimous_core::{Decision, Opaque, saga};
 use unanimous_journal::{End, Journal, JournalError, PostgresJournal, PostgresOptions};
@@ -110,6 +110,44 @@ fn an_append_reads_what_it_changes_however_many_transactions_are_open() {
     let count = || server.sql(read).parse::<u64>().expect("a number");
     until("the server has counted", || count() >= 400);
     assert!(count() < 20 * 500, "{} read", count());
+}
+
+#[test]
+fn a_claim_reads_what_is_open_however_many_transactions_have_ended() {
+    let Some(server) = Private::start(&[]) else { return };
+    server.sql("ALTER SYSTEM SET autovacuum = off");
+    server.sql("SELECT pg_reload_conf()");
+    let heard = Arc::new(Heard::default());
+    let journal = open(&server.url(), Arc::clone(&heard) as _);
+    let client = Client::of(&journal);
+    // The server knows nothing yet of what is in its tables.
+    for txn in (0..15_000).map(|_| mint()) {
+        client.append(txn, 0, &[begun(None), decided(Decision::Abort)], End::Open).expect("ours");
+        client.append(txn, 2, &finished(), End::Ended).expect("it is ours");
+    }
+    let open_ones: Vec<_> = (0..20).map(|_| mint()).collect();
+    for &txn in &open_ones {
+        let lsn = client.append(txn, 0, &[begun(None)], End::Open).expect("it is ours");
+        heard.wait(lsn).expect("it is durable");
+    }
+    drop(journal);
+    let count = || {
+        let read = "SELECT coalesce(sum(seq_tup_read), 0) FROM pg_stat_user_tables
+            WHERE relname IN ('txn_log', 'distributed_txn')";
+        server.sql(read).parse::<u64>().expect("a number")
+    };
+    let before = count();
+    let next = open(&server.url(), Arc::new(Heard::default()) as _);
+    let all: Vec<ShardId> = ShardId::all().collect();
+    next.claim_all(&all).expect("nobody else has them");
+    let found = next.load().expect("it is ours");
+    assert_eq!(found.len(), open_ones.len());
+    drop(next);
+    let sessions = "SELECT count(*) FROM pg_stat_activity
+        WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
+    // A session counts what it read when it ends.
+    until("its sessions have ended", || server.sql(sessions) == "0");
+    assert_eq!(count(), before, "it has read what has ended");
 }
 
 #[test]
