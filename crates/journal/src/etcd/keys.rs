@@ -6,13 +6,14 @@
 //! | `shard/NN` | its epoch, a random word of whoever claimed it, and who that was; or `moved`, and the journal that has it |
 //! | `node/NAME` | a node that takes part: its incarnation, state and address |
 //! | `head/WORD` | how many requests the opening that claims with this word has written |
-//! | `open/ID/SEQ` | entries of an open transaction, behind so many records |
+//! | `open/NN/ID/SEQ` | entries of an open transaction of that shard, behind so many records |
 //! | `ended/ID` | all entries of an ended one |
 //! | `key/TEXT` | the transaction that was begun under an idempotency key |
 //! | `blob/ID/LSN/PART` | part of a value too long for its place |
 //!
 //! `ID` is the complement of the transaction's identity in hexadecimal, because etcd lists keys
-//! upwards only: so the newest come first.
+//! upwards only: so the newest come first. What is open stands by shard: whoever takes a few over from a
+//! node that died does not read what all the others have.
 
 use unanimous_core::id::{Lsn, ShardId, TxnId};
 
@@ -33,15 +34,15 @@ impl From<Vec<u8>> for Span {
 /// What a key under the prefix can hold, that is listed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Room {
-    Open,
+    Open(ShardId),
     Ended,
 }
 
 impl Room {
-    fn name(self) -> &'static str {
+    fn name(self) -> String {
         match self {
-            Self::Open => "open",
-            Self::Ended => "ended",
+            Self::Open(shard) => format!("open/{:02}", shard.index()),
+            Self::Ended => "ended".to_owned(),
         }
     }
 }
@@ -119,13 +120,13 @@ impl Keys {
 
     /// What an open transaction has.
     pub(super) fn open(&self, txn: TxnId) -> Span {
-        below(self.key(&format!("open/{}/", id(txn))))
+        below(self.key(&format!("{}/{}/", Room::Open(txn.shard()).name(), id(txn))))
     }
 
     /// One batch's entries of an open transaction that held so many records before. Whoever wrote
     /// them, they are listed in the order of the records.
     pub(super) fn part(&self, txn: TxnId, before: u32) -> Vec<u8> {
-        self.key(&format!("open/{}/{before:08x}", id(txn)))
+        self.key(&format!("{}/{}/{before:08x}", Room::Open(txn.shard()).name(), id(txn)))
     }
 
     pub(super) fn ended(&self, txn: TxnId) -> Vec<u8> {
@@ -134,7 +135,7 @@ impl Keys {
 
     /// The transaction whose key this is.
     pub(super) fn to_txn(&self, room: Room, key: &[u8]) -> Option<TxnId> {
-        let rest = self.rest(key, room.name())?;
+        let rest = self.rest(key, &room.name())?;
         let digits = rest.get(..32)?;
         u128::from_str_radix(digits, 16).ok().map(|inverted| TxnId(!inverted))
     }
@@ -181,10 +182,11 @@ mod tests {
     #[test]
     fn newer_transactions_come_first_and_a_list_goes_on_behind_the_last() {
         let keys = Keys::new("una/test");
+        let open = Room::Open(ShardId::of(3));
         let [older, newer] = [1_000, 2_000].map(|ms| TxnId::mint(ms, ShardId::of(3), 7));
-        for room in [Room::Open, Room::Ended] {
+        for room in [open, Room::Ended] {
             let key = |txn| match room {
-                Room::Open => keys.part(txn, 9),
+                Room::Open(_) => keys.part(txn, 9),
                 Room::Ended => keys.ended(txn),
             };
             assert!(key(newer) < key(older));
@@ -197,6 +199,8 @@ mod tests {
         }
         assert_eq!(keys.to_shard(&keys.shard(ShardId::of(63))), Some(ShardId::of(63)));
         assert_eq!(keys.to_head(&keys.head(u64::MAX)), Some(u64::MAX));
-        assert_eq!(keys.to_txn(Room::Open, b"una/test/open/short"), None);
+        assert_eq!(keys.to_txn(open, b"una/test/open/03/short"), None);
+        let others = TxnId::mint(1_000, ShardId::of(4), 7);
+        assert!(keys.part(others, 0) >= keys.all(open, None).to);
     }
 }

@@ -37,6 +37,10 @@ pub(super) const ANSWER_BYTES_MAX: usize = 512 << 20;
 /// Keys in one answer of a scan: in the first, and at most.
 pub(super) const PAGES: [u64; 2] = [256, 16_384];
 
+/// Keys in the first answer of several scans together: what is open of a few thousand transactions in a
+/// partition comes at once, and takes no more bytes than one answer may have.
+pub(super) const FIRST_PAGES: u64 = 6_144;
+
 /// Bytes of values in one answer of a scan, if they are as long as those before.
 pub(super) const PAGE_BYTES: usize = 8 << 20;
 
@@ -68,3 +72,4 @@ pub(super) const COMPACT_PAUSE: Duration = Duration::from_secs(30);
 const _: () =
     assert!(BATCHES.entries_max * OPS_OF_ONE <= GROUP_OPS_MAX * (GROUP_OPS_MAX - OPS_OF_ONE));
 const _: () = assert!(1 + unanimous_core::limits::SHARDS as usize + GROUP_OPS_MAX <= 128);
+const _: () = assert!(FIRST_PAGES as usize * INLINE_BYTES_MAX < ANSWER_BYTES_MAX);

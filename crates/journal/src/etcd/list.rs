@@ -4,17 +4,17 @@
 //! in between is not missed; one that is in both is shown as it ended. A filter that lets little
 //! through makes a short part, and the next one goes on where that ended.
 
-use unanimous_core::id::TxnId;
+use unanimous_core::id::{ShardId, TxnId};
 
 use super::keys::Room;
 use super::limits::SCAN_MAX;
-use super::readers::{Readers, Scan};
+use super::readers::{Readers, Walk};
 use crate::error::JournalError;
 use crate::file::layout;
 use crate::query::{Filter, Page, Summary};
 use crate::summary::{Scope, summarize};
 
-/// What was found in one room.
+/// What was found in one place.
 struct Found {
     rows: Vec<Summary>,
     /// Nothing older was looked at than this.
@@ -23,15 +23,16 @@ struct Found {
 
 /// Part of a list.
 pub(super) async fn page(readers: &Readers, filter: &Filter) -> Result<Page, JournalError> {
-    let rooms: &[Room] = match filter.scope() {
-        Scope::All => &[Room::Open, Room::Ended],
-        Scope::Open => &[Room::Open],
-        Scope::Ended => &[Room::Ended],
+    let open: Vec<Room> = ShardId::all().map(Room::Open).collect();
+    let places: &[&[Room]] = match filter.scope() {
+        Scope::All => &[&open, &[Room::Ended]],
+        Scope::Open => &[&open],
+        Scope::Ended => &[&[Room::Ended]],
     };
     let (mut rows, mut down_to) = (Vec::new(), None);
-    for &room in rooms {
-        let found = look(readers, filter, room).await?;
-        // Newer first: the room that was looked through least says how far the list reaches.
+    for rooms in places {
+        let found = look(readers, filter, rooms).await?;
+        // Newer first: the place that was looked through least says how far the list reaches.
         down_to = down_to.max(found.down_to);
         rows.extend(found.rows);
     }
@@ -52,19 +53,21 @@ pub(super) async fn page(readers: &Readers, filter: &Filter) -> Result<Page, Jou
     Ok(Page { rows, next })
 }
 
-async fn look(readers: &Readers, filter: &Filter, room: Room) -> Result<Found, JournalError> {
+async fn look(readers: &Readers, filter: &Filter, rooms: &[Room]) -> Result<Found, JournalError> {
     // One more than is shown, to know whether there are more.
     let limit = filter.limit.saturating_add(1);
-    let mut scan = Scan::new(&readers.keys, room, filter.after);
+    let mut walk = Walk::begin(readers, rooms.iter().copied(), filter.after).await?;
     let mut found = Found { rows: Vec::new(), down_to: None };
+    let mut keys = 0;
     while found.rows.len() < limit
-        && let Some((txn, values)) = readers.next(&mut scan).await?
+        && let Some((txn, values)) = walk.next(readers).await?
     {
+        keys += values.len();
         if let Ok(entries) = readers.entries(txn, values.into_iter()).await? {
             let stored = layout::stored(&entries).unwrap_or_default();
             found.rows.extend(summarize(txn, &stored).filter(|row| filter.shows(row)));
         }
-        if scan.keys > SCAN_MAX && found.rows.len() < limit {
+        if keys > SCAN_MAX && found.rows.len() < limit {
             found.down_to = Some(txn);
             break;
         }

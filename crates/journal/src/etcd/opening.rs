@@ -11,7 +11,7 @@ use crate::remote::base;
 use crate::remote::limits::{AGAIN, PATIENCE};
 
 /// The layout of keys and values that this release knows.
-const LAYOUT: u64 = 1;
+const LAYOUT: u64 = 2;
 
 /// The oldest release of etcd whose answers are known to be right.
 const OLDEST: (u64, u64) = (3, 4);
@@ -157,7 +157,7 @@ async fn attempt(client: &Client, keys: &Keys) -> Result<Opened, Unfit> {
     }
 }
 
-/// What a journal says of itself: `layout 1 instance abcdefgh openings 7`.
+/// What a journal says of itself: `layout 2 instance abcdefgh openings 7`.
 struct Meta {
     layout: u64,
     instance: String,

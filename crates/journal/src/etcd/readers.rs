@@ -9,7 +9,7 @@ use unanimous_core::id::{Epoch, ShardId, TxnId};
 use super::claims::{Claim, Claims};
 use super::client::{Client, Trouble};
 use super::keys::{Keys, Room, Span};
-use super::limits::{PAGE_BYTES, PAGES, READS, READS_OF_ONE};
+use super::limits::{FIRST_PAGES, PAGE_BYTES, PAGES, READS, READS_OF_ONE};
 use super::proto::{Compare, KeyValue, More, Op, Range, Ranged, Txn, TxnDone, Want, Way};
 use super::value::Value;
 use super::writer::Head;
@@ -116,16 +116,14 @@ impl Readers {
         Ok(self.ranges(ranges).await?.into_iter().map(|mut found| found.pop()).collect())
     }
 
-    /// The transactions that have not ended, oldest first; of these shards, if some are named.
+    /// The transactions of these shards that have not ended, oldest first.
     pub(super) async fn open(&self, shards: &[ShardId]) -> Result<Vec<OpenTxn>, JournalError> {
         let mut open = Vec::new();
-        let mut all = Scan::new(&self.keys, Room::Open, None);
-        while let Some((txn, values)) = self.next(&mut all).await? {
-            if shards.contains(&txn.shard()) {
-                let entries = self.entries(txn, values.into_iter()).await?;
-                let records = entries.and_then(|entries| checked(&entries));
-                open.push(OpenTxn { txn, records });
-            }
+        let mut all = Walk::begin(self, shards.iter().map(|&it| Room::Open(it)), None).await?;
+        while let Some((txn, values)) = all.next(self).await? {
+            let entries = self.entries(txn, values.into_iter()).await?;
+            let records = entries.and_then(|entries| checked(&entries));
+            open.push(OpenTxn { txn, records });
         }
         open.reverse();
         Ok(open)
@@ -241,26 +239,15 @@ impl Readers {
     /// Reads more keys of a scan, all as of one moment. If that moment is given up, the scan goes on
     /// as of now, behind the last transaction that it gave.
     async fn fetch(&self, scan: &mut Scan) -> Result<(), JournalError> {
-        let span = scan.rest.clone();
-        let range = Range { span, limit: scan.page, revision: scan.revision, want: Want::Values };
+        let range = scan.range();
         let Some(ranged) = self.ask(|| self.client.range(&range)).await? else {
             scan.held = None;
             scan.rest = self.keys.all(scan.room, scan.after);
             scan.revision = 0;
             return Ok(());
         };
-        if let Some(last) = ranged.found.last() {
-            scan.rest.from = [&last.key[..], &[0]].concat();
-        }
-        if scan.revision == 0 {
-            scan.revision = ranged.revision;
-        }
-        let bytes: usize = ranged.found.iter().map(|it| it.value.len()).sum();
-        let each = bytes / ranged.found.len().max(1);
-        scan.page = ((PAGE_BYTES / each.max(1)) as u64).clamp(PAGES[0], PAGES[1]);
-        scan.keys += ranged.found.len();
-        scan.more = ranged.more;
-        scan.ahead.extend(ranged.found);
+        let revision = ranged.revision;
+        scan.take(ranged, revision);
         Ok(())
     }
 
@@ -333,8 +320,6 @@ pub(super) struct Scan {
     revision: u64,
     /// The last transaction that was given.
     after: Option<TxnId>,
-    /// Keys read so far.
-    pub(super) keys: usize,
 }
 
 impl Scan {
@@ -349,8 +334,69 @@ impl Scan {
             page: PAGES[0],
             revision: 0,
             after,
-            keys: 0,
         }
+    }
+
+    /// What it reads next.
+    fn range(&self) -> Range {
+        let (span, limit, revision) = (self.rest.clone(), self.page, self.revision);
+        Range { span, limit, revision, want: Want::Values }
+    }
+
+    /// Takes what was read, as of this revision.
+    fn take(&mut self, ranged: Ranged, revision: u64) {
+        if let Some(last) = ranged.found.last() {
+            self.rest.from = [&last.key[..], &[0]].concat();
+        }
+        if self.revision == 0 {
+            self.revision = revision;
+        }
+        let bytes: usize = ranged.found.iter().map(|it| it.value.len()).sum();
+        let each = bytes / ranged.found.len().max(1);
+        self.page = ((PAGE_BYTES / each.max(1)) as u64).clamp(PAGES[0], PAGES[1]);
+        self.more = ranged.more;
+        self.ahead.extend(ranged.found);
+    }
+}
+
+/// A walk through several rooms together, newest first.
+pub(super) struct Walk(Vec<(Scan, Option<Whole>)>);
+
+/// A transaction with its values.
+type Whole = (TxnId, Vec<Vec<u8>>);
+
+impl Walk {
+    /// From the newest on that is older than `after`, if that is set. All rooms are read as of one moment.
+    pub(super) async fn begin(
+        readers: &Readers,
+        rooms: impl Iterator<Item = Room>,
+        after: Option<TxnId>,
+    ) -> Result<Self, JournalError> {
+        let mut scans: Vec<Scan> =
+            rooms.map(|room| Scan::new(&readers.keys, room, after)).collect();
+        let each = (FIRST_PAGES / scans.len().max(1) as u64).max(1);
+        scans.iter_mut().for_each(|scan| scan.page = each);
+        if scans.is_empty() {
+            return Ok(Self(Vec::new()));
+        }
+        let then = scans.iter().map(|scan| Op::Range(scan.range())).collect();
+        let done = readers.txn(&Txn { then, ..Txn::default() }).await?;
+        let revision = done.revision;
+        let mut walk = Vec::with_capacity(scans.len());
+        for (mut scan, ranged) in scans.into_iter().zip(done.into_ranges()) {
+            scan.take(ranged, revision);
+            let first = readers.next(&mut scan).await?;
+            walk.push((scan, first));
+        }
+        Ok(Self(walk))
+    }
+
+    pub(super) async fn next(&mut self, readers: &Readers) -> Result<Option<Whole>, JournalError> {
+        let standing = self.0.iter_mut().filter(|(_, first)| first.is_some());
+        let newest = standing.max_by_key(|(_, first)| first.as_ref().map(|(txn, _)| *txn));
+        let Some((scan, first)) = newest else { return Ok(None) };
+        let next = readers.next(scan).await?;
+        Ok(std::mem::replace(first, next))
     }
 }
 
