@@ -13,6 +13,11 @@ pub(crate) fn jitter(value: u64) -> u64 {
     value - getrandom::u64().expect("the operating system has random bits") % (half + 1)
 }
 
+/// A number from zero to below `value`; zero if there is none.
+pub(crate) fn below(value: u64) -> u64 {
+    getrandom::u64().expect("the operating system has random bits").checked_rem(value).unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -26,7 +27,7 @@ use crate::limits::{
     REPLY_TIMEOUT_MS,
 };
 use crate::message::Message;
-use crate::repeat::{Pauses, Repeat, Seen};
+use crate::repeat::{Pauses, Repeat, Seen, spread};
 use crate::saga::{BegunSaga, Saga};
 use crate::transaction::Transaction;
 use crate::transport::{Call, Heard, Meaning, Transport, Version, escape};
@@ -41,6 +42,14 @@ pub struct Client {
 struct Inner {
     transport: Transport,
     settings: Settings,
+    /// Calls that have not come to their end.
+    under_way: AtomicUsize,
+}
+
+impl Inner {
+    fn new(transport: Transport, settings: Settings) -> Self {
+        Self { transport, settings, under_way: AtomicUsize::new(0) }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -122,7 +131,7 @@ impl Client {
         F: Future<Output = Response<Body>> + Send + 'static,
     {
         let transport = Transport::within(Box::new(move |request| Box::pin(answer(request))));
-        Self { inner: Arc::new(Inner { transport, settings: Settings::default() }) }
+        Self { inner: Arc::new(Inner::new(transport, Settings::default())) }
     }
 
     /// A new transaction, to be run by the coordinator or driven by the application.
@@ -378,6 +387,7 @@ impl Client {
         until: Instant,
     ) -> Result<bytes::Bytes, Error> {
         let transport = &self.inner.transport;
+        let _under_way = UnderWay::new(&self.inner.under_way);
         let mut pauses = self.pauses();
         let mut seen = Seen::Nothing(String::new());
         // Nodes that were not asked since the last pause, but for the one that is.
@@ -407,7 +417,7 @@ impl Client {
             seen = seen.then(now_seen);
             let pause = if is_farewell && others > 0 {
                 others -= 1;
-                Duration::ZERO
+                spread(self.inner.under_way.load(Ordering::Relaxed)).min(left / 8)
             } else {
                 others = transport.count() - 1;
                 pauses.next().max(leave_alone)
@@ -418,6 +428,22 @@ impl Client {
             }
             sleep(pause).await;
         }
+    }
+}
+
+/// A call, for as long as it is under way.
+struct UnderWay<'a>(&'a AtomicUsize);
+
+impl<'a> UnderWay<'a> {
+    fn new(all: &'a AtomicUsize) -> Self {
+        all.fetch_add(1, Ordering::Relaxed);
+        Self(all)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -478,7 +504,7 @@ impl ClientBuilder {
         let connect_timeout = Duration::from_millis(self.settings.connect_timeout_ms);
         let Self { servers, token, version, settings } = self;
         let transport = Transport::new(&servers, token.as_deref(), connect_timeout, version)?;
-        Ok(Client { inner: Arc::new(Inner { transport, settings }) })
+        Ok(Client { inner: Arc::new(Inner::new(transport, settings)) })
     }
 }
 

@@ -28,6 +28,13 @@ pub const PAUSE_MS_MIN: u64 = 25;
 /// Longest pause before a request is repeated, in milliseconds.
 pub const PAUSE_MS_MAX: u64 = 2_000;
 
+/// When a node dies, the calls that waited for it come to the next one over so long for each of them: a few
+/// times what one costs a node.
+pub const CALL_SPREAD: Duration = Duration::from_micros(300);
+
+/// How long the last of them waits at most.
+pub const CALLS_SPREAD_MAX: Duration = Duration::from_secs(1);
+
 /// First pause before it is looked again how a transaction stands whose end is near, in milliseconds; it
 /// doubles each time. About what a resource takes to commit.
 pub const LOOK_MS_MIN: u64 = 2;

@@ -6,7 +6,7 @@ use unanimous_api::Problem;
 
 use crate::chance;
 use crate::error::Error;
-use crate::limits::LAST_ATTEMPT_MS;
+use crate::limits::{CALL_SPREAD, CALLS_SPREAD_MAX, LAST_ATTEMPT_MS};
 
 /// Why a call may be sent again.
 #[derive(Clone, Copy, Debug)]
@@ -80,9 +80,27 @@ impl Pauses {
     }
 }
 
+/// A pause by chance before what was lost with a node is sent to the next one, when so many calls of this
+/// client are under way: they come one after the other then, and not all at once to a node that is busy
+/// with what the dead one left.
+pub(crate) fn spread(calls: usize) -> Duration {
+    let longest = CALL_SPREAD.saturating_mul(u32::try_from(calls).unwrap_or(u32::MAX));
+    let longest = longest.min(CALLS_SPREAD_MAX).as_micros() as u64;
+    Duration::from_micros(chance::below(longest))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_single_call_goes_on_at_once_and_thousands_are_spread() {
+        assert!((0..100).all(|_| spread(1) <= CALL_SPREAD));
+        let pauses: Vec<Duration> = (0..1_000).map(|_| spread(100_000)).collect();
+        assert!(pauses.iter().all(|&pause| pause <= CALLS_SPREAD_MAX));
+        let early = pauses.iter().filter(|&&pause| pause < CALLS_SPREAD_MAX / 2).count();
+        assert!((300..700).contains(&early), "{early} of 1000 in the first half");
+    }
 
     #[test]
     fn what_may_have_been_carried_out_once_stays_unknown() {
