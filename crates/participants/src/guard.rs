@@ -285,7 +285,7 @@ impl Resource for Guarded {
 impl Shared {
     async fn call(&self, mut call: Call) -> Answer {
         let came = Instant::now();
-        if self.is_settled_by_list(&call).await {
+        if !call.is_listed && self.is_settled_by_list(&call).await {
             return Answer::Done(Opaque::default());
         }
         // Asked before a place is waited for, because the places of a resource that does not answer

@@ -194,6 +194,8 @@ pub struct Call {
     pub deadline: Timestamp,
     /// When to give up waiting.
     pub patience: Duration,
+    /// Whether the resource has said lately that it holds the branch: then it is not asked for that again.
+    pub is_listed: bool,
     /// For a first phase: the turn, which has come. An adapter that can tell passes it on when the work is
     /// done and before the branch is prepared; otherwise that is done with the answer.
     pub turn: Turn,

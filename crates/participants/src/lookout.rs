@@ -312,6 +312,7 @@ mod tests {
             trace: crate::Trace::of(name.txn),
             deadline: unanimous_core::id::Timestamp(u64::MAX),
             turn: crate::Turn::default(),
+            is_listed: false,
             patience,
             name,
         }

@@ -11,7 +11,7 @@ use unanimous_core::id::{BranchId, BranchName, ShardId, Timestamp, TxnId};
 use unanimous_core::{Answer, Opaque, Verb};
 use unanimous_participants::guard::{Adapter, Contact, Guarded, Heard, Hearing};
 use unanimous_participants::{
-    AnswerKind, Call, CircuitState, Observer, Resource, Settings, Turn, Unobserved, open,
+    AnswerKind, Call, CircuitState, Listing, Observer, Resource, Settings, Turn, Unobserved, open,
 };
 
 /// How the resource is at the moment.
@@ -102,6 +102,7 @@ fn call(verb: Verb, attempt: u32) -> Call {
         attempt,
         trace: unanimous_participants::Trace::of(txn),
         patience: Duration::from_secs(5),
+        is_listed: false,
         turn: Turn::default(),
     }
 }
@@ -300,6 +301,59 @@ async fn a_first_phase_that_waited_for_its_place_has_what_is_left() {
         tokio::join!(first, second, third);
         assert_eq!(*asked.lock().expect("not poisoned"), left_s.map(Duration::from_secs));
     }
+}
+
+/// What an adapter was asked.
+#[derive(Default)]
+struct Listed {
+    lists: AtomicUsize,
+    calls: AtomicUsize,
+}
+
+/// Holds nothing, and says so.
+struct Lists(Arc<Listed>);
+
+impl Adapter for Lists {
+    fn call(&self, call: Call) -> Hearing {
+        self.0.calls.fetch_add(1, Ordering::SeqCst);
+        let answer = unanimous_participants::local::agree(&call);
+        Box::pin(std::future::ready(Heard { answer, contact: Contact::Made }))
+    }
+
+    fn in_doubt(&self, _: Duration) -> Listing {
+        self.0.lists.fetch_add(1, Ordering::SeqCst);
+        Box::pin(std::future::ready(Ok(Some(Vec::new()))))
+    }
+
+    fn is_settled_by_list(&self, _: &Call) -> bool {
+        true
+    }
+
+    fn phases(&self) -> Phases {
+        Phases::Two
+    }
+
+    fn kind(&self) -> &'static str {
+        "listed"
+    }
+
+    fn location(&self) -> &str {
+        "here"
+    }
+}
+
+#[tokio::test]
+async fn a_branch_that_was_listed_is_rolled_back_without_another_list() {
+    let listed = Arc::new(Listed::default());
+    let settings = Settings::default();
+    let lists = Lists(Arc::clone(&listed));
+    let resource = Guarded::new("wallet", lists, &settings, Arc::new(Unobserved));
+    let counts = || [&listed.lists, &listed.calls].map(|it| it.load(Ordering::SeqCst));
+    let asked = call(Verb::Rollback, 1);
+    assert!(matches!(resource.call(asked.clone()).await, Answer::Done(_)));
+    assert_eq!(counts(), [1, 0], "nothing is left of what is not listed");
+    assert!(matches!(resource.call(Call { is_listed: true, ..asked }).await, Answer::Done(_)));
+    assert_eq!(counts(), [1, 1]);
 }
 
 #[tokio::test]

@@ -27,6 +27,19 @@ pub const QUEUE_MAX_DEFAULT: usize = 50_000;
 /// Events that a driver takes before it looks at its timers and at the journal again.
 pub const EVENTS_PER_ROUND: usize = 256;
 
+/// Transactions that are resumed before others get the thread.
+pub const RESUMED_PER_ROUND: usize = 64;
+
+/// Pause between rounds of those that hold no lock. All of them are resumed within the second time: until
+/// then requests wait.
+pub const RESUMED_EVERY: Duration = Duration::from_millis(5);
+
+/// See [`RESUMED_EVERY`].
+pub const RESUMED_WITHIN: Duration = Duration::from_millis(250);
+
+/// How long a resource may take to list what it holds before transactions are resumed without knowing.
+pub const HELD_WAIT: Duration = Duration::from_millis(100);
+
 /// Transactions or keys that the journal is asked about at once.
 pub const ASKED_AT_ONCE: usize = 256;
 
@@ -138,6 +151,10 @@ pub const CONNECTIONS_QUEUED: u32 = 16_384;
 
 /// Of the files that the process may have, how many are left for all else: a quarter.
 pub const CONNECTIONS_OF_FILES: (u64, u64) = (3, 4);
+
+/// Below which number of a file, and for how many of them, there is room for connections that are closed
+/// first: the system's table of a process' files has 8 bytes for each number up to the highest.
+pub const CLOSED_FIRST: (u64, u64) = (16_384, 256);
 
 /// Requests at once on one connection of HTTP/2. Another node passes on what thousands of callers ask.
 pub const STREAMS_MAX: u32 = 16_384;

@@ -180,6 +180,7 @@ impl Beat {
             trace: Trace::of(name.txn),
             deadline: Timestamp(0),
             patience: ORPHAN_CALL,
+            is_listed: true,
             turn: Turn::default(),
             name,
         });

@@ -8,13 +8,13 @@ use std::time::Duration;
 use tokio::sync::watch;
 use unanimous_api::Wait;
 use unanimous_core::commit::{self, Begun, Branch, Mode, Phases, Shape};
-use unanimous_core::id::{Epoch, Lsn, ShardId, Timestamp, TxnId};
+use unanimous_core::id::{BranchId, BranchName, Epoch, Lsn, ShardId, Timestamp, TxnId};
 use unanimous_core::txn::Record;
-use unanimous_core::{Durability, Opaque};
+use unanimous_core::{Answer, Durability, Opaque, Verb};
 use unanimous_journal::{
     End, Entry, FileJournal, Filter, Journal, JournalError, OpenTxn, Options, Page, Stats, Stored,
 };
-use unanimous_participants::{Call, Calling, Resource};
+use unanimous_participants::{Call, Calling, Held, Listing, Resource};
 use unanimous_server::driver::{
     BeginOrder, BranchOrder, Coordinator, CoordinatorOptions, Ears, IfRunning,
 };
@@ -124,11 +124,79 @@ impl Drop for UnderWay {
     }
 }
 
+/// Of thousands that wait in line one holds the lock that all others wait for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_prepared_is_rolled_back_before_those_that_wait_in_line() {
+    const OPEN: u128 = 500;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let txns = leave_open(folder.path(), OPEN);
+    let holder = txns[txns.len() / 2];
+    let ears = Ears::new();
+    let journal = FileJournal::open(folder.path(), Options::default(), ears.clone());
+    let journal = Arc::new(journal.expect("nobody has the folder"));
+    let branch = BranchId(0);
+    let name = BranchName { cluster: journal.instance().to_owned(), txn: holder, branch };
+    let bank = Arc::new(Bank { prepared: name, asked: watch::Sender::default() });
+    let resources = Resources::default().with("wallet", Arc::clone(&bank) as _);
+    let coordinator = Coordinator::start(options(&*journal), journal, ears, resources);
+    let _coordinator = coordinator.expect("the journal is sound");
+    let mut asked = bank.asked.subscribe();
+    let all = asked.wait_for(|asked| asked.len() == txns.len());
+    let all = tokio::time::timeout(Duration::from_secs(20), all).await;
+    let all = all.expect("each is rolled back").expect("the bank is here");
+    assert_eq!(all[0], (holder, true));
+    assert!(all[1..].iter().all(|&(_, is_listed)| !is_listed));
+}
+
+/// Holds one branch prepared, and notes who is rolled back.
+struct Bank {
+    prepared: BranchName,
+    asked: watch::Sender<Vec<(TxnId, bool)>>,
+}
+
+impl Resource for Bank {
+    fn call(&self, call: Call) -> Calling {
+        assert_eq!(call.verb, Verb::Rollback);
+        self.asked.send_modify(|asked| asked.push((call.name.txn, call.is_listed)));
+        Box::pin(std::future::ready(Answer::Done(Opaque::default())))
+    }
+
+    fn in_doubt(&self, _: Duration) -> Listing {
+        let held = Held { name: self.prepared.to_string(), since: None };
+        Box::pin(std::future::ready(Ok(Some(vec![held]))))
+    }
+
+    fn phases(&self) -> Phases {
+        Phases::Two
+    }
+
+    fn kind(&self) -> &'static str {
+        "bank"
+    }
+
+    fn location(&self) -> &'static str {
+        "here"
+    }
+}
+
 /// A transaction that was collecting votes when its coordinator died.
 fn leave_undecided(folder: &Path) -> TxnId {
+    leave_open(folder, 1)[0]
+}
+
+/// So many of them.
+fn leave_open(folder: &Path, count: u128) -> Vec<TxnId> {
     let journal = FileJournal::open(folder, Options::default(), Ears::new()).expect("a new folder");
-    let txn = TxnId::mint(1_763_700_000_000, ShardId::of(0), 1);
-    let epoch = journal.claim(txn.shard()).expect("the disk is sound");
+    let shard = ShardId::of(0);
+    let epoch = journal.claim(shard).expect("the disk is sound");
+    let txns: Vec<TxnId> =
+        (1..=count).map(|it| TxnId::mint(1_763_700_000_000, shard, it)).collect();
+    txns.iter().for_each(|&txn| leave(&journal, txn, epoch));
+    journal.close().expect("the disk is sound");
+    txns
+}
+
+fn leave(journal: &FileJournal, txn: TxnId, epoch: Epoch) {
     let branch = Branch {
         name: Arc::from("wallet"),
         resource: Arc::from("wallet"),
@@ -148,8 +216,6 @@ fn leave_undecided(folder: &Path) -> TxnId {
     let at = Timestamp(1_763_700_000_000);
     let entry = Entry { txn, epoch, expected: 0, at, records: &records, end: End::Open };
     journal.append(entry).expect("there is room");
-    journal.close().expect("the disk is sound");
-    txn
 }
 
 /// A journal that is so fast that what is appended is durable before anybody can look.

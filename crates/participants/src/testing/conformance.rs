@@ -91,6 +91,7 @@ pub fn call(name: &BranchName, verb: Verb, work: Opaque) -> Call {
         trace: Trace::of(name.txn),
         deadline: Timestamp(u64::MAX),
         patience: Duration::from_secs(10),
+        is_listed: false,
         turn: Turn::default(),
     }
 }

@@ -115,6 +115,7 @@ pub(crate) fn call(verb: Verb) -> Call {
         trace: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse().expect("a trace"),
         deadline: Timestamp(1_763_700_030_123),
         patience: Duration::from_secs(10),
+        is_listed: false,
         turn: Turn::default(),
     }
 }

@@ -126,7 +126,7 @@ pub struct Coordinator {
 }
 
 impl Coordinator {
-    /// Takes over its shards, resumes what is open in them, and starts the drivers.
+    /// Takes over its shards, and starts the drivers, which resume what is open in them before all else.
     ///
     /// `ears` are those the journal was made with. Must be called within a tokio runtime.
     ///
@@ -171,7 +171,7 @@ impl Coordinator {
             drivers[open.txn.shard().index() % count].0.load(open);
         }
         for (mut driver, inbox) in drivers {
-            driver.resume()?;
+            driver.remember_alerts()?;
             let heard = (ears.flushed.subscribe(), ears.failed.subscribe());
             tokio::spawn(driver.run(inbox, heard.0, heard.1));
         }

@@ -18,6 +18,7 @@ mod lookup;
 mod memo;
 mod notice;
 mod order;
+mod resume;
 mod run;
 mod saga_view;
 mod take;

@@ -2,7 +2,7 @@
 //!
 //! The loop holds no rule of its own: it feeds machines and hands their steps to `take`.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,12 +10,12 @@ use std::sync::atomic::Ordering;
 use tokio::sync::{mpsc, oneshot, watch};
 use unanimous_core::commit::{Branch, CommitTxn, Phase, Shape};
 use unanimous_core::gate::Gate;
-use unanimous_core::id::{BranchId, Epoch, Lsn, Timestamp, TxnId};
+use unanimous_core::id::{BranchId, BranchName, Epoch, Lsn, Timestamp, TxnId};
 use unanimous_core::retry::Call;
 use unanimous_core::saga;
 use unanimous_core::txn::Txn;
 use unanimous_core::{Answer, Input, Opaque, Refusal, Verb, Vote};
-use unanimous_journal::{JournalError, OpenTxn};
+use unanimous_journal::JournalError;
 use unanimous_participants::{Takes, Trace};
 
 use super::coordinator::Shared;
@@ -60,7 +60,7 @@ impl Live {
     }
 
     /// Whether it is still open which way it ends.
-    fn can_be_undone(&self) -> bool {
+    pub(super) fn can_be_undone(&self) -> bool {
         match &self.machine {
             Txn::Commit(machine) => machine.durable().decision().is_none(),
             Txn::Saga(saga) => saga.durable().phase() == saga::Phase::Running,
@@ -152,6 +152,8 @@ pub(super) struct Driver {
     pub(super) answers: VecDeque<(TxnId, BranchId, Verb, Answer)>,
     /// Effects that the gate has let out; kept so that no memory is asked for each time.
     pub(super) free: Vec<Out>,
+    /// What resources were found to hold when this took over, and have not been asked to end yet.
+    pub(super) held: HashSet<BranchName>,
     /// Calls that are under way end when it is gone, with the driver.
     pub(super) calls: watch::Sender<()>,
     pub(super) draining: Option<oneshot::Sender<()>>,
@@ -178,61 +180,13 @@ impl Driver {
             names: Names::default(),
             answers: VecDeque::new(),
             free: Vec::new(),
+            held: HashSet::new(),
             calls: watch::Sender::default(),
             draining: None,
             accepting: true,
             stopped: false,
             now: Timestamp::default(),
         }
-    }
-
-    /// Takes over what a former life left open. The only recovery there is: replay, then the
-    /// ordinary `handle(Resumed)`, once everything is there that it may come across.
-    ///
-    /// # Errors
-    ///
-    /// [`JournalError`] if the journal cannot be read.
-    pub(super) fn resume(&mut self) -> Result<(), JournalError> {
-        let open: Vec<TxnId> = self.live.keys().copied().collect();
-        for &txn in &open {
-            self.remember_alert(txn)?;
-        }
-        for txn in open {
-            self.feed(txn, Input::Resumed);
-            self.settle_answers();
-        }
-        Ok(())
-    }
-
-    /// Rebuilds what a former life left open.
-    pub(super) fn load(&mut self, open: OpenTxn) {
-        self.look_at_the_clock();
-        let records = open.records.and_then(|records| {
-            let machine = Txn::replay(records.iter().map(|stored| &stored.record))
-                .map_err(|misfit| misfit.to_string())?;
-            Ok((records, machine))
-        });
-        let (records, machine) = match records {
-            Ok(replayed) => replayed,
-            Err(why) => {
-                tracing::error!(txn = %open.txn, why, "transaction set aside: it cannot be read");
-                self.shared.metrics.quarantined.inc();
-                return;
-            }
-        };
-        if let Some(key) = machine.key() {
-            self.keys.insert(key, open.txn);
-        }
-        let begun_at = records.first().map_or(Timestamp(0), |stored| stored.at);
-        let trace = trace(open.txn, machine.memo());
-        let live = Live {
-            calls_before: 1,
-            records: u32::try_from(records.len()).expect("bounded by the branches"),
-            updated_at: records.last().map_or(Timestamp(0), |stored| stored.at),
-            ..Live::new(machine, begun_at, trace)
-        };
-        self.shared.open.fetch_add(1, Ordering::Relaxed);
-        self.live.insert(open.txn, live);
     }
 
     /// Runs until it is told to stop, or the journal has failed: what is held by the gate then is
@@ -243,6 +197,7 @@ impl Driver {
         mut flushed: watch::Receiver<Lsn>,
         mut failed: watch::Receiver<Option<Arc<JournalError>>>,
     ) {
+        self.resume().await;
         // What was appended while it resumed may be durable already; nobody would say so again.
         flushed.mark_changed();
         let mut batch = Vec::with_capacity(EVENTS_PER_ROUND);
@@ -486,7 +441,7 @@ impl Driver {
         self.now
     }
 
-    fn look_at_the_clock(&mut self) {
+    pub(super) fn look_at_the_clock(&mut self) {
         self.now = self.shared.clock.now();
     }
 

@@ -296,8 +296,10 @@ impl Driver {
             }
         };
         let patience = Duration::from_millis(timeout_ms);
+        let name = view::branch_name(&self.shared.cluster, txn, asked.branch);
         let call = Call {
-            name: view::branch_name(&self.shared.cluster, txn, asked.branch),
+            is_listed: self.held.remove(&name),
+            name,
             verb: asked.verb,
             shape: asked.shape,
             work,

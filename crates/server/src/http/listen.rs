@@ -24,8 +24,8 @@ use tower::Service;
 use unanimous_api::Code;
 
 use crate::limits::{
-    ACCEPT_PAUSE, CONNECTIONS_MAX, CONNECTIONS_OF_FILES, CONNECTIONS_QUEUED, HEADER_BYTES_MAX,
-    HEADER_WAIT, PING_INTERVAL, STREAMS_MAX,
+    ACCEPT_PAUSE, CLOSED_FIRST, CONNECTIONS_MAX, CONNECTIONS_OF_FILES, CONNECTIONS_QUEUED,
+    HEADER_BYTES_MAX, HEADER_WAIT, PING_INTERVAL, STREAMS_MAX,
 };
 use crate::metrics::Metrics;
 
@@ -127,7 +127,7 @@ pub(crate) async fn listen(
             let begins = timeout(bounds.header_wait, begins_with(&stream, path)).await;
             match begins {
                 Ok(true) => {
-                    let Ok(stream) = stream.into_std() else { return };
+                    let Ok(stream) = stream.into_std().map(closed_first) else { return };
                     threads.spawn(async move {
                         let mut builder = builder(bounds);
                         builder.http1().keep_alive(false);
@@ -152,6 +152,16 @@ async fn begins_with(stream: &TcpStream, path: &str) -> bool {
     let expected = format!("GET {path} ");
     let mut seen = vec![0; expected.len()];
     matches!(stream.peek(&mut seen).await, Ok(count) if seen[..count] == *expected.as_bytes())
+}
+
+/// The same connection under a number above those of all others. Of a process that is killed the system
+/// closes the highest first: its peer hears of that before a hundred databases' sessions end, which takes
+/// a small machine a tenth of a second.
+fn closed_first(stream: std::net::TcpStream) -> std::net::TcpStream {
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX).min(CLOSED_FIRST.0);
+    let above = files.saturating_sub(CLOSED_FIRST.1);
+    // Where there is none to be had, it is closed in its turn.
+    rustix::io::fcntl_dupfd_cloexec(&stream, above as i32).map_or(stream, Into::into)
 }
 
 fn builder(bounds: Bounds) -> Builder<TokioExecutor> {

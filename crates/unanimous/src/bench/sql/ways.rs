@@ -176,6 +176,7 @@ async fn by_hand(banks: Arc<[Box<dyn Adapter>; 2]>, entries: [Entry; 2]) -> Resu
             trace: Trace::of(txn),
             deadline: Timestamp(u64::MAX),
             patience: PATIENCE,
+            is_listed: false,
             turn: Turn::default(),
         })
     };
