@@ -17,8 +17,9 @@ use unanimous_journal::{JournalError, Stats};
 
 use super::limits::HANDOVER;
 use super::partition::Partition;
+use super::spares::{Haste, Opened, Spares};
 use crate::config::Config;
-use crate::driver::{Contention, Coordinator, CoordinatorOptions, Ears};
+use crate::driver::{Contention, Coordinator, CoordinatorOptions};
 use crate::http::{self, Lights};
 use crate::invariants::Invariants;
 use crate::metrics::Metrics;
@@ -29,7 +30,7 @@ use crate::serve::StopError;
 /// What all partitions of a node have in common.
 #[derive(Clone)]
 pub(super) struct Premises {
-    pub(super) node: String,
+    pub(super) spares: Arc<Spares>,
     pub(super) config: Config,
     pub(super) resources: Resources,
     pub(super) metrics: Arc<Metrics>,
@@ -55,9 +56,10 @@ impl Held {
     /// where waiting is allowed, and where its tasks are to run.
     pub(super) fn open(
         partition: Partition,
+        haste: Haste,
         premises: Premises,
     ) -> Result<Arc<Self>, JournalError> {
-        let coordinator = claim(partition, &premises)?;
+        let coordinator = claim(partition, haste, &premises)?;
         let (quit, quitting) = watch::channel(false);
         let lights = Lights { stopping: premises.stopping, quitting };
         let config = &premises.config;
@@ -134,11 +136,14 @@ impl Drop for Held {
     }
 }
 
-fn claim(partition: Partition, premises: &Premises) -> Result<Coordinator, JournalError> {
-    let Premises { node, config, resources, metrics, contention, events, .. } = premises;
-    let ears = Ears::new();
+fn claim(
+    partition: Partition,
+    haste: Haste,
+    premises: &Premises,
+) -> Result<Coordinator, JournalError> {
+    let Premises { spares, config, resources, metrics, contention, events, .. } = premises;
     let place = config.domains.journal_of(partition).unwrap_or(&config.journal);
-    let journal = place.open(config.retention_ms(), Some(node), Arc::clone(&ears) as _)?;
+    let Opened { journal, ears } = spares.take(place, haste)?;
     let options = CoordinatorOptions {
         cluster: config.cluster.clone().unwrap_or_else(|| journal.instance().to_owned()),
         shards: partition.shards().collect(),

@@ -24,6 +24,7 @@ use super::limits::{BEAT, CLAIM_AGAIN, FORGIVEN, GRUDGE, LONG_FREE, OFFER, SILEN
 use super::node::Node;
 use super::partition::Partition;
 use super::placement::{Free, Move, Seen, moves};
+use super::spares::Haste;
 use crate::serve::StopError;
 
 /// The one task that changes what a node holds.
@@ -247,11 +248,12 @@ impl Keeper {
             let pause = GRUDGE.0.saturating_mul(1 << loss.times.min(10));
             loss.at.elapsed() < GRUDGE.1.min(pause)
         });
-        let is_offered =
-            self.node.peers.heard().iter().any(|(_, beat)| {
-                beat.offers.get(&partition).is_some_and(|to| *to == self.node.name)
-            });
-        !waits && (!grudge || is_offered)
+        !waits && (!grudge || self.is_offered(partition))
+    }
+
+    fn is_offered(&self, partition: Partition) -> bool {
+        let heard = self.node.peers.heard().into_iter();
+        heard.into_iter().any(|(_, beat)| beat.offers.get(&partition) == Some(&self.node.name))
     }
 
     fn claim(&mut self, partition: Partition) {
@@ -260,13 +262,19 @@ impl Keeper {
         }
         self.offers.remove(&partition);
         let premises = self.premises.clone();
-        let open = move || Done::Claimed(partition, Held::open(partition, premises));
+        let haste = match self.is_offered(partition) {
+            true => Haste::No,
+            false => Haste::Yes,
+        };
+        let open = move || Done::Claimed(partition, Held::open(partition, haste, premises));
         self.works.spawn_blocking_on(open, &self.threads);
     }
 
-    /// One at a time, so that what is given away next is decided on what has become of this.
+    /// One at a time, so that what is given away next is decided on what has become of this: until it is
+    /// taken, others may be about to give to the same node. A node that is to stop does not wait for that.
     fn let_go(&mut self, partition: Partition, to: String) {
-        if !self.busy.is_empty() {
+        let waits = !self.offers.is_empty() && !self.node.is_draining();
+        if waits || !self.busy.is_empty() {
             return;
         }
         let Some(held) = self.node.held().into_iter().find(|it| it.partition == partition) else {

@@ -51,6 +51,15 @@ pub(crate) const FORGIVEN: Duration = Duration::from_secs(600);
 /// Pause before a claim that did not come out is tried again.
 pub(crate) const CLAIM_AGAIN: Duration = Duration::from_millis(300);
 
+/// Journals that are kept open for takeovers: as many as a node claims when the other of two dies.
+pub(crate) const SPARES: usize = 4;
+
+/// Pause before spares that were taken are replaced.
+pub(crate) const SPARES_PAUSE: Duration = Duration::from_secs(2);
+
+/// How often it is seen whether spares are still of use: a connection may have been broken without a word.
+pub(crate) const SPARES_LOOKED_AT: Duration = Duration::from_secs(10);
+
 /// A silent node is removed from the directory after this.
 pub(crate) const FORGET: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -59,6 +68,13 @@ pub(crate) const OWNER_WAIT: Duration = Duration::from_secs(15);
 
 /// Pause before a node is asked again that did not answer, or would not.
 pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// When a partition has another owner, those who wait for it come over so long for each of them: about what
+/// one costs.
+pub(crate) const TURN: Duration = Duration::from_micros(100);
+
+/// How long the last of them waits at most.
+pub(crate) const TURN_MAX: Duration = Duration::from_millis(300);
 
 /// How often a request that waits for an owner looks by itself. It is told of changes.
 pub(crate) const OWNER_LOOK: Duration = Duration::from_millis(500);

@@ -13,6 +13,7 @@
 //! | `keeper` | claims, gives away, drops |
 //! | `owners` | wakes whoever waits for another owner |
 //! | `held`, `homes` | a partition that is driven here, and the journal that it is in |
+//! | `spares` | journals that are open for the next claim |
 //! | `node` | what all parts of a node see |
 //! | `face`, `relay`, `gather`, `list`, `former` | requests: to one owner, to all nodes, to all journals, to the one of before |
 //! | `name` | under which a node asks for a transaction to begin |
@@ -43,6 +44,7 @@ mod peers;
 mod placement;
 mod relay;
 mod run;
+mod spares;
 mod threads;
 
 pub use config::NodeConfig;

@@ -1,7 +1,7 @@
 //! What a node has and knows, as all its parts see it.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::http::HeaderValue;
@@ -48,6 +48,8 @@ pub(crate) struct Node {
     pub(super) visited: Notify,
     pub(super) draining: AtomicBool,
     pub(super) cut_off: AtomicBool,
+    /// Requests that wait for somebody to drive what they are about.
+    pub(super) waiting: AtomicUsize,
 }
 
 /// Who owns a partition.

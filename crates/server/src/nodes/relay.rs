@@ -12,7 +12,7 @@
 //! told by the next owner that it is aborted. That owner begins the same work under another identity.
 
 use std::cmp::Ordering;
-use std::sync::Arc;
+use std::sync::{Arc, atomic};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -30,7 +30,7 @@ use unanimous_core::id::{Epoch, ShardId, TxnId};
 use super::domains::Domains;
 use super::former;
 use super::held::Held;
-use super::limits::{LOOK_AGAIN, OWNER_LOOK, OWNER_WAIT};
+use super::limits::{LOOK_AGAIN, OWNER_LOOK, OWNER_WAIT, TURN, TURN_MAX};
 use super::name::Name;
 use super::node::{Node, Owner};
 use super::partition::Partition;
@@ -236,14 +236,38 @@ async fn send(node: &Arc<Node>, to: To, ask: Ask, begin: Option<Begin>) -> Respo
         if Instant::now() > give_up {
             return nobody().into_response();
         }
+        let waiting = Waiting::join(node);
         tokio::select! {
-            _ = moved.changed() => {}
+            _ = moved.changed() => sleep(waiting.turn()).await,
             () = sleep(pause) => {}
         }
     }
     let mut answer = nobody().into_response();
     answer.headers_mut().insert(name::MOVED, HeaderValue::from_static("true"));
     answer
+}
+
+/// A request that waits for another owner.
+struct Waiting<'a>(&'a Node);
+
+impl<'a> Waiting<'a> {
+    fn join(node: &'a Node) -> Self {
+        node.waiting.fetch_add(1, atomic::Ordering::Relaxed);
+        Self(node)
+    }
+
+    /// When it comes, by chance: thousands do not come at once to somebody who has just taken over.
+    fn turn(&self) -> Duration {
+        let all = u32::try_from(self.0.waiting.load(atomic::Ordering::Relaxed)).unwrap_or(u32::MAX);
+        let longest = TURN.saturating_mul(all).min(TURN_MAX).as_micros() as u64;
+        Duration::from_micros((self.0.ids.next() as u64).checked_rem(longest).unwrap_or(0))
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, atomic::Ordering::Relaxed);
+    }
 }
 
 /// What the coordinator of a partition answers that is driven here; `None` if it is not any more.

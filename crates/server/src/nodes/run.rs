@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ use super::node::Node;
 use super::owners::Owners;
 use super::partition::Partition;
 use super::peers::{BEATS, Peers};
+use super::spares::Spares;
 use super::threads::Threads;
 use crate::Metrics;
 use crate::config::Config;
@@ -135,6 +136,7 @@ impl Nodes {
             visited: Notify::new(),
             draining: AtomicBool::new(false),
             cut_off: AtomicBool::new(false),
+            waiting: AtomicUsize::new(0),
             config,
         });
         let stopping = watch::Sender::new(false);
@@ -188,8 +190,10 @@ impl Nodes {
         let scope = Arc::new(Everywhere(Arc::clone(&node)));
         let invariants = Invariants::within(scope, &node.config);
         let checking = invariants.start();
+        let spares = Spares::new(&node.config, &node.name);
+        tasks.spawn(Arc::clone(&spares).keep());
         let premises = Premises {
-            node: node.name.clone(),
+            spares: Arc::clone(&spares),
             config: node.config.clone(),
             resources: node.resources.clone(),
             metrics: Arc::clone(&node.metrics),
