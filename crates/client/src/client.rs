@@ -106,7 +106,7 @@ impl Client {
     ///
     /// The nodes of one coordinator are named together, `http://a:7070,http://b:7070`: the first is
     /// asked for everything, until it does not answer any more or shuts down; then the next is, at
-    /// once, and so on. Up to [`crate::limits::SERVERS_MAX`] of them.
+    /// once unless hundreds of calls come with it, and so on. Up to [`crate::limits::SERVERS_MAX`] of them.
     ///
     /// # Errors
     ///

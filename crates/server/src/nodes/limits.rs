@@ -51,7 +51,7 @@ pub(crate) const FORGIVEN: Duration = Duration::from_secs(600);
 /// Pause before a claim that did not come out is tried again.
 pub(crate) const CLAIM_AGAIN: Duration = Duration::from_millis(300);
 
-/// Journals that are kept open for takeovers: as many as a node claims when the other of two dies.
+/// Journals that are kept open for takeovers at most: as many as a node claims when the other of two dies.
 pub(crate) const SPARES: usize = 4;
 
 /// Pause before spares that were taken are replaced.

@@ -191,7 +191,7 @@ impl Nodes {
         let invariants = Invariants::within(scope, &node.config);
         let checking = invariants.start();
         let spares = Spares::new(&node.config, &node.name);
-        tasks.spawn(Arc::clone(&spares).keep());
+        tasks.spawn(Arc::clone(&spares).keep(Arc::clone(&node)));
         let premises = Premises {
             spares: Arc::clone(&spares),
             config: node.config.clone(),

@@ -12,6 +12,8 @@ use tokio::time::{sleep, timeout};
 use unanimous_journal::{Journal, JournalError};
 
 use super::limits::{SPARES, SPARES_LOOKED_AT, SPARES_PAUSE};
+use super::node::Node;
+use super::partition::Partition;
 use crate::config::Config;
 use crate::driver::Ears;
 use crate::journal::JournalConfig;
@@ -78,22 +80,29 @@ impl Spares {
         Ok(Opened { journal, ears })
     }
 
-    /// Sees to it that there are some, until it is dropped. Not while one is needed: a takeover has the
-    /// machine to itself.
-    pub(super) async fn keep(self: Arc<Self>) {
+    /// Sees to it that there are some, until it is dropped: as many as there are partitions that another
+    /// node may leave. Not while one is needed: a takeover has the machine to itself.
+    pub(super) async fn keep(self: Arc<Self>, node: Arc<Node>) {
         loop {
             sleep(SPARES_PAUSE).await;
+            let elsewhere = Partition::all().filter(|&it| node.peers.owner(it).is_some()).count();
             let keeper = Arc::clone(&self);
             // A database that cannot be asked now is asked again.
-            drop(spawn_blocking(move || keeper.look()).await);
+            drop(spawn_blocking(move || keeper.look(SPARES.min(elsewhere))).await);
             // Who comes when nothing is left opens one.
             drop(timeout(SPARES_LOOKED_AT, self.taken.notified()).await);
         }
     }
 
     /// Drops those that are of no use any more, and opens as many as are missing.
-    fn look(&self) {
-        for _ in 0..SPARES {
+    fn look(&self, wanted: usize) {
+        let surplus = {
+            let mut ready = self.ready();
+            let kept = wanted.min(ready.len());
+            ready.split_off(kept)
+        };
+        drop(surplus);
+        for _ in 0..wanted {
             let spare = self.ready().pop();
             let spare = spare.filter(Opened::is_of_use);
             let spare = spare.or_else(|| self.open(&self.place).ok().filter(Opened::is_of_use));
