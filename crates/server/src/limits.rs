@@ -34,6 +34,9 @@ pub const RESUMED_PER_ROUND: usize = 64;
 /// then requests wait.
 pub const RESUMED_EVERY: Duration = Duration::from_millis(5);
 
+/// Shorter pauses are none: tasks sleep for longer.
+pub const RESUMED_EVERY_MIN: Duration = Duration::from_millis(2);
+
 /// See [`RESUMED_EVERY`].
 pub const RESUMED_WITHIN: Duration = Duration::from_millis(250);
 

@@ -130,3 +130,24 @@ pub(crate) fn end_in(journal: &dyn Journal, heard: &Heard, shard: ShardId, count
     }
     heard.wait(last.expect("some")).expect("it is ours");
 }
+
+/// Whose positions begin below those of the journal that it takes over from.
+pub(crate) fn one_that_was_opened_ahead_takes_over(open: &Open<'_>) {
+    let (spare, spare_heard) = opened(open);
+    spare.claim_all(&[]).expect("there is nothing to claim");
+    let (owner, owner_heard) = opened(open);
+    let shard = ShardId::of(ONE);
+    let left = work(&Client::in_shard(&*owner, shard), &owner_heard, shard);
+    let client = Client::in_shard(&*spare, shard);
+    assert_eq!(loaded(&*spare), left);
+    for &txn in &left {
+        assert_eq!(records(&*spare, txn).len(), 2);
+        client.append(txn, 2, &finished(), End::Ended).expect("it is ours now");
+    }
+    let last = mint_in(shard);
+    spare_heard.wait(client.decide(last).expect("it is ours")).expect("it is ours");
+    let (next, _) = opened(open);
+    Client::in_shard(&*next, shard);
+    assert_eq!(loaded(&*next), BTreeSet::from([last]));
+    assert!(left.iter().all(|&txn| records(&*next, txn).len() == 4));
+}

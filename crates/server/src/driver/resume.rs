@@ -18,7 +18,9 @@ use unanimous_core::txn::Txn;
 use unanimous_journal::{JournalError, OpenTxn};
 
 use super::run::{Driver, Live, trace};
-use crate::limits::{HELD_WAIT, RESUMED_EVERY, RESUMED_PER_ROUND, RESUMED_WITHIN};
+use crate::limits::{
+    HELD_WAIT, RESUMED_EVERY, RESUMED_EVERY_MIN, RESUMED_PER_ROUND, RESUMED_WITHIN,
+};
 
 impl Driver {
     /// Rebuilds what a former life left open.
@@ -79,7 +81,10 @@ impl Driver {
         self.resume_all(&first, Duration::ZERO).await;
         // Nobody waits for these: whoever holds locks, here or at another node, has the machine first.
         let rounds = last.len().div_ceil(RESUMED_PER_ROUND).max(1) as u32;
-        self.resume_all(&last, RESUMED_WITHIN / rounds).await;
+        let pause = RESUMED_EVERY.min(RESUMED_WITHIN / rounds);
+        // Of so many that there is hardly time between them no round waits: sleep is never as short.
+        let pause = if pause < RESUMED_EVERY_MIN { Duration::ZERO } else { pause };
+        self.resume_all(&last, pause).await;
     }
 
     /// Resumes some at a time: what they have to do goes out before there is more of it.
@@ -92,7 +97,7 @@ impl Driver {
             }
             match pause {
                 Duration::ZERO => yield_now().await,
-                pause => sleep(pause.min(RESUMED_EVERY)).await,
+                pause => sleep(pause).await,
             }
         }
     }

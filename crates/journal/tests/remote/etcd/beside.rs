@@ -26,6 +26,12 @@ fn closing_hands_over_at_once_in_etcd() {
 }
 
 #[test]
+fn a_journal_that_was_opened_ahead_takes_over_in_etcd() {
+    let Some(cluster) = Cluster::start(1, &[]) else { return };
+    beside::one_that_was_opened_ahead_takes_over(&|it| Box::new(open(&cluster.url(), it)));
+}
+
+#[test]
 fn heads_go_with_the_last_shard_and_never_before() {
     let Some(cluster) = Cluster::start(1, &[]) else { return };
     let opened = || -> (EtcdJournal, Arc<Heard>) {

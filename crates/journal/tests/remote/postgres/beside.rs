@@ -25,6 +25,12 @@ fn closing_hands_over_at_once() {
 }
 
 #[test]
+fn a_journal_that_was_opened_ahead_takes_over() {
+    let Some(server) = Private::start(&[]) else { return };
+    beside::one_that_was_opened_ahead_takes_over(&|it| Box::new(open(&server.url(), it)));
+}
+
+#[test]
 fn each_journal_removes_what_ended_in_its_own_shards() {
     let Some(server) = Private::start(&[]) else { return };
     let opened = || {
