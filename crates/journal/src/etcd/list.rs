@@ -7,7 +7,7 @@
 use unanimous_core::id::{ShardId, TxnId};
 
 use super::keys::Room;
-use super::limits::SCAN_MAX;
+use super::limits::{PAGES, SCAN_MAX};
 use super::readers::{Readers, Walk};
 use crate::error::JournalError;
 use crate::file::layout;
@@ -56,7 +56,8 @@ pub(super) async fn page(readers: &Readers, filter: &Filter) -> Result<Page, Jou
 async fn look(readers: &Readers, filter: &Filter, rooms: &[Room]) -> Result<Found, JournalError> {
     // One more than is shown, to know whether there are more.
     let limit = filter.limit.saturating_add(1);
-    let mut walk = Walk::begin(readers, rooms.iter().copied(), filter.after).await?;
+    let rooms = rooms.iter().copied();
+    let mut walk = Walk::begin(readers, rooms, filter.after, PAGES[0]).await?;
     let mut found = Found { rows: Vec::new(), down_to: None };
     let mut keys = 0;
     while found.rows.len() < limit

@@ -119,7 +119,8 @@ impl Readers {
     /// The transactions of these shards that have not ended, oldest first.
     pub(super) async fn open(&self, shards: &[ShardId]) -> Result<Vec<OpenTxn>, JournalError> {
         let mut open = Vec::new();
-        let mut all = Walk::begin(self, shards.iter().map(|&it| Room::Open(it)), None).await?;
+        let rooms = shards.iter().map(|&it| Room::Open(it));
+        let mut all = Walk::begin(self, rooms, None, PAGES[1]).await?;
         while let Some((txn, values)) = all.next(self).await? {
             let entries = self.entries(txn, values.into_iter()).await?;
             let records = entries.and_then(|entries| checked(&entries));
@@ -366,19 +367,21 @@ pub(super) struct Walk(Vec<(Scan, Option<Whole>)>);
 type Whole = (TxnId, Vec<Vec<u8>>);
 
 impl Walk {
-    /// From the newest on that is older than `after`, if that is set. All rooms are read as of one moment.
+    /// From the newest on that is older than `after`, if that is set. All rooms are read as of one moment, at
+    /// most so many keys of each to begin with.
     pub(super) async fn begin(
         readers: &Readers,
         rooms: impl Iterator<Item = Room>,
         after: Option<TxnId>,
+        most: u64,
     ) -> Result<Self, JournalError> {
         let mut scans: Vec<Scan> =
             rooms.map(|room| Scan::new(&readers.keys, room, after)).collect();
-        let each = (FIRST_PAGES / scans.len().max(1) as u64).max(1);
-        scans.iter_mut().for_each(|scan| scan.page = each);
         if scans.is_empty() {
             return Ok(Self(Vec::new()));
         }
+        let each = (FIRST_PAGES / scans.len() as u64).clamp(1, most);
+        scans.iter_mut().for_each(|scan| scan.page = each);
         let then = scans.iter().map(|scan| Op::Range(scan.range())).collect();
         let done = readers.txn(&Txn { then, ..Txn::default() }).await?;
         let revision = done.revision;

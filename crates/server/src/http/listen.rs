@@ -210,6 +210,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd;
     use std::time::Instant;
 
     use axum::routing::get;
@@ -286,6 +287,16 @@ mod tests {
         assert!(heard(send(address, b"GET /apart HTTP/1.1\r\n").await).await.is_empty());
         quit.send_replace(true);
         runtime.shutdown_background();
+    }
+
+    #[test]
+    fn what_is_closed_first_has_a_number_above_all_that_is_opened_in_turn() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let connect = || std::net::TcpStream::connect(address).expect("it listens");
+        let first = closed_first(connect());
+        let later: Vec<_> = (0..20).map(|_| connect()).collect();
+        assert!(later.iter().all(|it| it.as_raw_fd() < first.as_raw_fd()));
     }
 
     #[tokio::test]

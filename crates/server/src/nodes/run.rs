@@ -193,7 +193,7 @@ impl Nodes {
         let spares = Spares::new(&node.config, &node.name);
         tasks.spawn(Arc::clone(&spares).keep(Arc::clone(&node)));
         let premises = Premises {
-            spares: Arc::clone(&spares),
+            spares,
             config: node.config.clone(),
             resources: node.resources.clone(),
             metrics: Arc::clone(&node.metrics),
