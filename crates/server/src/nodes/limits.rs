@@ -66,7 +66,8 @@ pub(crate) const FORGET: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long a request waits for somebody to own what it is about. Longer than any takeover.
 pub(crate) const OWNER_WAIT: Duration = Duration::from_secs(15);
 
-/// Pause before a node is asked again that did not answer, or would not.
+/// Pause before a node is asked again that did not answer, or would not. Then twice as long each time, up to
+/// [`OWNER_LOOK`].
 pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// When a partition has another owner, those who wait for it come over so long for each of them: about what

@@ -129,6 +129,12 @@ impl Node {
         }
     }
 
+    /// Whether this node is about to give a partition away, or has lost it and not dropped it yet.
+    pub(super) fn is_leaving(&self, partition: Partition) -> bool {
+        let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
+        held.get(&partition).is_some_and(|held| held.is_over())
+    }
+
     /// Whether another node says that it has claimed a partition later than this one did.
     pub(super) fn is_outbid(&self, held: &Held) -> bool {
         self.peers.owner(held.partition).is_some_and(|(epoch, _)| epoch > held.epoch())

@@ -23,7 +23,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use serde::Deserialize;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use unanimous_api::{Code, header as name};
 use unanimous_core::id::{Epoch, ShardId, TxnId};
 
@@ -202,6 +202,7 @@ impl Ask {
 async fn send(node: &Arc<Node>, to: To, ask: Ask, begin: Option<Begin>) -> Response {
     let mut moved = node.owners.follow(to.some_partition());
     let mut give_up = Instant::now() + OWNER_WAIT;
+    let mut again = LOOK_AGAIN;
     let mut name = ask.name();
     loop {
         moved.mark_unchanged();
@@ -225,12 +226,21 @@ async fn send(node: &Arc<Node>, to: To, ask: Ask, begin: Option<Begin>) -> Respo
             }
             Some(answer) => return answer,
             None if epoch == Epoch::default() => OWNER_LOOK,
-            None => LOOK_AGAIN,
+            None => {
+                let pause = again;
+                again = OWNER_LOOK.min(again * 2);
+                pause
+            }
         };
         if ask.is_forwarded {
+            // Nobody answers while it is given away: whoever heard so at once would ask again at once.
+            if to.partition().is_some_and(|it| node.is_leaving(it)) {
+                drop(timeout(OWNER_LOOK, moved.changed()).await);
+            }
             break;
         }
-        if started.elapsed() > LOOK_AGAIN {
+        // Somebody has worked on it, and not only kept it waiting.
+        if started.elapsed() > OWNER_LOOK * 2 {
             give_up = Instant::now() + OWNER_WAIT;
         }
         if Instant::now() > give_up {
