@@ -72,6 +72,22 @@ pub trait Journal: Send + Sync + 'static {
         shards.iter().map(|&shard| self.claim(shard)).collect()
     }
 
+    /// The same, and calls `fenced` once nobody else can append to these shards any more, if what is open in
+    /// them is read after that only: that may take a while. It is called on the journal's own thread, and
+    /// must not wait for anything.
+    ///
+    /// # Errors
+    ///
+    /// As [`Journal::claim_all`], before `fenced` is called or after it.
+    fn claim_all_fencing(
+        &self,
+        shards: &[ShardId],
+        fenced: Box<dyn FnOnce() + Send>,
+    ) -> Result<Vec<Epoch>, JournalError> {
+        drop(fenced);
+        self.claim_all(shards)
+    }
+
     /// Every transaction that has not ended of the shards that this journal has claimed, oldest
     /// first, with its records so far.
     ///

@@ -30,15 +30,15 @@ pub const EVENTS_PER_ROUND: usize = 256;
 /// Transactions that are resumed before others get the thread.
 pub const RESUMED_PER_ROUND: usize = 64;
 
-/// Pause between rounds of those that hold no lock. All of them are resumed within the second time: until
-/// then requests wait.
-pub const RESUMED_EVERY: Duration = Duration::from_millis(5);
+/// Before the first of those that hold no lock: until then whoever holds one has the machine for itself, at
+/// other nodes as well.
+pub const RESUMED_AFTER: Duration = Duration::from_millis(300);
 
-/// Shorter pauses are none: tasks sleep for longer.
-pub const RESUMED_EVERY_MIN: Duration = Duration::from_millis(2);
+/// Pause between rounds of them. All are resumed within the second time; requests are answered meanwhile.
+pub const RESUMED_EVERY: Duration = Duration::from_millis(20);
 
 /// See [`RESUMED_EVERY`].
-pub const RESUMED_WITHIN: Duration = Duration::from_millis(250);
+pub const RESUMED_WITHIN: Duration = Duration::from_secs(1);
 
 /// How long a resource may take to list what it holds before transactions are resumed without knowing.
 pub const HELD_WAIT: Duration = Duration::from_millis(100);
@@ -84,6 +84,10 @@ pub const KEY_CHECK_MS_MAX: u64 = 30_000;
 
 /// Milliseconds that a shutdown waits for open transactions.
 pub const DRAIN_MS_DEFAULT: u64 = 10_000;
+
+/// Parts of the time that a coordinator has to come to its end. After the first it is seen whether those who
+/// wait in a line are of use to wait for.
+pub const DRAIN_PARTS: u32 = 5;
 
 /// Milliseconds between the two listings that have to hold a branch that nobody knows before it is rolled
 /// back. No longer than it has to be: its locks hold others up. A call of a former life that is carried out

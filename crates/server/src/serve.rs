@@ -268,8 +268,7 @@ impl Server {
         }
         stopping.send_replace(true);
         tracing::info!("shutting down: no new transactions; open ones are being decided");
-        let drained = tokio::time::timeout(drain, life.coordinator.drain()).await;
-        if drained.is_err() {
+        if !life.coordinator.drain(drain).await {
             tracing::warn!(
                 "some transactions are still collecting votes; they abort at the next start"
             );

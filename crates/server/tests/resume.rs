@@ -1,22 +1,23 @@
 //! A coordinator that takes over goes on by itself, however fast its journal is; one that is over does
 //! nothing more.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use unanimous_api::Wait;
 use unanimous_core::commit::{self, Begun, Branch, Mode, Phases, Shape};
 use unanimous_core::id::{BranchId, BranchName, Epoch, Lsn, ShardId, Timestamp, TxnId};
 use unanimous_core::txn::Record;
-use unanimous_core::{Answer, Durability, Opaque, Verb};
+use unanimous_core::{Answer, Durability, Opaque, Reason, Verb};
 use unanimous_journal::{
     End, Entry, FileJournal, Filter, Journal, JournalError, OpenTxn, Options, Page, Stats, Stored,
 };
 use unanimous_participants::{Call, Calling, Held, Listing, Resource};
 use unanimous_server::driver::{
-    BeginOrder, BranchOrder, Coordinator, CoordinatorOptions, Ears, IfRunning,
+    AskError, BeginOrder, BranchOrder, Coordinator, CoordinatorOptions, Ears, IfRunning,
 };
 use unanimous_server::{Metrics, Resources};
 
@@ -27,7 +28,8 @@ async fn what_is_durable_before_the_drivers_run_is_told_and_acted_on() {
 
     let ears = Ears::new();
     let inner = FileJournal::open(folder.path(), Options::default(), ears.clone());
-    let journal = Arc::new(Prompt(inner.expect("nobody has the folder")));
+    let inner = inner.expect("nobody has the folder");
+    let journal = Arc::new(Prompt { inner, before_load: Box::new(|| ()) });
     let coordinator = Coordinator::start(options(&*journal), journal, ears, Resources::default());
     let coordinator = coordinator.expect("the journal is sound");
 
@@ -129,7 +131,7 @@ impl Drop for UnderWay {
 async fn what_is_prepared_is_rolled_back_before_those_that_wait_in_line() {
     const OPEN: u128 = 500;
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let txns = leave_open(folder.path(), OPEN);
+    let txns = leave_open(folder.path(), OPEN, &["wallet"]);
     let holder = txns[txns.len() / 2];
     let ears = Ears::new();
     let journal = FileJournal::open(folder.path(), Options::default(), ears.clone());
@@ -146,6 +148,66 @@ async fn what_is_prepared_is_rolled_back_before_those_that_wait_in_line() {
     let all = all.expect("each is rolled back").expect("the bank is here");
     assert_eq!(all[0], (holder, true));
     assert!(all[1..].iter().all(|&(_, is_listed)| !is_listed));
+}
+
+/// What is open of thousands takes a while to be read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_prepared_is_rolled_back_before_the_others_are_read() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    // Nobody can commit one of several branches any more.
+    let txns = leave_open(folder.path(), 3, &["wallet", "ledger"]);
+    let ears = Ears::new();
+    let inner = FileJournal::open(folder.path(), Options::default(), ears.clone());
+    let inner = inner.expect("nobody has the folder");
+    let cluster = inner.instance().to_owned();
+    let prepared = BranchName { cluster, txn: txns[1], branch: BranchId(0) };
+    let bank = Arc::new(Bank { prepared, asked: watch::Sender::default() });
+    let (reading, holder) = (Arc::clone(&bank), txns[1]);
+    let before_load = move || {
+        let started = Instant::now();
+        while reading.asked.borrow().is_empty() {
+            assert!(started.elapsed() < Duration::from_secs(20), "nobody was rolled back");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(*reading.asked.borrow(), [(holder, true)]);
+    };
+    let journal = Arc::new(Prompt { inner, before_load: Box::new(before_load) });
+    let resources = Resources::default().with("wallet", Arc::clone(&bank) as _);
+    let coordinator = Coordinator::start(options(&*journal), journal, ears, resources);
+    let _coordinator = coordinator.expect("the journal is sound");
+    // Recovery does not rest on that.
+    let mut asked = bank.asked.subscribe();
+    let all = asked.wait_for(|asked| asked.len() == txns.len() + 1);
+    let all = tokio::time::timeout(Duration::from_secs(20), all).await;
+    all.expect("each is rolled back").expect("the bank is here");
+}
+
+/// Those in line wait until nobody who holds a lock needs the machine; but not if somebody asks for them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_asked_to_end_is_resumed_at_once() {
+    const OPEN: u128 = 500;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let txns = leave_open(folder.path(), OPEN, &["wallet"]);
+    let ears = Ears::new();
+    let journal = FileJournal::open(folder.path(), Options::default(), ears.clone());
+    let journal = Arc::new(journal.expect("nobody has the folder"));
+    let (cluster, branch) = (journal.instance().to_owned(), BranchId(0));
+    let name = BranchName { cluster, txn: txns[0], branch };
+    let bank = Arc::new(Bank { prepared: name, asked: watch::Sender::default() });
+    let resources = Resources::default().with("wallet", Arc::clone(&bank) as _);
+    let coordinator = Coordinator::start(options(&*journal), journal, ears, resources);
+    let coordinator = coordinator.expect("the journal is sound");
+    for &txn in &txns {
+        let reason = Reason::new("client", "not wanted any more");
+        match coordinator.abort(txn, reason, None, Wait::Finished).await.expect("it is told") {
+            Ok(view) => assert_eq!(view.outcome.map(|it| it.as_str()), Some("aborted")),
+            // Its turn had come before.
+            Err(error) => assert!(matches!(error, AskError::NotOpen), "{error:?}"),
+        }
+    }
+    // Nobody was resumed twice.
+    let asked: HashSet<TxnId> = bank.asked.borrow().iter().map(|&(txn, _)| txn).collect();
+    assert_eq!((asked.len(), bank.asked.borrow().len()), (txns.len(), txns.len()));
 }
 
 /// Holds one branch prepared, and notes who is rolled back.
@@ -181,25 +243,25 @@ impl Resource for Bank {
 
 /// A transaction that was collecting votes when its coordinator died.
 fn leave_undecided(folder: &Path) -> TxnId {
-    leave_open(folder, 1)[0]
+    leave_open(folder, 1, &["wallet"])[0]
 }
 
-/// So many of them.
-fn leave_open(folder: &Path, count: u128) -> Vec<TxnId> {
+/// So many of them, with these branches.
+fn leave_open(folder: &Path, count: u128, branches: &[&str]) -> Vec<TxnId> {
     let journal = FileJournal::open(folder, Options::default(), Ears::new()).expect("a new folder");
     let shard = ShardId::of(0);
     let epoch = journal.claim(shard).expect("the disk is sound");
     let txns: Vec<TxnId> =
         (1..=count).map(|it| TxnId::mint(1_763_700_000_000, shard, it)).collect();
-    txns.iter().for_each(|&txn| leave(&journal, txn, epoch));
+    txns.iter().for_each(|&txn| leave(&journal, txn, epoch, branches));
     journal.close().expect("the disk is sound");
     txns
 }
 
-fn leave(journal: &FileJournal, txn: TxnId, epoch: Epoch) {
-    let branch = Branch {
-        name: Arc::from("wallet"),
-        resource: Arc::from("wallet"),
+fn leave(journal: &FileJournal, txn: TxnId, epoch: Epoch, branches: &[&str]) {
+    let branch = |&name: &&str| Branch {
+        name: Arc::from(name),
+        resource: Arc::from(name),
         phases: Phases::Two,
         work: Opaque::default(),
     };
@@ -208,7 +270,7 @@ fn leave(journal: &FileJournal, txn: TxnId, epoch: Epoch) {
         mode: Mode::RunLater,
         timeout_ms: 1_000,
         deadline: Timestamp(u64::MAX),
-        branches: vec![branch],
+        branches: branches.iter().map(branch).collect(),
         key: None,
         memo: Opaque::default(),
     };
@@ -219,55 +281,70 @@ fn leave(journal: &FileJournal, txn: TxnId, epoch: Epoch) {
 }
 
 /// A journal that is so fast that what is appended is durable before anybody can look.
-struct Prompt(FileJournal);
+struct Prompt {
+    inner: FileJournal,
+    /// Called before what is open is read.
+    before_load: Box<dyn Fn() + Send + Sync>,
+}
 
 impl Journal for Prompt {
     fn append(&self, entry: Entry<'_>) -> Result<Lsn, JournalError> {
-        let lsn = self.0.append(entry)?;
+        let lsn = self.inner.append(entry)?;
         let forced = entry.records.iter().any(|it| it.durability() == Durability::Forced);
-        while forced && self.0.flushed() < lsn {
+        while forced && self.inner.flushed() < lsn {
             std::thread::yield_now();
         }
         Ok(lsn)
     }
 
     fn instance(&self) -> &str {
-        self.0.instance()
+        self.inner.instance()
     }
 
     fn claim(&self, shard: ShardId) -> Result<Epoch, JournalError> {
-        self.0.claim(shard)
+        self.inner.claim(shard)
+    }
+
+    fn claim_all_fencing(
+        &self,
+        shards: &[ShardId],
+        fenced: Box<dyn FnOnce() + Send>,
+    ) -> Result<Vec<Epoch>, JournalError> {
+        let epochs = self.claim_all(shards)?;
+        fenced();
+        Ok(epochs)
     }
 
     fn load(&self) -> Result<Vec<OpenTxn>, JournalError> {
-        self.0.load()
+        (self.before_load)();
+        self.inner.load()
     }
 
     fn flushed(&self) -> Lsn {
-        self.0.flushed()
+        self.inner.flushed()
     }
 
     fn has_room(&self) -> bool {
-        self.0.has_room()
+        self.inner.has_room()
     }
 
     fn read(&self, txn: TxnId) -> Result<Vec<Stored>, JournalError> {
-        self.0.read(txn)
+        self.inner.read(txn)
     }
 
     fn find_key(&self, key: &str) -> Result<Option<TxnId>, JournalError> {
-        self.0.find_key(key)
+        self.inner.find_key(key)
     }
 
     fn query(&self, filter: &Filter) -> Result<Page, JournalError> {
-        self.0.query(filter)
+        self.inner.query(filter)
     }
 
     fn stats(&self) -> Stats {
-        self.0.stats()
+        self.inner.stats()
     }
 
     fn close(&self) -> Result<(), JournalError> {
-        self.0.close()
+        self.inner.close()
     }
 }

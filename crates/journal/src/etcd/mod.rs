@@ -168,7 +168,11 @@ impl EtcdJournal {
 
     /// Whoever owned the shards writes nothing more once their epochs are raised; what it left open
     /// is read after that.
-    fn take_over(&self, shards: &[ShardId]) -> Result<Vec<Epoch>, JournalError> {
+    fn take_over(
+        &self,
+        shards: &[ShardId],
+        fenced: Box<dyn FnOnce() + Send>,
+    ) -> Result<Vec<Epoch>, JournalError> {
         if shards.is_empty() {
             return Ok(Vec::new());
         }
@@ -178,6 +182,7 @@ impl EtcdJournal {
         let claims = Arc::clone(&self.claims);
         let (epochs, open) = self.ask(|readers| async move {
             let epochs = readers.claim(&ours, &owner, &claims).await?;
+            fenced();
             Ok((epochs, readers.open(&ours).await?))
         })?;
         self.shared.end_claim(&epochs, open);
@@ -201,8 +206,16 @@ impl Journal for EtcdJournal {
     }
 
     fn claim_all(&self, shards: &[ShardId]) -> Result<Vec<Epoch>, JournalError> {
+        self.claim_all_fencing(shards, Box::new(|| ()))
+    }
+
+    fn claim_all_fencing(
+        &self,
+        shards: &[ShardId],
+        fenced: Box<dyn FnOnce() + Send>,
+    ) -> Result<Vec<Epoch>, JournalError> {
         let turn = self.claiming.lock().expect("claiming does not panic");
-        let claimed = self.take_over(shards);
+        let claimed = self.take_over(shards, fenced);
         self.shared.leave_claim();
         drop(turn);
         claimed

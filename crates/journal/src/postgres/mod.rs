@@ -139,7 +139,11 @@ impl PostgresJournal {
 
     /// Whoever owned the shards writes nothing more once their epochs are raised; what it left open
     /// is read after that.
-    fn take_over(&self, shards: &[ShardId]) -> Result<Vec<Epoch>, JournalError> {
+    fn take_over(
+        &self,
+        shards: &[ShardId],
+        fenced: Box<dyn FnOnce() + Send>,
+    ) -> Result<Vec<Epoch>, JournalError> {
         let last = self.shared.begin_claim(shards)?;
         self.shared.wait_flushed(last)?;
         let (ours, owner) = (shards.to_vec(), self.coordinator.clone());
@@ -153,6 +157,7 @@ impl PostgresJournal {
                 ))),
             });
             let epochs = epochs.collect::<Result<Vec<_>, _>>()?;
+            fenced();
             Ok((epochs, readers.open(&ours).await?))
         })?;
         self.shared.end_claim(&epochs, open);
@@ -176,8 +181,16 @@ impl Journal for PostgresJournal {
     }
 
     fn claim_all(&self, shards: &[ShardId]) -> Result<Vec<Epoch>, JournalError> {
+        self.claim_all_fencing(shards, Box::new(|| ()))
+    }
+
+    fn claim_all_fencing(
+        &self,
+        shards: &[ShardId],
+        fenced: Box<dyn FnOnce() + Send>,
+    ) -> Result<Vec<Epoch>, JournalError> {
         let turn = self.claiming.lock().expect("claiming does not panic");
-        let claimed = self.take_over(shards);
+        let claimed = self.take_over(shards, fenced);
         self.shared.leave_claim();
         drop(turn);
         claimed

@@ -151,3 +151,17 @@ pub(crate) fn one_that_was_opened_ahead_takes_over(open: &Open<'_>) {
     assert_eq!(loaded(&*next), BTreeSet::from([last]));
     assert!(left.iter().all(|&txn| records(&*next, txn).len() == 4));
 }
+
+/// Before it returns: what is open is read after that.
+pub(crate) fn a_claim_tells_that_the_shards_are_fenced(open: &Open<'_>) {
+    let (owner, owner_heard) = opened(open);
+    let shard = ShardId::of(ONE);
+    let client = Client::in_shard(&*owner, shard);
+    let (next, _) = opened(open);
+    let (tell, told) = std::sync::mpsc::channel();
+    let fenced = move || tell.send(()).expect("somebody hears it");
+    next.claim_all_fencing(&[shard], Box::new(fenced)).expect("it can be claimed");
+    told.try_recv().expect("it was told meanwhile");
+    let is_durable = |lsn| owner_heard.wait(lsn).is_ok();
+    assert!(!client.decide(mint_in(shard)).is_ok_and(is_durable), "another has the shard");
+}

@@ -19,6 +19,7 @@ use super::event::{AskError, CheckedKey, Enlisted, Event, IfRunning, Order, Wait
 use super::ids::{Ids, shard_of_key};
 use super::memo::Memo;
 use super::order::{BranchOrder, Contention};
+use super::release;
 use super::run::Driver;
 use crate::Metrics;
 use crate::limits::EVENTS_BEHIND_MAX;
@@ -116,7 +117,7 @@ async fn pass_on(
 #[derive(Clone)]
 pub struct Coordinator {
     pub(super) shared: Arc<Shared>,
-    drivers: Arc<[mpsc::UnboundedSender<Event>]>,
+    pub(super) drivers: Arc<[mpsc::UnboundedSender<Event>]>,
     pub(super) ears: Arc<Ears>,
     pub(super) desk: Arc<Desk>,
     ids: Arc<Ids>,
@@ -139,11 +140,6 @@ impl Coordinator {
         ears: Arc<Ears>,
         resources: Resources,
     ) -> Result<Self, JournalError> {
-        let mut epochs = vec![Epoch::default(); ShardId::all().count()];
-        let claimed = journal.claim_all(&options.shards)?;
-        for (shard, epoch) in options.shards.iter().zip(claimed) {
-            epochs[shard.index()] = epoch;
-        }
         let shared = Arc::new(Shared {
             resources,
             metrics: options.metrics,
@@ -159,6 +155,12 @@ impl Coordinator {
             events: options.events,
             journal,
         });
+        let fenced = release::once_fenced(&shared);
+        let claimed = shared.journal.claim_all_fencing(&shared.shards, fenced)?;
+        let mut epochs = vec![Epoch::default(); ShardId::all().count()];
+        for (shard, epoch) in shared.shards.iter().zip(claimed) {
+            epochs[shard.index()] = epoch;
+        }
         let count = options.drivers.max(1);
         let mut drivers = Vec::with_capacity(count);
         let mut senders = Vec::with_capacity(count);
@@ -441,21 +443,6 @@ impl Coordinator {
             census.add(answer.await.unwrap_or_default());
         }
         census
-    }
-
-    /// Refuses new transactions from now on, and returns when every open one is decided and told.
-    pub async fn drain(&self) {
-        // All of them are told before the first is waited for.
-        let told = self.drivers.iter().map(|driver| {
-            let (reply, drained) = oneshot::channel();
-            self.shared.queue(driver, Event::Drain(reply));
-            drained
-        });
-        let told: Vec<_> = told.collect();
-        for drained in told {
-            // An error means that the driver has stopped: then nothing is left to wait for.
-            drop(drained.await);
-        }
     }
 
     /// Every change of state from now on. A reader that falls too far behind misses some.

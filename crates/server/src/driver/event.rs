@@ -33,8 +33,10 @@ pub(super) enum Event {
     InDoubt(String, oneshot::Sender<Vec<unanimous_api::BranchInDoubt>>),
     /// A resource answers again.
     Returned(Arc<str>),
-    /// Nothing new is to be begun; report when nothing is undecided.
-    Drain(oneshot::Sender<()>),
+    /// Nothing new is to be begun; report when nothing is undecided, and whether that is all.
+    Drain(oneshot::Sender<bool>),
+    /// A part of the time for that is over.
+    Hasten,
     /// Nothing more is to be done here.
     Stop,
 }

@@ -12,8 +12,8 @@
 //! for, until nobody could prepare anything.
 
 use std::collections::HashMap;
+use std::future::pending;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -95,12 +95,24 @@ pub(super) struct Entry {
     /// In the order of the resources' names, so that nobody waits for somebody who waits for him.
     places: Vec<Arc<Semaphore>>,
     held: tokio::sync::Mutex<Vec<OwnedSemaphorePermit>>,
-    has_left: AtomicBool,
+    stage: Mutex<Stage>,
+}
+
+/// How far a transaction is on its way.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Stage {
+    Outside,
+    Inside,
+    /// It needs no place any more.
+    Left,
+    /// It does not come in here: whoever takes over finds it as it is.
+    Stays,
 }
 
 impl Entry {
     fn to(places: Vec<Arc<Semaphore>>) -> Arc<Self> {
-        Arc::new(Self { places, held: tokio::sync::Mutex::default(), has_left: false.into() })
+        let stage = Mutex::new(Stage::Outside);
+        Arc::new(Self { places, held: tokio::sync::Mutex::default(), stage })
     }
 
     /// Waits until the transaction has a place everywhere. It waits with empty hands.
@@ -110,18 +122,43 @@ impl Entry {
             let place = Arc::clone(place).acquire_owned().await;
             held.push(place.expect("it is never closed"));
         }
-        if self.has_left.load(Ordering::SeqCst) {
-            held.clear();
+        let stage = {
+            let mut stage = self.stage();
+            if *stage == Stage::Outside {
+                *stage = Stage::Inside;
+            }
+            *stage
+        };
+        match stage {
+            Stage::Outside | Stage::Inside => {}
+            Stage::Left => held.clear(),
+            Stage::Stays => {
+                held.clear();
+                drop(held);
+                pending().await
+            }
+        }
+    }
+
+    /// Keeps it outside, unless it is inside already.
+    fn stay(&self) {
+        let mut stage = self.stage();
+        if *stage == Stage::Outside {
+            *stage = Stage::Stays;
         }
     }
 
     /// Others may have its places: what it waits for now is nobody's lock.
     fn leave(&self) {
-        self.has_left.store(true, Ordering::SeqCst);
+        *self.stage() = Stage::Left;
         // Whoever holds this sees that, or leaves when it is sent home.
         if let Ok(mut held) = self.held.try_lock() {
             held.clear();
         }
+    }
+
+    fn stage(&self) -> MutexGuard<'_, Stage> {
+        self.stage.lock().expect("nothing panics while it is held")
     }
 }
 
@@ -299,6 +336,16 @@ impl InOrder {
         (Turn::default(), None)
     }
 
+    /// Whoever still waits outside with empty hands stays there.
+    pub(super) fn stay(&self) {
+        self.entry.stay();
+    }
+
+    /// Whether it waits outside for whoever takes over.
+    pub(super) fn stays(&self) -> bool {
+        *self.entry.stage() == Stage::Stays
+    }
+
     /// Nobody else need begin.
     pub(super) fn close(&self) {
         self.line.close();
@@ -341,6 +388,16 @@ mod tests {
         for waiting in waiting {
             waiting.await.expect("it comes");
         }
+        let [inside, outside] = [&at_work[1], &entry()].map(Arc::clone);
+        [&inside, &outside].iter().for_each(|entry| entry.stay());
+        inside.come().await;
+        assert_eq!([*inside.stage(), *outside.stage()], [Stage::Inside, Stage::Stays]);
+        let staying = Arc::clone(&outside);
+        let staying = tokio::spawn(async move { staying.come().await });
+        at_work[2].leave();
+        // It takes no place from whoever comes after it.
+        entry().come().await;
+        assert!(!staying.is_finished());
         let later = Timestamp(now.0 + CONTENDED_MS + 1);
         assert!(contention.places(&wallet, later).is_none(), "nothing was seen for long");
     }

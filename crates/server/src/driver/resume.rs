@@ -4,23 +4,67 @@
 //! it may come across. Of thousands that were open one may hold a lock that everybody waits for, so those
 //! come first that hold any: what is decided, and what is prepared somewhere.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use tokio::task::yield_now;
-use tokio::time::{sleep, timeout};
+use tokio::time::Instant;
 use unanimous_core::Input;
 use unanimous_core::id::{BranchName, Timestamp, TxnId};
 use unanimous_core::txn::Txn;
 use unanimous_journal::{JournalError, OpenTxn};
 
-use super::run::{Driver, Live, trace};
-use crate::limits::{
-    HELD_WAIT, RESUMED_EVERY, RESUMED_EVERY_MIN, RESUMED_PER_ROUND, RESUMED_WITHIN,
-};
+use super::release;
+use super::run::{ById, Driver, Live, trace};
+use crate::limits::{RESUMED_AFTER, RESUMED_EVERY, RESUMED_PER_ROUND, RESUMED_WITHIN};
+
+/// What is open and has not been resumed: undecided, and without locks as far as is known. Nobody waits for
+/// it but those who asked for it, and they are told when it has been.
+#[derive(Default)]
+pub(super) struct Later {
+    txns: VecDeque<TxnId>,
+    waiting: HashSet<TxnId, BuildHasherDefault<ById>>,
+    /// When the next of them are resumed.
+    at: Option<Instant>,
+    every: Duration,
+}
+
+impl Later {
+    fn wait(&mut self, txns: Vec<TxnId>) {
+        let rounds = txns.len().div_ceil(RESUMED_PER_ROUND).max(1) as u32;
+        self.every = RESUMED_EVERY.min(RESUMED_WITHIN / rounds);
+        self.at = (!txns.is_empty()).then(|| Instant::now() + RESUMED_AFTER);
+        self.waiting = txns.iter().copied().collect();
+        self.txns = txns.into();
+    }
+
+    pub(super) fn at(&self) -> Option<Instant> {
+        self.at
+    }
+
+    /// Takes one out of those that wait, if it is among them.
+    pub(super) fn take(&mut self, txn: TxnId) -> bool {
+        self.at.is_some() && self.waiting.remove(&txn)
+    }
+
+    /// Those whose turn it is.
+    fn next(&mut self) -> Vec<TxnId> {
+        let mut next: Vec<TxnId> = Vec::with_capacity(RESUMED_PER_ROUND);
+        while next.len() < RESUMED_PER_ROUND
+            && let Some(txn) = self.txns.pop_front()
+        {
+            if self.waiting.remove(&txn) {
+                next.push(txn);
+            }
+        }
+        // Counted from when it was to be, so that no time is lost by what comes between.
+        self.at = self.at.filter(|_| !self.txns.is_empty()).map(|at| at + self.every);
+        next
+    }
+}
 
 impl Driver {
     /// Rebuilds what a former life left open.
@@ -64,41 +108,43 @@ impl Driver {
         open.into_iter().try_for_each(|txn| self.remember_alert(txn))
     }
 
-    /// Resumes all that is loaded, what holds locks first.
+    /// Resumes all that is loaded that may hold locks. The others follow by and by, if they are many.
     pub(super) async fn resume(&mut self) {
         let open = self.live.iter().map(|(&txn, live)| (txn, live.can_be_undone()));
         let (undecided, decided): (Vec<_>, Vec<_>) = open.partition(|&(_, is_open)| is_open);
         let txns = |of: Vec<(TxnId, bool)>| of.into_iter().map(|(txn, _)| txn).collect::<Vec<_>>();
         let (undecided, decided) = (txns(undecided), txns(decided));
-        self.resume_all(&decided, Duration::ZERO).await;
+        self.resume_all(&decided).await;
         if undecided.len() <= RESUMED_PER_ROUND {
-            return self.resume_all(&undecided, Duration::ZERO).await;
+            return self.resume_all(&undecided).await;
         }
         self.held = self.find_held().await;
         let held: HashSet<TxnId> = self.held.iter().map(|name| name.txn).collect();
         let (first, last): (Vec<_>, Vec<_>) =
             undecided.into_iter().partition(|txn| held.contains(txn));
-        self.resume_all(&first, Duration::ZERO).await;
-        // Nobody waits for these: whoever holds locks, here or at another node, has the machine first.
-        let rounds = last.len().div_ceil(RESUMED_PER_ROUND).max(1) as u32;
-        let pause = RESUMED_EVERY.min(RESUMED_WITHIN / rounds);
-        // Of so many that there is hardly time between them no round waits: sleep is never as short.
-        let pause = if pause < RESUMED_EVERY_MIN { Duration::ZERO } else { pause };
-        self.resume_all(&last, pause).await;
+        self.resume_all(&first).await;
+        self.later.wait(last);
     }
 
     /// Resumes some at a time: what they have to do goes out before there is more of it.
-    async fn resume_all(&mut self, txns: &[TxnId], pause: Duration) {
+    async fn resume_all(&mut self, txns: &[TxnId]) {
         for txns in txns.chunks(RESUMED_PER_ROUND) {
-            self.look_at_the_clock();
-            for &txn in txns {
-                self.feed(txn, Input::Resumed);
-                self.settle_answers();
-            }
-            match pause {
-                Duration::ZERO => yield_now().await,
-                pause => sleep(pause).await,
-            }
+            self.resume_some(txns.iter().copied());
+            yield_now().await;
+        }
+    }
+
+    /// Resumes those whose turn it is, of those that can wait.
+    pub(super) fn resume_next(&mut self) {
+        let txns = self.later.next();
+        self.resume_some(txns.into_iter());
+    }
+
+    fn resume_some(&mut self, txns: impl Iterator<Item = TxnId>) {
+        self.look_at_the_clock();
+        for txn in txns {
+            self.feed(txn, Input::Resumed);
+            self.settle_answers();
         }
     }
 
@@ -110,10 +156,8 @@ impl Driver {
             .map(|branch| &branch.resource)
             .collect();
         let used = used.into_iter().filter_map(|name| self.shared.resources.get(name));
-        let lists = used.map(|(_, resource)| timeout(HELD_WAIT, resource.in_doubt(HELD_WAIT)));
-        let lists = join_all(lists).await;
-        let held = lists.into_iter().filter_map(|list| list.ok()?.ok()?).flatten();
-        let names = held.filter_map(|held| held.name.parse().ok());
-        names.filter(|name: &BranchName| self.live.contains_key(&name.txn)).collect()
+        let mut held = release::list(used.map(|(_, resource)| resource)).await;
+        held.retain(|name| self.live.contains_key(&name.txn));
+        held
     }
 }

@@ -3,12 +3,14 @@
 //! The loop holds no rule of its own: it feeds machines and hands their steps to `take`.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::future::pending;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use unanimous_core::commit::{Branch, CommitTxn, Phase, Shape};
+use tokio::time::{Instant, sleep_until};
+use unanimous_core::commit::{Branch, CommitTxn, Shape};
 use unanimous_core::gate::Gate;
 use unanimous_core::id::{BranchId, BranchName, Epoch, Lsn, Timestamp, TxnId};
 use unanimous_core::retry::Call;
@@ -19,10 +21,12 @@ use unanimous_journal::JournalError;
 use unanimous_participants::{Takes, Trace};
 
 use super::coordinator::Shared;
+use super::drain::Draining;
 use super::event::{AskError, Enlisted, Event, Waiter};
 use super::keys::{Keys, Names};
 use super::memo::Memo;
 use super::order::InOrder;
+use super::resume::Later;
 use super::take::Out;
 use super::timers::Timers;
 use super::view;
@@ -154,9 +158,11 @@ pub(super) struct Driver {
     pub(super) free: Vec<Out>,
     /// What resources were found to hold when this took over, and have not been asked to end yet.
     pub(super) held: HashSet<BranchName>,
+    /// What was open when this took over, and has not been resumed.
+    pub(super) later: Later,
     /// Calls that are under way end when it is gone, with the driver.
     pub(super) calls: watch::Sender<()>,
-    pub(super) draining: Option<oneshot::Sender<()>>,
+    pub(super) draining: Option<Draining>,
     pub(super) accepting: bool,
     stopped: bool,
     /// When the loop was last woken. A round is short, so its events share one look at the clock.
@@ -181,6 +187,7 @@ impl Driver {
             answers: VecDeque::new(),
             free: Vec::new(),
             held: HashSet::new(),
+            later: Later::default(),
             calls: watch::Sender::default(),
             draining: None,
             accepting: true,
@@ -203,12 +210,6 @@ impl Driver {
         let mut batch = Vec::with_capacity(EVENTS_PER_ROUND);
         loop {
             let wake = self.timers.next().map(|at| self.shared.clock.instant(at));
-            let sleep = async {
-                match wake {
-                    Some(at) => tokio::time::sleep_until(at.into()).await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 changed = flushed.changed() => {
                     if changed.is_err() {
@@ -228,7 +229,8 @@ impl Driver {
                         self.settle_answers();
                     }
                 }
-                () = sleep => self.on_time(),
+                () = at(wake.map(Into::into)) => self.on_time(),
+                () = at(self.later.at()) => self.resume_next(),
                 _ = failed.wait_for(Option::is_some) => return,
             }
             self.settle_answers();
@@ -281,10 +283,8 @@ impl Driver {
             Event::Census(reply) => drop(reply.send(self.census())),
             Event::InDoubt(resource, reply) => drop(reply.send(self.in_doubt(&resource))),
             Event::Returned(resource) => self.hurry(&resource),
-            Event::Drain(reply) => {
-                self.accepting = false;
-                self.draining = Some(reply);
-            }
+            Event::Drain(reply) => self.drain(reply),
+            Event::Hasten => self.hasten(),
             Event::Stop => self.stopped = true,
         }
     }
@@ -429,6 +429,9 @@ impl Driver {
 
     /// Feeds one input; returns the machine's refusal if it refused.
     pub(super) fn feed(&mut self, txn: TxnId, input: Input) -> Option<Refusal> {
+        if self.later.take(txn) {
+            self.feed(txn, Input::Resumed);
+        }
         let now = self.now();
         let live = self.live.get_mut(&txn)?;
         let step = live.machine.handle(now, input);
@@ -457,18 +460,12 @@ impl Driver {
             self.settle_answers();
         }
     }
+}
 
-    fn report_drained(&mut self) {
-        // All but the votes survives a restart.
-        let voting = |live: &Live| {
-            live.commit().is_some_and(|machine| machine.durable().phase() == Phase::Preparing)
-        };
-        if self.draining.is_some()
-            && self.gate.held() == 0
-            && !self.live.values().any(voting)
-            && let Some(reply) = self.draining.take()
-        {
-            let _ = reply.send(()); // Whoever waited may have given up.
-        }
+/// Returns at that time.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => pending().await,
     }
 }

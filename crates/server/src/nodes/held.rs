@@ -92,8 +92,7 @@ impl Held {
     /// Lets what is being voted on come to its decision, makes everything durable, and stops.
     pub(super) async fn let_go(&self, patience: Duration) -> Result<(), JournalError> {
         self.leave();
-        let drained = tokio::time::timeout(patience.min(HANDOVER), self.coordinator.drain()).await;
-        if drained.is_err() {
+        if !self.coordinator.drain(patience.min(HANDOVER)).await {
             tracing::info!(
                 partition = %self.partition,
                 "some transactions are still collecting votes; they abort at their next owner"

@@ -32,6 +32,12 @@ fn a_journal_that_was_opened_ahead_takes_over_in_etcd() {
 }
 
 #[test]
+fn a_claim_in_etcd_tells_that_the_shards_are_fenced() {
+    let Some(cluster) = Cluster::start(1, &[]) else { return };
+    beside::a_claim_tells_that_the_shards_are_fenced(&|it| Box::new(open(&cluster.url(), it)));
+}
+
+#[test]
 fn heads_go_with_the_last_shard_and_never_before() {
     let Some(cluster) = Cluster::start(1, &[]) else { return };
     let opened = || -> (EtcdJournal, Arc<Heard>) {

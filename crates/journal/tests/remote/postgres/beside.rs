@@ -31,6 +31,12 @@ fn a_journal_that_was_opened_ahead_takes_over() {
 }
 
 #[test]
+fn a_claim_tells_that_the_shards_are_fenced() {
+    let Some(server) = Private::start(&[]) else { return };
+    beside::a_claim_tells_that_the_shards_are_fenced(&|it| Box::new(open(&server.url(), it)));
+}
+
+#[test]
 fn each_journal_removes_what_ended_in_its_own_shards() {
     let Some(server) = Private::start(&[]) else { return };
     let opened = || {
