@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use bytes::Bytes;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::{Instant, sleep};
 use unanimous_api::NodeWord;
@@ -11,6 +12,7 @@ use unanimous_client::Client;
 use unanimous_core::id::TxnId;
 use unanimous_server::Nodes;
 
+use super::process::{http_client, send};
 use crate::demo::child::{Ports, Process};
 use crate::exit::Failure;
 
@@ -93,6 +95,21 @@ impl Fleet {
             }
         }
         Ok(())
+    }
+
+    /// How many transactions are open at all nodes together.
+    pub(super) async fn open(&self) -> Result<f64, Failure> {
+        let (client, mut open) = (http_client(), 0.0);
+        for server in self.servers() {
+            let url = format!("{server}/metrics");
+            let told = send(&client, "GET", &url, Bytes::new()).await;
+            let (_, told) =
+                told.ok_or_else(|| Failure::not_done(format!("{url} does not answer")))?;
+            let told = String::from_utf8_lossy(&told);
+            let each = told.lines().filter(|it| it.starts_with("unanimous_open_transactions{"));
+            open += each.filter_map(|it| it.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>();
+        }
+        Ok(open)
     }
 
     /// Who drives what, as of now.

@@ -1,10 +1,10 @@
 //! A node is killed between the votes and the commit, while everybody wants one row: for how long.
 //!
 //! A merchant's account in one database is in every transfer, so one transfer at a time has it, and all
-//! others wait in line. The node whose transfer has it is killed when its branches are prepared: from
-//! then on nobody gets the row until somebody has found out what became of that transfer. Measured are
-//! the time until the row is let go, until a client is told that the next transfer is committed, and
-//! until as many are told as before.
+//! others wait in line. When all stand there the node whose transfer has it is killed while its branches
+//! are prepared: from then on nobody gets the row until somebody has found out what became of that transfer.
+//! Measured are the time until the row is let go, until a client is told that the next transfer is
+//! committed, and until as many are told as before.
 
 mod cast;
 mod crowd;
@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use self::cast::{Blow, Cast};
 use self::crowd::{Crowd, Moment};
+use super::fleet::Fleet;
 use crate::exit::Failure;
 use crate::output::{self, Format};
 use crate::stats::percentile;
@@ -26,8 +27,12 @@ use crate::table::Table;
 /// How long before and after a kill latencies are taken.
 const AROUND: Duration = Duration::from_secs(2);
 
-/// How long it takes a transfer to get into the line, on a small machine.
-const EACH_ARRIVES: Duration = Duration::from_millis(1);
+/// Of all transfers, those that stand in line if it is whole, and how many more may be missing: some have just
+/// been told, or begin.
+const WHOLE: (f64, f64) = (0.98, 4.0);
+
+/// How often it is seen whether it is.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// How long a kill may take to be overcome.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -106,10 +111,8 @@ async fn measure(place: Place, args: &TakeoverArgs) -> Result<Measured, Failure>
     let mut measured =
         Measured { place, costs: Vec::new(), latencies: Default::default(), per_s: 0.0 };
     let mut rates = Vec::new();
-    // Until all of them are in line.
-    sleep(EACH_ARRIVES.saturating_mul(args.waiting as u32)).await;
     for kill in 0..args.kills {
-        sleep(AROUND).await;
+        in_line(&cast.fleet, args.waiting).await?;
         let before = crowd.since(Instant::now() - AROUND);
         rates.push(before.len() as f64 / AROUND.as_secs_f64());
         let blow = cast.kill(kill % nodes).await?;
@@ -132,6 +135,24 @@ async fn measure(place: Place, args: &TakeoverArgs) -> Result<Measured, Failure>
     crowd.finish().await?;
     cast.check()?;
     Ok(measured)
+}
+
+/// Waits until all transfers have stood in line for a while: what a kill before has thrown out of it has
+/// begun anew.
+async fn in_line(fleet: &Fleet, waiting: usize) -> Result<(), Failure> {
+    let (started, mut since) = (Instant::now(), Instant::now());
+    while since.elapsed() < AROUND {
+        sleep(LOOK_EVERY).await;
+        if fleet.open().await? < waiting as f64 * WHOLE.0 - WHOLE.1 {
+            since = Instant::now();
+        }
+        if started.elapsed() > PATIENCE {
+            return Err(Failure::not_done(format!(
+                "{waiting} transfers do not come into the line"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Waits until transfers are committed as before the kill.
