@@ -55,7 +55,7 @@ impl Driver {
     }
 
     /// One part of the time is over. If less than that part of the line is gone, its end does not come in
-    /// time: who waits in it has done nothing yet, and stays for whoever takes over.
+    /// time: who waits in it has no locks there yet, and stays for whoever takes over.
     pub(super) fn hasten(&mut self) {
         let parts = DRAIN_PARTS as usize;
         let left = self.live.values().filter(|live| is_voting(live)).count();

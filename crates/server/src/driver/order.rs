@@ -336,7 +336,7 @@ impl InOrder {
         (Turn::default(), None)
     }
 
-    /// Whoever still waits outside with empty hands stays there.
+    /// One that still waits outside stays there. Branches that take no locks may be at work all the same.
     pub(super) fn stay(&self) {
         self.entry.stay();
     }
