@@ -41,6 +41,7 @@ async fn look(session: &mut Session, connections: usize) -> Found {
     let mut findings = vec![version(session).await?];
     findings.push(writes(session).await?);
     findings.push(durability(session).await?);
+    findings.extend(recovery(session).await?);
     findings.extend(replication(session).await?);
     findings.push(room(session, connections).await?);
     findings.push(proofs(session).await?);
@@ -106,6 +107,19 @@ async fn durability(session: &mut Session) -> Result<Finding, Broken> {
             format!("it is {other}: a power cut takes votes and commits back; set it to 1"),
         ),
     })
+}
+
+/// MariaDB from 10.11.10 on maps its log into memory to recover from it, and writes it past the page
+/// cache: what the map shows may be older than what was written. Nobody else has the variable.
+async fn recovery(session: &mut Session) -> Found {
+    let name = "innodb_log_file_mmap";
+    let is_mapped = variable(session, name).await? == "ON";
+    if !is_mapped || variable(session, "innodb_log_file_buffering").await? == "ON" {
+        return Ok(Vec::new());
+    }
+    let why = "a server that is killed can recover from an old picture of its log, and loses commits \
+               that it acknowledged: start it with innodb_log_file_mmap=OFF";
+    Ok(vec![Finding::doubtful(name, why)])
 }
 
 async fn replication(session: &mut Session) -> Found {

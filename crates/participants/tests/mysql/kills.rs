@@ -1,5 +1,6 @@
 //! A server that is killed again and again under load: what was promised is kept.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -38,9 +39,9 @@ async fn settle(resource: &Arc<dyn Resource>, name: &BranchName, verb: Verb, cam
     }
 }
 
-/// Adds to one account until it is told to stop, and returns how much was decided to be committed.
-async fn work_on(resource: Arc<dyn Resource>, id: i64, stop: Arc<AtomicBool>) -> i64 {
-    let mut committed = 0;
+/// Adds to one account until it is told to stop, and returns what was committed.
+async fn work_on(resource: Arc<dyn Resource>, id: i64, stop: Arc<AtomicBool>) -> Vec<BranchName> {
+    let mut committed = Vec::new();
     let add = json!([{"sql": "UPDATE account SET balance = balance + 1 WHERE id = ?",
         "params": [id], "expect_rows": 1}]);
     for round in 0_u64.. {
@@ -57,7 +58,7 @@ async fn work_on(resource: Arc<dyn Resource>, id: i64, stop: Arc<AtomicBool>) ->
             }
             Answer::Yes(came) => {
                 settle(&resource, &name, Verb::Commit, &came).await;
-                committed += 1;
+                committed.push(name);
             }
             Answer::Lost(_) => settle(&resource, &name, Verb::Rollback, &Opaque::default()).await,
             Answer::No(_) | Answer::Silent(_) => {
@@ -93,9 +94,9 @@ async fn a_server_killed_under_load_keeps_every_promise_and_no_lock() {
         .expect("it starts");
     }
     stop.store(true, Ordering::Relaxed);
-    let mut committed = 0;
+    let mut committed = Vec::new();
     for worker in workers {
-        committed += worker.await.expect("no promise is broken");
+        committed.extend(worker.await.expect("no promise is broken"));
     }
     // A prepare that was cut off may have been carried out after its rollback.
     until("nothing of ours is left", async || {
@@ -108,8 +109,13 @@ async fn a_server_killed_under_load_keeps_every_promise_and_no_lock() {
         held.is_empty()
     })
     .await;
-    assert_eq!(bank.number("SELECT SUM(balance) FROM account WHERE id > 100"), committed);
+    let proofs = bank.server.sql("bank", "SELECT branch FROM unanimous_fence");
+    let proofs: HashSet<&str> = proofs.lines().collect();
+    let lost: Vec<_> = committed.iter().filter(|it| !proofs.contains(&*it.to_string())).collect();
+    assert!(lost.is_empty(), "acknowledged and not there: {lost:?}");
+    let sum = bank.number("SELECT SUM(balance) FROM account WHERE id > 100");
+    assert_eq!(sum, committed.len() as i64);
     assert_eq!(bank.prepared(), [foreign]);
-    assert!(committed > 0, "something was done in between");
-    println!("{} kills, {committed} committed", kills());
+    assert!(sum > 0, "something was done in between");
+    println!("{} kills, {sum} committed", kills());
 }
