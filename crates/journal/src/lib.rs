@@ -72,9 +72,8 @@ pub trait Journal: Send + Sync + 'static {
         shards.iter().map(|&shard| self.claim(shard)).collect()
     }
 
-    /// The same, and calls `fenced` once nobody else can append to these shards any more, if what is open in
-    /// them is read after that only: that may take a while. It is called on the journal's own thread, and
-    /// must not wait for anything.
+    /// The same, and calls `fenced` on this thread once nobody else can append to these shards any more, if
+    /// what is open in them is read after that only. That may take a while, and begins when `fenced` returns.
     ///
     /// # Errors
     ///

@@ -43,6 +43,9 @@ pub const RESUMED_WITHIN: Duration = Duration::from_secs(1);
 /// How long a resource may take to list what it holds before transactions are resumed without knowing.
 pub const HELD_WAIT: Duration = Duration::from_millis(100);
 
+/// How long the rest of what a dead owner left open is not read, for the sake of what it held.
+pub const RELEASE_WAIT: Duration = Duration::from_millis(150);
+
 /// Transactions or keys that the journal is asked about at once.
 pub const ASKED_AT_ONCE: usize = 256;
 

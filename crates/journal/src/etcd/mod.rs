@@ -180,11 +180,12 @@ impl EtcdJournal {
         self.shared.wait_flushed(last)?;
         let (ours, owner) = (shards.to_vec(), self.coordinator.clone());
         let claims = Arc::clone(&self.claims);
-        let (epochs, open) = self.ask(|readers| async move {
-            let epochs = readers.claim(&ours, &owner, &claims).await?;
-            fenced();
-            Ok((epochs, readers.open(&ours).await?))
-        })?;
+        let claimed =
+            |readers: Arc<Readers>| async move { readers.claim(&ours, &owner, &claims).await };
+        let epochs = self.ask(claimed)?;
+        fenced();
+        let ours = shards.to_vec();
+        let open = self.ask(|readers| async move { readers.open(&ours).await })?;
         self.shared.end_claim(&epochs, open);
         Ok(epochs.into_iter().map(|(_, epoch)| epoch).collect())
     }

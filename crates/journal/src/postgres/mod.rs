@@ -147,7 +147,7 @@ impl PostgresJournal {
         let last = self.shared.begin_claim(shards)?;
         self.shared.wait_flushed(last)?;
         let (ours, owner) = (shards.to_vec(), self.coordinator.clone());
-        let (epochs, open) = self.ask(|readers| async move {
+        let epochs = self.ask(|readers| async move {
             let claimed = readers.claim(&ours, &owner).await?;
             let epochs = ours.iter().map(|&shard| match claimed.get(&shard.index()) {
                 Some(&epoch) => Ok((shard, epoch)),
@@ -156,10 +156,11 @@ impl PostgresJournal {
                     shard.index()
                 ))),
             });
-            let epochs = epochs.collect::<Result<Vec<_>, _>>()?;
-            fenced();
-            Ok((epochs, readers.open(&ours).await?))
+            epochs.collect::<Result<Vec<_>, _>>()
         })?;
+        fenced();
+        let ours = shards.to_vec();
+        let open = self.ask(|readers| async move { readers.open(&ours).await })?;
         self.shared.end_claim(&epochs, open);
         Ok(epochs.into_iter().map(|(_, epoch)| epoch).collect())
     }

@@ -2,11 +2,11 @@
 //!
 //! Of thousands that it left one may hold the lock that everybody waits for. Once its epoch is raised
 //! nobody else appends to it, so its own records say what recovery is about to do. What of that waits for no
-//! new record is done at once, whatever else there is to read. Nothing rests on it: recovery does the same
-//! again, and hears the answers.
+//! new record is done at once, and all else is read after that: thousands of records would be in the way of
+//! these few. Nothing rests on it: recovery does the same again, and hears the answers.
 
 use std::collections::{BTreeSet, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -22,12 +22,16 @@ use unanimous_participants::{Call, Resource, Turn};
 
 use super::coordinator::Shared;
 use super::run::trace;
-use crate::limits::HELD_WAIT;
+use crate::limits::{HELD_WAIT, RELEASE_WAIT};
 
-/// What is to be done as soon as the shards are fenced.
+/// What is to be done as soon as the shards are fenced. Returns when it is under way, or takes long.
 pub(super) fn once_fenced(shared: &Arc<Shared>) -> Box<dyn FnOnce() + Send> {
     let (runtime, shared) = (Handle::current(), Arc::clone(shared));
-    Box::new(move || drop(runtime.spawn(release(shared))))
+    Box::new(move || {
+        let (reading, read) = mpsc::channel();
+        runtime.spawn(release(shared, reading));
+        let _ = read.recv_timeout(RELEASE_WAIT); // Nothing is sent: the other end goes when it has read.
+    })
 }
 
 /// What these resources hold prepared, as far as they say so soon.
@@ -40,7 +44,7 @@ pub(super) async fn list(
     held.filter_map(|held| held.name.parse().ok()).collect()
 }
 
-async fn release(shared: Arc<Shared>) {
+async fn release(shared: Arc<Shared>, reading: mpsc::Sender<()>) {
     let mut held = list(shared.resources.iter().map(|(_, resource)| resource)).await;
     held.retain(|it| it.cluster == shared.cluster && shared.shards.contains(&it.txn.shard()));
     let txns: BTreeSet<TxnId> = held.iter().map(|it| it.txn).collect();
@@ -50,6 +54,7 @@ async fn release(shared: Arc<Shared>) {
     }
     let (journal, of) = (Arc::clone(&shared.journal), txns.clone());
     let Ok(read) = spawn_blocking(move || journal.read_all(&of)).await else { return };
+    drop(reading);
     let now = shared.clock.now();
     let mut calls = Vec::new();
     for (txn, stored) in txns.into_iter().zip(read) {
