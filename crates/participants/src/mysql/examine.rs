@@ -110,15 +110,15 @@ async fn durability(session: &mut Session) -> Result<Finding, Broken> {
 }
 
 /// MariaDB from 10.11.10 on maps its log into memory to recover from it, and writes it past the page
-/// cache: what the map shows may be older than what was written. Nobody else has the variable.
+/// cache. Seen to recover wrongly, and only with the map; why is not known. Nobody else has the variable.
 async fn recovery(session: &mut Session) -> Found {
     let name = "innodb_log_file_mmap";
     let is_mapped = variable(session, name).await? == "ON";
     if !is_mapped || variable(session, "innodb_log_file_buffering").await? == "ON" {
         return Ok(Vec::new());
     }
-    let why = "a server that is killed can recover from an old picture of its log, and loses commits \
-               that it acknowledged: start it with innodb_log_file_mmap=OFF";
+    let why = "a server that is killed can recover wrongly, and lose commits that it acknowledged: start \
+               it with innodb_log_file_mmap=OFF";
     Ok(vec![Finding::doubtful(name, why)])
 }
 

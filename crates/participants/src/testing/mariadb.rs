@@ -133,7 +133,7 @@ impl PrivateMariaDb {
         command.arg(self.argument("pid-file", "pid")).arg(format!("--port={}", self.port));
         command.args(["--bind-address=127.0.0.1", "--skip-name-resolve"]);
         command.args(["--max-connections=300", "--innodb-buffer-pool-size=64M"]);
-        // A server that is killed loses commits without it, see the MySQL page; older ones lack it.
+        // A server that is killed loses commits without it, see docs/resources-mysql.md; older ones lack it.
         command.arg("--loose-innodb-log-file-mmap=OFF");
         if Self::is_mysql() {
             command.arg("--mysqlx=OFF");

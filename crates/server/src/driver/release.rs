@@ -1,4 +1,4 @@
-//! Lets go of what a dead owner held prepared, while all that it left open is still being read.
+//! Lets go of what a dead owner held prepared, before the rest of what it left open is read.
 //!
 //! Of thousands that it left one may hold the lock that everybody waits for. Once its epoch is raised
 //! nobody else appends to it, so its own records say what recovery is about to do. What of that waits for no
