@@ -45,8 +45,7 @@ pub(crate) trait Handle: Send + Sync + 'static {
 /// A real folder, held by this process alone.
 pub(crate) struct Folder {
     dir: PathBuf,
-    /// Holds the lock until it is closed.
-    _lock: File,
+    lock: File,
 }
 
 impl Folder {
@@ -61,12 +60,21 @@ impl Folder {
             .open(dir.join("lock"))
             .map_err(failed)?;
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { dir: dir.to_owned(), _lock: lock }),
+            Ok(()) => Ok(Self { dir: dir.to_owned(), lock }),
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 Err(JournalError::Locked { path: dir.to_owned() })
             }
             Err(error) => Err(failed(error.into())),
         }
+    }
+}
+
+impl Drop for Folder {
+    /// Unlocks, and does not only close: the system keeps a lock for as long as any copy of its
+    /// descriptor is open, and a process that is just being started holds copies of all of them.
+    fn drop(&mut self) {
+        // Whoever opens the folder next says so if that failed.
+        let _ = rustix::fs::flock(&self.lock, FlockOperation::Unlock);
     }
 }
 
@@ -132,5 +140,20 @@ impl Handle for File {
 
     fn sync(&self) -> io::Result<()> {
         self.sync_data()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Folder;
+
+    #[test]
+    fn a_folder_is_let_go_though_a_copy_of_its_descriptor_is_open() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let folder = Folder::open(dir.path()).expect("nobody holds it");
+        let copy = folder.lock.try_clone().expect("a copy as a new process has it");
+        drop(folder);
+        Folder::open(dir.path()).expect("nobody holds it any more");
+        drop(copy);
     }
 }
