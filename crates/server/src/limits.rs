@@ -169,6 +169,11 @@ pub const CLOSED_FIRST: (u64, u64) = (16_384, 256);
 /// Requests at once on one connection of HTTP/2. Another node passes on what thousands of callers ask.
 pub const STREAMS_MAX: u32 = 16_384;
 
+/// Bytes that may be on their way on one connection of HTTP/2 before they are read: 4 kilobytes for each
+/// of its requests. A crowd that sends more than that at once has its bodies cut into small frames, and
+/// many of those are taken for an attack (`too_many_data_frames` of the h2 crate): the connection ends.
+pub const UNREAD_BYTES_MAX: u32 = STREAMS_MAX * 4 * 1024;
+
 /// Bytes of a request's line and headers. Ours are far smaller; a proxy adds some.
 pub const HEADER_BYTES_MAX: usize = 32 * 1024;
 

@@ -25,7 +25,7 @@ use unanimous_api::Code;
 
 use crate::limits::{
     ACCEPT_PAUSE, CLOSED_FIRST, CONNECTIONS_MAX, CONNECTIONS_OF_FILES, CONNECTIONS_QUEUED,
-    HEADER_BYTES_MAX, HEADER_WAIT, PING_INTERVAL, STREAMS_MAX,
+    HEADER_BYTES_MAX, HEADER_WAIT, PING_INTERVAL, STREAMS_MAX, UNREAD_BYTES_MAX,
 };
 use crate::metrics::Metrics;
 
@@ -176,6 +176,7 @@ fn builder(bounds: Bounds) -> Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .max_header_list_size(HEADER_BYTES_MAX as u32)
         .max_concurrent_streams(STREAMS_MAX)
+        .initial_connection_window_size(UNREAD_BYTES_MAX)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_INTERVAL);
     builder

@@ -85,3 +85,27 @@ async fn many_requests_share_one_connection_of_http_2() {
         request.await.expect("no panic");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_that_sends_at_once_on_one_connection_of_http_2_is_answered_one_and_all() {
+    let (coordinator, _, _) = two().await;
+    let mut builder = legacy::Client::builder(TokioExecutor::new());
+    let client: legacy::Client<_, axum::body::Body> = builder.http2_only(true).build_http();
+    let uri = format!("http://{}/v1/transactions", coordinator.address);
+    let crowd = (0..14_000).map(|_| {
+        let (client, uri) = (client.clone(), uri.clone());
+        tokio::spawn(async move {
+            for _ in 0..3 {
+                let body = "as long as most requests are ".repeat(20);
+                let request = http::Request::post(&uri).body(body.into()).expect("a request");
+                let reply = client.request(request).await.expect("the connection holds");
+                assert_eq!(reply.status(), http::StatusCode::BAD_REQUEST);
+                reply.into_body().collect().await.expect("a body");
+            }
+        })
+    });
+    let crowd: Vec<_> = crowd.collect();
+    for one in crowd {
+        one.await.expect("it is answered");
+    }
+}
