@@ -126,6 +126,39 @@ impl Drop for UnderWay {
     }
 }
 
+/// Requests come while a coordinator stops, from several threads: each is in the queue, or on its way.
+#[test]
+fn whoever_asks_while_a_coordinator_stops_is_told() {
+    const ROUNDS: usize = 50;
+    const ASKED: usize = 20_000;
+    let threads =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let threads = threads.expect("threads start");
+    let _entered = threads.enter();
+    for round in 0..ROUNDS {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let ears = Ears::new();
+        let journal = FileJournal::open(folder.path(), Options::default(), ears.clone());
+        let journal = Arc::new(journal.expect("nobody has the folder"));
+        let coordinator =
+            Coordinator::start(options(&*journal), journal, ears, Resources::default());
+        let coordinator = coordinator.expect("the journal is sound");
+        let ask = || {
+            let txns = (0..ASKED as u128).map(|number| TxnId::mint(1, ShardId::of(1), number));
+            txns.map(|txn| coordinator.join(txn, Wait::None)).collect::<Vec<_>>()
+        };
+        let asked: Vec<_> = std::thread::scope(|scope| {
+            let asking: Vec<_> = (0..3).map(|_| scope.spawn(ask)).collect();
+            coordinator.stop();
+            asking.into_iter().flat_map(|it| it.join().expect("it asks")).collect()
+        });
+        let all = futures_util::future::join_all(asked);
+        let told =
+            threads.block_on(async { tokio::time::timeout(Duration::from_secs(10), all).await });
+        assert!(told.is_ok(), "in round {round} somebody waits for ever");
+    }
+}
+
 /// Of thousands that wait in line one holds the lock that all others wait for.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_prepared_is_rolled_back_before_those_that_wait_in_line() {

@@ -234,12 +234,20 @@ where
 }
 
 /// The thread that owns the connection. Ends when every handle is gone, or a sync failed.
-fn keep(books: &Books, mut waiting: mpsc::Receiver<Job>, mut crash: Crash) {
+fn keep(books: &Books, mut waiting: mpsc::Receiver<Job>, crash: Crash) {
+    work_off(books, &mut waiting, crash);
+    // Dropped only, the queue would keep what is being sent at this moment for as long as there is a
+    // handle: whoever waits for an answer has one (tokio-rs/tokio#7714).
+    waiting.close();
+    while waiting.blocking_recv().is_some() {}
+}
+
+fn work_off(books: &Books, waiting: &mut mpsc::Receiver<Job>, mut crash: Crash) {
     while let Some(first) = waiting.blocking_recv() {
         if crash(Point::Called) {
             return;
         }
-        let (settles, written) = batch(books, first, &mut waiting);
+        let (settles, written) = batch(books, first, waiting);
         if crash(Point::Worked) {
             return;
         }

@@ -197,10 +197,23 @@ impl Driver {
     }
 
     /// Runs until it is told to stop, or the journal has failed: what is held by the gate then is
-    /// somebody else's business.
+    /// somebody else's business. Whoever waits for it hears that it is gone.
     pub(super) async fn run(
-        mut self,
+        self,
         mut inbox: mpsc::UnboundedReceiver<Event>,
+        flushed: watch::Receiver<Lsn>,
+        failed: watch::Receiver<Option<Arc<JournalError>>>,
+    ) {
+        self.drive(&mut inbox, flushed, failed).await;
+        // Dropped only, the queue would keep what is being sent at this moment, and all behind it, for as
+        // long as anybody can send: those who wait for an answer can (tokio-rs/tokio#7714).
+        inbox.close();
+        while inbox.recv().await.is_some() {}
+    }
+
+    async fn drive(
+        mut self,
+        inbox: &mut mpsc::UnboundedReceiver<Event>,
         mut flushed: watch::Receiver<Lsn>,
         mut failed: watch::Receiver<Option<Arc<JournalError>>>,
     ) {

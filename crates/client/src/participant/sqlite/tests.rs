@@ -230,6 +230,29 @@ async fn random_calls_and_crashes_do_what_the_barrier_says() {
     }
 }
 
+#[test]
+fn whoever_asks_while_the_store_stops_is_told() {
+    let threads =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build();
+    let threads = threads.expect("threads start");
+    for round in 0..2_000 {
+        let folder = TempDir::new().expect("a folder");
+        let armed = Arc::new(Mutex::new(None));
+        let store = open(&folder.path().join("account.db"), &armed);
+        let asking = (0..400).map(|_| {
+            let store = store.clone();
+            threads.spawn(async move { while store.local(|_| Ok(())).await.is_ok() {} })
+        });
+        let asking: Vec<_> = asking.collect();
+        *armed.lock().expect("no panic") = Some(Point::Called);
+        let all = futures_util::future::join_all(asking);
+        let told = threads.block_on(async {
+            tokio::time::timeout(std::time::Duration::from_secs(10), all).await
+        });
+        assert!(told.is_ok(), "in round {round} somebody waits for ever");
+    }
+}
+
 fn open_plainly(folder: &TempDir) -> SqliteStore {
     SqliteStore::open(folder.path().join("account.db"), Account).expect("opens")
 }
