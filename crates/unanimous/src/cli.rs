@@ -9,12 +9,18 @@ use unanimous_api::{DEFAULT_LISTEN, Kind, ResolveOutcome, StatusWord};
 
 use crate::output::Format;
 
+/// Tests of what is shipped look here that they were not given what is broken on purpose.
+const VERSION: &str = match cfg!(feature = "broken-gate") {
+    false => env!("CARGO_PKG_VERSION"),
+    true => concat!(env!("CARGO_PKG_VERSION"), " broken-gate"),
+};
+
 /// Distributed transaction manager: work spanning databases, brokers and services takes effect
 /// everywhere or nowhere.
 #[derive(Debug, Parser)]
 #[command(
     name = "unanimous",
-    version,
+    version = VERSION,
     propagate_version = true,
     after_help = "Examples:
   unanimous demo                          real transfers, real crashes, books that balance

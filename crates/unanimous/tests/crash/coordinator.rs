@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::LazyLock;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, ChildStdin, Command};
@@ -22,6 +23,13 @@ pub(crate) const TOKEN: &str = "of-everybody-here";
 const PORT: u16 = 7_000;
 
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_unanimous");
+
+/// What the binary says it is.
+static VERSION: LazyLock<String> = LazyLock::new(|| {
+    let output = std::process::Command::new(BINARY).arg("--version").output();
+    let output = output.expect("the binary can be started");
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+});
 
 /// What every life of one coordinator has in common.
 #[derive(Clone, Debug)]
@@ -215,7 +223,12 @@ impl Coordinator {
     }
 
     /// Starts a life, if need be under a tracer, and does not wait for anything.
+    ///
+    /// # Panics
+    ///
+    /// If the binary is one that does wrong on purpose: another build may have put it there.
     pub(crate) fn spawn(setup: &Setup, tracer: Option<&Tracer>) -> Self {
+        assert_eq!(*VERSION, concat!("unanimous ", env!("CARGO_PKG_VERSION")), "{BINARY}");
         let mut command = match (tracer, &setup.namespace) {
             (Some(tracer), _) => tracer.command(BINARY),
             (None, None) => Command::new(BINARY),
