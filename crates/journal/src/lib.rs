@@ -72,27 +72,37 @@ pub trait Journal: Send + Sync + 'static {
         shards.iter().map(|&shard| self.claim(shard)).collect()
     }
 
-    /// The same, and calls `fenced` on this thread once nobody else can append to these shards any more, if
-    /// what is open in them is read after that only. That may take a while, and begins when `fenced` returns.
+    /// The same, and calls `fenced` with the epochs on this thread once nobody before can append to these
+    /// shards any more, if what is open in them is read after that only. That may take a while, and begins
+    /// when `fenced` returns.
     ///
     /// # Errors
     ///
-    /// As [`Journal::claim_all`], before `fenced` is called or after it.
+    /// As [`Journal::claim_all`], before `fenced` is called or after it; [`JournalError::Fenced`] if
+    /// somebody else has claimed them before what is open was read: some of it may be his.
     fn claim_all_fencing(
         &self,
         shards: &[ShardId],
-        fenced: Box<dyn FnOnce() + Send>,
+        fenced: Box<dyn FnOnce(&[Epoch]) + Send>,
     ) -> Result<Vec<Epoch>, JournalError> {
         drop(fenced);
         self.claim_all(shards)
     }
+
+    /// The epochs that these shards have now, whoever has claimed them.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Failed`] if the journal cannot be read.
+    fn epochs(&self, shards: &[ShardId]) -> Result<Vec<Epoch>, JournalError>;
 
     /// Every transaction that has not ended of the shards that this journal has claimed, oldest
     /// first, with its records so far.
     ///
     /// # Errors
     ///
-    /// [`JournalError::Failed`] if the journal cannot be read.
+    /// [`JournalError::Failed`] if the journal cannot be read; [`JournalError::Fenced`] if another
+    /// coordinator has claimed one of the shards since: some of it may be his.
     fn load(&self) -> Result<Vec<OpenTxn>, JournalError>;
 
     /// Appends the records of one step and returns their position, before they are durable.

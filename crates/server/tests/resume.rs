@@ -341,11 +341,15 @@ impl Journal for Prompt {
     fn claim_all_fencing(
         &self,
         shards: &[ShardId],
-        fenced: Box<dyn FnOnce() + Send>,
+        fenced: Box<dyn FnOnce(&[Epoch]) + Send>,
     ) -> Result<Vec<Epoch>, JournalError> {
         let epochs = self.claim_all(shards)?;
-        fenced();
+        fenced(&epochs);
         Ok(epochs)
+    }
+
+    fn epochs(&self, shards: &[ShardId]) -> Result<Vec<Epoch>, JournalError> {
+        self.inner.epochs(shards)
     }
 
     fn load(&self) -> Result<Vec<OpenTxn>, JournalError> {

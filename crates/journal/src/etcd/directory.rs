@@ -16,6 +16,7 @@ use super::readers::Readers;
 use crate::directory::{Directory, DirectoryError, GiveError, NodeEntry, NodeState, Sight};
 use crate::error::JournalError;
 use crate::remote::engine::Engine;
+use crate::remote::questions::Answers;
 
 /// The directory of a journal in an etcd cluster.
 pub struct EtcdDirectory {

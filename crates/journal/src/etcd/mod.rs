@@ -47,6 +47,7 @@ use crate::error::JournalError;
 use crate::file::recover::salt;
 use crate::query::{Filter, Page};
 use crate::remote::engine::Engine;
+use crate::remote::questions::Answers;
 use crate::remote::state::Shared;
 use crate::remote::{Figures, questions, scribe, this_process};
 use crate::{Journal, Listener, Stats};
@@ -171,7 +172,7 @@ impl EtcdJournal {
     fn take_over(
         &self,
         shards: &[ShardId],
-        fenced: Box<dyn FnOnce() + Send>,
+        fenced: Box<dyn FnOnce(&[Epoch]) + Send>,
     ) -> Result<Vec<Epoch>, JournalError> {
         if shards.is_empty() {
             return Ok(Vec::new());
@@ -183,11 +184,12 @@ impl EtcdJournal {
         let claimed =
             |readers: Arc<Readers>| async move { readers.claim(&ours, &owner, &claims).await };
         let epochs = self.ask(claimed)?;
-        fenced();
-        let ours = shards.to_vec();
-        let open = self.ask(|readers| async move { readers.open(&ours).await })?;
+        let claimed: Vec<Epoch> = epochs.iter().map(|it| it.1).collect();
+        fenced(&claimed);
+        let ours = epochs.clone();
+        let open = self.ask(|readers| async move { questions::open(&*readers, &ours).await })?;
         self.shared.end_claim(&epochs, open);
-        Ok(epochs.into_iter().map(|(_, epoch)| epoch).collect())
+        Ok(claimed)
     }
 }
 
@@ -207,13 +209,13 @@ impl Journal for EtcdJournal {
     }
 
     fn claim_all(&self, shards: &[ShardId]) -> Result<Vec<Epoch>, JournalError> {
-        self.claim_all_fencing(shards, Box::new(|| ()))
+        self.claim_all_fencing(shards, Box::new(|_| ()))
     }
 
     fn claim_all_fencing(
         &self,
         shards: &[ShardId],
-        fenced: Box<dyn FnOnce() + Send>,
+        fenced: Box<dyn FnOnce(&[Epoch]) + Send>,
     ) -> Result<Vec<Epoch>, JournalError> {
         let turn = self.claiming.lock().expect("claiming does not panic");
         let claimed = self.take_over(shards, fenced);
@@ -222,12 +224,17 @@ impl Journal for EtcdJournal {
         claimed
     }
 
+    fn epochs(&self, shards: &[ShardId]) -> Result<Vec<Epoch>, JournalError> {
+        let shards = shards.to_vec();
+        self.ask(|readers| async move { readers.epochs_of(shards).await })
+    }
+
     fn load(&self) -> Result<Vec<OpenTxn>, JournalError> {
         self.shared.wait_flushed(self.shared.last())?;
-        let ours = self.shared.claimed();
+        let ours = self.shared.claims();
         let open = match self.shared.take_loaded() {
             Some(open) => open,
-            None => self.ask(|readers| async move { readers.open(&ours).await })?,
+            None => self.ask(|readers| async move { questions::open(&*readers, &ours).await })?,
         };
         let placed = |OpenTxn { txn, records }| OpenTxn {
             txn,

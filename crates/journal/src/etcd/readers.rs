@@ -37,6 +37,26 @@ impl Answers for Readers {
         stored.map_err(|why| JournalError::Failed(format!("transaction {txn}: {why}")))
     }
 
+    async fn open(&self, shards: &[ShardId]) -> Result<Vec<OpenTxn>, JournalError> {
+        let mut open = Vec::new();
+        let rooms = shards.iter().map(|&it| Room::Open(it));
+        let mut all = Walk::begin(self, rooms, None, PAGES[1]).await?;
+        while let Some((txn, values)) = all.next(self).await? {
+            let entries = self.entries(txn, values.into_iter()).await?;
+            let records = entries.and_then(|entries| checked(&entries));
+            open.push(OpenTxn { txn, records });
+        }
+        open.reverse();
+        Ok(open)
+    }
+
+    async fn epochs_of(&self, shards: Vec<ShardId>) -> Result<Vec<Epoch>, JournalError> {
+        let found = self.scan_all(self.keys.shards()).await?.into_iter();
+        let claims: BTreeMap<ShardId, Claim> = found.filter_map(|it| self.claim_in(it)).collect();
+        let epoch = |shard| claims.get(shard).map(|it| it.epoch).unwrap_or_default();
+        Ok(shards.iter().map(epoch).collect())
+    }
+
     async fn epoch(&self, shard: ShardId) -> Result<Epoch, JournalError> {
         self.epochs.ask(shard, |shards| self.epochs_of(shards)).await
     }
@@ -99,13 +119,6 @@ impl Readers {
         Ok(Ok(entries))
     }
 
-    async fn epochs_of(&self, shards: Vec<ShardId>) -> Result<Vec<Epoch>, JournalError> {
-        let found = self.scan_all(self.keys.shards()).await?.into_iter();
-        let claims: BTreeMap<ShardId, Claim> = found.filter_map(|it| self.claim_in(it)).collect();
-        let epoch = |shard| claims.get(shard).map(|it| it.epoch).unwrap_or_default();
-        Ok(shards.iter().map(epoch).collect())
-    }
-
     fn claim_in(&self, KeyValue { key, value }: KeyValue) -> Option<(ShardId, Claim)> {
         Some((self.keys.to_shard(&key)?, Claim::read(value)))
     }
@@ -114,20 +127,6 @@ impl Readers {
     async fn begun_under(&self, keys: Vec<String>) -> Result<Vec<Option<Vec<u8>>>, JournalError> {
         let ranges = keys.iter().map(|key| Range::one(self.keys.idempotency(key)));
         Ok(self.ranges(ranges).await?.into_iter().map(|mut found| found.pop()).collect())
-    }
-
-    /// The transactions of these shards that have not ended, oldest first.
-    pub(super) async fn open(&self, shards: &[ShardId]) -> Result<Vec<OpenTxn>, JournalError> {
-        let mut open = Vec::new();
-        let rooms = shards.iter().map(|&it| Room::Open(it));
-        let mut all = Walk::begin(self, rooms, None, PAGES[1]).await?;
-        while let Some((txn, values)) = all.next(self).await? {
-            let entries = self.entries(txn, values.into_iter()).await?;
-            let records = entries.and_then(|entries| checked(&entries));
-            open.push(OpenTxn { txn, records });
-        }
-        open.reverse();
-        Ok(open)
     }
 
     /// Raises the epochs of shards, in one step for all of them, and has a head there.

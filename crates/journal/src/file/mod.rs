@@ -172,6 +172,10 @@ impl Journal for FileJournal {
         self.shared.claim(shards)
     }
 
+    fn epochs(&self, shards: &[ShardId]) -> Result<Vec<Epoch>, JournalError> {
+        Ok(self.shared.epochs(shards))
+    }
+
     fn load(&self) -> Result<Vec<OpenTxn>, JournalError> {
         let mut open = self.shared.open();
         open.sort_unstable_by_key(|(txn, _)| *txn);

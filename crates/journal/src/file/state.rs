@@ -165,6 +165,12 @@ impl Shared {
         ours.map(|(txn, bytes)| (txn, bytes.to_vec())).collect()
     }
 
+    /// The epochs of shards.
+    pub(crate) fn epochs(&self, shards: &[ShardId]) -> Vec<Epoch> {
+        let state = self.lock();
+        shards.iter().map(|shard| state.epochs[shard.index()]).collect()
+    }
+
     /// Raises the epochs of shards and returns them once they are durable.
     pub(crate) fn claim(&self, shards: &[ShardId]) -> Result<Vec<Epoch>, JournalError> {
         let (claimed, last) = self.append_claims(shards)?;

@@ -97,6 +97,19 @@ impl Answers for Readers {
         stored.map_err(|why| JournalError::Failed(format!("transaction {txn}: {why}")))
     }
 
+    async fn open(&self, shards: &[ShardId]) -> Result<Vec<OpenTxn>, JournalError> {
+        let rows = self.ask(OPEN, &[Box::new(numbers(shards))]).await?;
+        let open = by_txn(&rows).into_iter();
+        Ok(open.map(|(txn, rows)| OpenTxn { txn, records: stored(rows) }).collect())
+    }
+
+    async fn epochs_of(&self, shards: Vec<ShardId>) -> Result<Vec<Epoch>, JournalError> {
+        let rows = self.ask(EPOCHS, &[Box::new(numbers(&shards))]).await?;
+        let epochs = by_shard(&rows);
+        let epoch = |shard: &ShardId| epochs.get(&shard.index()).copied().unwrap_or_default();
+        Ok(shards.iter().map(epoch).collect())
+    }
+
     async fn epoch(&self, shard: ShardId) -> Result<Epoch, JournalError> {
         self.epochs.ask(shard, |shards| self.epochs_of(shards)).await
     }
@@ -136,20 +149,6 @@ impl Readers {
             newest[place - 1] = Some(row.get::<_, Id>(1).0);
         }
         Ok(newest)
-    }
-
-    async fn epochs_of(&self, shards: Vec<ShardId>) -> Result<Vec<Epoch>, JournalError> {
-        let rows = self.ask(EPOCHS, &[Box::new(numbers(&shards))]).await?;
-        let epochs = by_shard(&rows);
-        let epoch = |shard: &ShardId| epochs.get(&shard.index()).copied().unwrap_or_default();
-        Ok(shards.iter().map(epoch).collect())
-    }
-
-    /// The transactions of these shards that have not ended, oldest first.
-    pub(super) async fn open(&self, shards: &[ShardId]) -> Result<Vec<OpenTxn>, JournalError> {
-        let rows = self.ask(OPEN, &[Box::new(numbers(shards))]).await?;
-        let open = by_txn(&rows).into_iter();
-        Ok(open.map(|(txn, rows)| OpenTxn { txn, records: stored(rows) }).collect())
     }
 
     /// Raises the epochs of shards.

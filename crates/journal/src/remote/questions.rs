@@ -6,7 +6,7 @@ use unanimous_core::id::{Epoch, ShardId, TxnId};
 
 use super::engine::Engine;
 use super::state::Shared;
-use crate::entry::Stored;
+use crate::entry::{OpenTxn, Stored};
 use crate::error::JournalError;
 
 /// What a server is asked. Those who ask the same at the same time may share a request.
@@ -15,7 +15,19 @@ pub(crate) trait Answers: Send + Sync + 'static {
     fn records(&self, txn: TxnId)
     -> impl Future<Output = Result<Vec<Stored>, JournalError>> + Send;
 
-    /// The epoch of a shard.
+    /// The transactions of these shards that have not ended, oldest first.
+    fn open(
+        &self,
+        shards: &[ShardId],
+    ) -> impl Future<Output = Result<Vec<OpenTxn>, JournalError>> + Send;
+
+    /// The epochs of shards.
+    fn epochs_of(
+        &self,
+        shards: Vec<ShardId>,
+    ) -> impl Future<Output = Result<Vec<Epoch>, JournalError>> + Send;
+
+    /// The epoch of a shard, for many who ask at the same time.
     fn epoch(&self, shard: ShardId) -> impl Future<Output = Result<Epoch, JournalError>> + Send;
 
     /// The newest transaction begun under a key.
@@ -23,6 +35,25 @@ pub(crate) trait Answers: Send + Sync + 'static {
         &self,
         key: &str,
     ) -> impl Future<Output = Result<Option<TxnId>, JournalError>> + Send;
+}
+
+/// What is open in shards that were claimed under these epochs.
+///
+/// # Errors
+///
+/// [`JournalError::Fenced`] if somebody else has claimed one of them since.
+pub(crate) async fn open(
+    readers: &impl Answers,
+    claimed: &[(ShardId, Epoch)],
+) -> Result<Vec<OpenTxn>, JournalError> {
+    let shards: Vec<ShardId> = claimed.iter().map(|it| it.0).collect();
+    let open = readers.open(&shards).await?;
+    // Asked last: what was read before is of this owner or of those before it.
+    let epochs = readers.epochs_of(shards).await?;
+    match claimed.iter().zip(epochs).find(|((_, ours), current)| ours != current) {
+        None => Ok(open),
+        Some((&(_, ours), current)) => Err(JournalError::Fenced { ours, current }),
+    }
 }
 
 /// What is there of each transaction, in their order.

@@ -229,6 +229,12 @@ impl Shared {
         self.lock().claimed().collect()
     }
 
+    /// The same with their epochs.
+    pub(crate) fn claims(&self) -> Vec<(ShardId, Epoch)> {
+        let state = self.lock();
+        state.claimed().map(|shard| (shard, state.epochs[shard.index()])).collect()
+    }
+
     /// The same with no position that only others have got to: openings that began after this one
     /// have higher ones, and what is read of them is as durable as what was there before this one.
     pub(crate) fn placed(&self, mut stored: Vec<Stored>) -> Vec<Stored> {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use unanimous_core::Decision;
-use unanimous_core::id::{ShardId, TxnId};
+use unanimous_core::id::{Epoch, ShardId, TxnId};
 use unanimous_core::txn::Record;
 use unanimous_journal::{End, Filter, Journal, JournalError};
 
@@ -159,9 +159,34 @@ pub(crate) fn a_claim_tells_that_the_shards_are_fenced(open: &Open<'_>) {
     let client = Client::in_shard(&*owner, shard);
     let (next, _) = opened(open);
     let (tell, told) = std::sync::mpsc::channel();
-    let fenced = move || tell.send(()).expect("somebody hears it");
-    next.claim_all_fencing(&[shard], Box::new(fenced)).expect("it can be claimed");
-    told.try_recv().expect("it was told meanwhile");
+    let fenced = move |epochs: &[Epoch]| tell.send(epochs.to_vec()).expect("somebody hears it");
+    let claimed = next.claim_all_fencing(&[shard], Box::new(fenced)).expect("it can be claimed");
+    assert_eq!(told.try_recv().expect("it was told meanwhile"), claimed);
     let is_durable = |lsn| owner_heard.wait(lsn).is_ok();
     assert!(!client.decide(mint_in(shard)).is_ok_and(is_durable), "another has the shard");
+}
+
+/// A process may be paused between its claim and its look at what is open. What the next owner has begun
+/// meanwhile is driven there, and is not to be recovered.
+pub(crate) fn who_is_late_takes_over_nothing_of_the_next_owner(open: &Open<'_>) {
+    let shard = ShardId::of(ONE);
+    let (late, _) = opened(open);
+    let (next, heard) = opened(open);
+    let next: Arc<dyn Journal> = next.into();
+    let owner = Arc::clone(&next);
+    let meanwhile = move |claimed: &[Epoch]| {
+        let client = Client::in_shard(&*owner, shard);
+        heard.wait(client.decide(mint_in(shard)).expect("it is ours")).expect("it is ours");
+        assert!(owner.epochs(&[shard]).expect("readable")[0] > claimed[0]);
+    };
+    let claimed = late.claim_all_fencing(&[shard], Box::new(meanwhile));
+    assert!(matches!(claimed, Err(JournalError::Fenced { .. })), "{claimed:?}");
+    assert_eq!(loaded(&*late), BTreeSet::new());
+    assert_eq!(loaded(&*next).len(), 1);
+    // Nor is it told of it when it looks later.
+    let (owner, _) = opened(open);
+    Client::in_shard(&*owner, shard);
+    Client::in_shard(&*next, shard);
+    assert!(matches!(owner.load(), Ok(ours) if ours.len() == 1), "read when it was claimed");
+    assert!(matches!(owner.load(), Err(JournalError::Fenced { .. })), "read again");
 }

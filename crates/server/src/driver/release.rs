@@ -4,6 +4,11 @@
 //! nobody else appends to it, so its own records say what recovery is about to do. What of that waits for no
 //! new record is done at once, and all else is read after that: thousands of records would be in the way of
 //! these few. Nothing rests on it: recovery does the same again, and hears the answers.
+//!
+//! # Invariant
+//!
+//! Nothing that another owner has begun after this claim is rolled back: that owner may be about to commit
+//! it. Whoever was paused between his claim and his look finds that he is not the owner any more.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, mpsc};
@@ -14,7 +19,7 @@ use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use unanimous_core::commit::CommitTxn;
-use unanimous_core::id::{BranchId, BranchName, Timestamp, TxnId};
+use unanimous_core::id::{BranchId, BranchName, Epoch, Timestamp, TxnId};
 use unanimous_core::txn::Txn;
 use unanimous_core::{Effect, Input, Verb};
 use unanimous_journal::Stored;
@@ -25,11 +30,11 @@ use super::run::trace;
 use crate::limits::{HELD_WAIT, RELEASE_WAIT};
 
 /// What is to be done as soon as the shards are fenced. Returns when it is under way, or takes long.
-pub(super) fn once_fenced(shared: &Arc<Shared>) -> Box<dyn FnOnce() + Send> {
+pub(super) fn once_fenced(shared: &Arc<Shared>) -> Box<dyn FnOnce(&[Epoch]) + Send> {
     let (runtime, shared) = (Handle::current(), Arc::clone(shared));
-    Box::new(move || {
+    Box::new(move |claimed| {
         let (reading, read) = mpsc::channel();
-        runtime.spawn(release(shared, reading));
+        runtime.spawn(release(shared, claimed.to_vec(), reading));
         let _ = read.recv_timeout(RELEASE_WAIT); // Nothing is sent: the other end goes when it has read.
     })
 }
@@ -44,7 +49,7 @@ pub(super) async fn list(
     held.filter_map(|held| held.name.parse().ok()).collect()
 }
 
-async fn release(shared: Arc<Shared>, reading: mpsc::Sender<()>) {
+async fn release(shared: Arc<Shared>, claimed: Vec<Epoch>, reading: mpsc::Sender<()>) {
     let mut held = list(shared.resources.iter().map(|(_, resource)| resource)).await;
     held.retain(|it| it.cluster == shared.cluster && shared.shards.contains(&it.txn.shard()));
     let txns: BTreeSet<TxnId> = held.iter().map(|it| it.txn).collect();
@@ -52,8 +57,14 @@ async fn release(shared: Arc<Shared>, reading: mpsc::Sender<()>) {
     if txns.is_empty() {
         return;
     }
-    let (journal, of) = (Arc::clone(&shared.journal), txns.clone());
-    let Ok(read) = spawn_blocking(move || journal.read_all(&of)).await else { return };
+    let (of, asked) = (txns.clone(), Arc::clone(&shared));
+    let look = move || {
+        let read = asked.journal.read_all(&of);
+        // Asked last: whoever has claimed since drives some of it, and may be about to commit it.
+        let is_ours = asked.journal.epochs(&asked.shards).is_ok_and(|now| now == claimed);
+        is_ours.then_some(read)
+    };
+    let Ok(Some(read)) = spawn_blocking(look).await else { return };
     drop(reading);
     let now = shared.clock.now();
     let mut calls = Vec::new();

@@ -38,6 +38,14 @@ fn a_claim_in_etcd_tells_that_the_shards_are_fenced() {
 }
 
 #[test]
+fn who_is_late_takes_over_nothing_of_the_next_owner() {
+    let Some(cluster) = Cluster::start(1, &[]) else { return };
+    beside::who_is_late_takes_over_nothing_of_the_next_owner(&|it| {
+        Box::new(open(&cluster.url(), it))
+    });
+}
+
+#[test]
 fn heads_go_with_the_last_shard_and_never_before() {
     let Some(cluster) = Cluster::start(1, &[]) else { return };
     let opened = || -> (EtcdJournal, Arc<Heard>) {

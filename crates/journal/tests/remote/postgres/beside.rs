@@ -37,6 +37,14 @@ fn a_claim_tells_that_the_shards_are_fenced() {
 }
 
 #[test]
+fn who_is_late_takes_over_nothing_of_the_next_owner() {
+    let Some(server) = Private::start(&[]) else { return };
+    beside::who_is_late_takes_over_nothing_of_the_next_owner(&|it| {
+        Box::new(open(&server.url(), it))
+    });
+}
+
+#[test]
 fn each_journal_removes_what_ended_in_its_own_shards() {
     let Some(server) = Private::start(&[]) else { return };
     let opened = || {

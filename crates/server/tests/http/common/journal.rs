@@ -130,6 +130,10 @@ impl Journal for HeldJournal {
         self.inner.claim_all(shards)
     }
 
+    fn epochs(&self, shards: &[ShardId]) -> Result<Vec<Epoch>, JournalError> {
+        self.inner.epochs(shards)
+    }
+
     fn load(&self) -> Result<Vec<OpenTxn>, JournalError> {
         self.inner.load()
     }
