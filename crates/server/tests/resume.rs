@@ -29,7 +29,7 @@ async fn what_is_durable_before_the_drivers_run_is_told_and_acted_on() {
     let ears = Ears::new();
     let inner = FileJournal::open(folder.path(), Options::default(), ears.clone());
     let inner = inner.expect("nobody has the folder");
-    let journal = Arc::new(Prompt { inner, before_load: Box::new(|| ()) });
+    let journal = Arc::new(Prompt { inner, before_load: Box::new(|| ()), claimed_since: 0 });
     let coordinator = Coordinator::start(options(&*journal), journal, ears, Resources::default());
     let coordinator = coordinator.expect("the journal is sound");
 
@@ -204,7 +204,7 @@ async fn what_is_prepared_is_rolled_back_before_the_others_are_read() {
         }
         assert_eq!(*reading.asked.borrow(), [(holder, true)]);
     };
-    let journal = Arc::new(Prompt { inner, before_load: Box::new(before_load) });
+    let journal = Arc::new(Prompt { inner, before_load: Box::new(before_load), claimed_since: 0 });
     let resources = Resources::default().with("wallet", Arc::clone(&bank) as _);
     let coordinator = Coordinator::start(options(&*journal), journal, ears, resources);
     let _coordinator = coordinator.expect("the journal is sound");
@@ -213,6 +213,27 @@ async fn what_is_prepared_is_rolled_back_before_the_others_are_read() {
     let all = asked.wait_for(|asked| asked.len() == txns.len() + 1);
     let all = tokio::time::timeout(Duration::from_secs(20), all).await;
     all.expect("each is rolled back").expect("the bank is here");
+}
+
+/// Whoever has claimed since drives what is open, and may be about to commit what is prepared.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_paused_after_his_claim_rolls_nothing_back() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let txns = leave_open(folder.path(), 1, &["wallet", "ledger"]);
+    let ears = Ears::new();
+    let inner = FileJournal::open(folder.path(), Options::default(), ears.clone());
+    let inner = inner.expect("nobody has the folder");
+    let cluster = inner.instance().to_owned();
+    let prepared = BranchName { cluster, txn: txns[0], branch: BranchId(0) };
+    let bank = Arc::new(Bank { prepared, asked: watch::Sender::default() });
+    let journal = Prompt { inner, before_load: Box::new(|| ()), claimed_since: 1 };
+    let resources = Resources::default().with("wallet", Arc::clone(&bank) as _);
+    let journal = Arc::new(journal);
+    let started = Coordinator::start(options(&*journal), journal, ears, resources);
+    assert!(matches!(started.err(), Some(JournalError::Fenced { .. })));
+    // What was let go before the rest was read would have been heard of by now.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(*bank.asked.borrow(), []);
 }
 
 /// Those in line wait until nobody who holds a lock needs the machine; but not if somebody asks for them.
@@ -318,6 +339,8 @@ struct Prompt {
     inner: FileJournal,
     /// Called before what is open is read.
     before_load: Box<dyn Fn() + Send + Sync>,
+    /// How often others have claimed each shard by then.
+    claimed_since: u64,
 }
 
 impl Journal for Prompt {
@@ -349,12 +372,16 @@ impl Journal for Prompt {
     }
 
     fn epochs(&self, shards: &[ShardId]) -> Result<Vec<Epoch>, JournalError> {
-        self.inner.epochs(shards)
+        let epochs = self.inner.epochs(shards)?;
+        Ok(epochs.into_iter().map(|it| Epoch(it.0 + self.claimed_since)).collect())
     }
 
     fn load(&self) -> Result<Vec<OpenTxn>, JournalError> {
         (self.before_load)();
-        self.inner.load()
+        match self.claimed_since {
+            0 => self.inner.load(),
+            since => Err(JournalError::Fenced { ours: Epoch(1), current: Epoch(1 + since) }),
+        }
     }
 
     fn flushed(&self) -> Lsn {
