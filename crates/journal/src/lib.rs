@@ -43,6 +43,9 @@ use std::sync::Arc;
 
 use unanimous_core::id::{Epoch, Lsn, ShardId, TxnId};
 
+/// Called with the epochs of shards that were claimed, as soon as nobody before can append to them.
+pub type OnceFenced = Box<dyn FnOnce(&[Epoch]) + Send>;
+
 /// Where records are kept.
 ///
 /// A journal in a database may be open several times, in one process or in many; each opening claims
@@ -83,7 +86,7 @@ pub trait Journal: Send + Sync + 'static {
     fn claim_all_fencing(
         &self,
         shards: &[ShardId],
-        fenced: Box<dyn FnOnce(&[Epoch]) + Send>,
+        fenced: OnceFenced,
     ) -> Result<Vec<Epoch>, JournalError> {
         drop(fenced);
         self.claim_all(shards)

@@ -13,7 +13,8 @@ use unanimous_core::id::{BranchId, BranchName, Epoch, Lsn, ShardId, Timestamp, T
 use unanimous_core::txn::Record;
 use unanimous_core::{Answer, Durability, Opaque, Reason, Verb};
 use unanimous_journal::{
-    End, Entry, FileJournal, Filter, Journal, JournalError, OpenTxn, Options, Page, Stats, Stored,
+    End, Entry, FileJournal, Filter, Journal, JournalError, OnceFenced, OpenTxn, Options, Page,
+    Stats, Stored,
 };
 use unanimous_participants::{Call, Calling, Held, Listing, Resource};
 use unanimous_server::driver::{
@@ -364,7 +365,7 @@ impl Journal for Prompt {
     fn claim_all_fencing(
         &self,
         shards: &[ShardId],
-        fenced: Box<dyn FnOnce(&[Epoch]) + Send>,
+        fenced: OnceFenced,
     ) -> Result<Vec<Epoch>, JournalError> {
         let epochs = self.claim_all(shards)?;
         fenced(&epochs);

@@ -172,7 +172,7 @@ impl EtcdJournal {
     fn take_over(
         &self,
         shards: &[ShardId],
-        fenced: Box<dyn FnOnce(&[Epoch]) + Send>,
+        fenced: crate::OnceFenced,
     ) -> Result<Vec<Epoch>, JournalError> {
         if shards.is_empty() {
             return Ok(Vec::new());
@@ -215,7 +215,7 @@ impl Journal for EtcdJournal {
     fn claim_all_fencing(
         &self,
         shards: &[ShardId],
-        fenced: Box<dyn FnOnce(&[Epoch]) + Send>,
+        fenced: crate::OnceFenced,
     ) -> Result<Vec<Epoch>, JournalError> {
         let turn = self.claiming.lock().expect("claiming does not panic");
         let claimed = self.take_over(shards, fenced);

@@ -143,7 +143,7 @@ impl PostgresJournal {
     fn take_over(
         &self,
         shards: &[ShardId],
-        fenced: Box<dyn FnOnce(&[Epoch]) + Send>,
+        fenced: crate::OnceFenced,
     ) -> Result<Vec<Epoch>, JournalError> {
         let last = self.shared.begin_claim(shards)?;
         self.shared.wait_flushed(last)?;
@@ -190,7 +190,7 @@ impl Journal for PostgresJournal {
     fn claim_all_fencing(
         &self,
         shards: &[ShardId],
-        fenced: Box<dyn FnOnce(&[Epoch]) + Send>,
+        fenced: crate::OnceFenced,
     ) -> Result<Vec<Epoch>, JournalError> {
         let turn = self.claiming.lock().expect("claiming does not panic");
         let claimed = self.take_over(shards, fenced);

@@ -22,7 +22,7 @@ use unanimous_core::commit::CommitTxn;
 use unanimous_core::id::{BranchId, BranchName, Epoch, Timestamp, TxnId};
 use unanimous_core::txn::Txn;
 use unanimous_core::{Effect, Input, Verb};
-use unanimous_journal::Stored;
+use unanimous_journal::{OnceFenced, Stored};
 use unanimous_participants::{Call, Resource, Turn};
 
 use super::coordinator::Shared;
@@ -30,7 +30,7 @@ use super::run::trace;
 use crate::limits::{HELD_WAIT, RELEASE_WAIT};
 
 /// What is to be done as soon as the shards are fenced. Returns when it is under way, or takes long.
-pub(super) fn once_fenced(shared: &Arc<Shared>) -> Box<dyn FnOnce(&[Epoch]) + Send> {
+pub(super) fn once_fenced(shared: &Arc<Shared>) -> OnceFenced {
     let (runtime, shared) = (Handle::current(), Arc::clone(shared));
     Box::new(move |claimed| {
         let (reading, read) = mpsc::channel();
